@@ -1,0 +1,1 @@
+"""Sound to fused (140, frames) arrays. Knows no TensorFlow."""

@@ -1,0 +1,25 @@
+"""What the wings must agree on. Lengths in samples, rates in hertz."""
+
+SAMPLE_RATE = 22_050
+FFT_LENGTH = 2048
+HOP_LENGTH = 512
+
+MEL_BINS = 128
+CHROMA_BINS = 12
+FUSED_BINS = MEL_BINS + CHROMA_BINS
+
+MEL_FLOOR_DB = -80.0
+"""Mel is in dB below the clip's own maximum, so a clip spans [MEL_FLOOR_DB, 0]."""
+
+FEATURE_ROWS = {
+    "mel": slice(0, MEL_BINS),
+    "chroma": slice(MEL_BINS, FUSED_BINS),
+    "fused": slice(0, FUSED_BINS),
+}
+"""The rows of a (140, frames) array that make each feature."""
+
+FEATURE_BINS = {"mel": MEL_BINS, "chroma": CHROMA_BINS, "fused": FUSED_BINS}
+
+PAD_VALUE = -1024.0
+"""Fills absent frames: no real frame can hold it (mel is at least -80, chroma at least 0), and a power of two
+is exact in float16 and bfloat16."""

@@ -1,0 +1,1 @@
+"""Arrays and label files to batches. Knows no Keras model."""

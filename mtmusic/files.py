@@ -1,0 +1,56 @@
+"""Whole files or none: write beside, then rename."""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Gives a path beside `path` to write to, and renames it to `path` when the block ends without an error.
+
+    The path given keeps the suffixes, since some writers choose the format by them.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name}")
+    try:
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with whole_file(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Raises ValueError for NaN and infinity, which JSON does not know."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def replace_folder(new: Path, old: Path) -> None:
+    """Puts the folder `new` in the place of `old`; what was in `old` goes only after the new one stands there."""
+    old.parent.mkdir(parents=True, exist_ok=True)
+    if not old.exists():
+        new.rename(old)
+        return
+    aside = old.with_name(f".{old.name}.{uuid.uuid4().hex[:12]}.old")
+    old.rename(aside)
+    try:
+        new.rename(old)
+    except OSError:
+        aside.rename(old)
+        raise
+    shutil.rmtree(aside)
+
+
+def cache_folder() -> Path:
+    """MTMUSIC_CACHE, or ~/.cache/mtmusic. Data folders may be read-only, so nothing is cached in them."""
+    return Path(os.environ.get("MTMUSIC_CACHE") or Path.home() / ".cache" / "mtmusic")

@@ -1,0 +1,1 @@
+"""Where the wings meet: one function a job."""

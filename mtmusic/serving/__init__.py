@@ -1,0 +1,1 @@
+"""A saved model and a song to an answer."""
