@@ -1,0 +1,275 @@
+"""Label files to Clips, with every quirk of the lab's folders, and back."""
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mtmusic.data.spectrograms import array_path
+from mtmusic.errors import UserError
+from mtmusic.files import write_text
+
+LAB_CLASSES: dict[str, str | None] = {
+    "Rock": "Rock", "Psych-Rock": "Rock", "Post-Rock": "Rock",
+    "Folk": "Folk", "Psych-Folk": "Folk",
+    "Metal": "Metal", "Punk": "Metal",
+    "Electronic": "Electronic", "Chiptune": "Electronic",
+    "Trip-Hop": "Trip-Hop", "Pop": "Pop", "Hip-Hop": "Hip-Hop",
+    "Classical": "Classical", "Blues": "Blues", "Jazz": "Jazz",
+    "Indie-Rock": None, "Post-Punk": None, "Soundtrack": None, "International": None, "Old-Time": None,
+}  # fmt: skip
+"""The lab's merging of 20 raw genres into 10 classes; None drops the clip."""
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The labelled clips of one split, in the order of the label file.
+
+    targets: for genre (clips,) int64, the class's index in `classes`; for affect (clips, tasks) float32 in [0, 1],
+    NaN where a label is missing. groups: (clips,) names that no split may part (artists, say), or None.
+    """
+
+    ids: tuple[str, ...]
+    paths: tuple[Path, ...]
+    targets: np.ndarray
+    classes: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    groups: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "Clips":
+        """The clips at these positions, in this order."""
+        return replace(
+            self,
+            ids=tuple(self.ids[i] for i in indices),
+            paths=tuple(self.paths[i] for i in indices),
+            targets=self.targets[indices],
+            groups=None if self.groups is None else self.groups[indices],
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Clips of each class, or labelled clips of each task."""
+        if self.classes:
+            return {name: int(np.sum(self.targets == i)) for i, name in enumerate(self.classes)}
+        return {name: int(np.sum(~np.isnan(self.targets[:, i]))) for i, name in enumerate(self.tasks)}
+
+
+def concatenate(first: Clips, second: Clips) -> Clips:
+    """Both splits' clips, of equal classes or tasks, as one."""
+    if (first.classes, first.tasks) != (second.classes, second.tasks):
+        raise ValueError(f"Expected equal classes and tasks, got {first.classes + first.tasks} and others")
+    grouped = first.groups is not None and second.groups is not None
+    return replace(
+        first,
+        ids=first.ids + second.ids,
+        paths=first.paths + second.paths,
+        targets=np.concatenate([first.targets, second.targets]),
+        groups=np.concatenate([first.groups, second.groups]) if grouped else None,
+    )
+
+
+def genre_mapping(classes: str | Mapping[str, str | None]) -> Mapping[str, str | None] | None:
+    """LAB_CLASSES for "lab"; None for "all" (every raw name is its own class); else a mapping or a JSON file's path.
+
+    The file holds one object: raw name -> class, null drops the clip. Raises UserError where it does not.
+    """
+    if not isinstance(classes, str):
+        return classes
+    if classes in ("lab", "all"):
+        return LAB_CLASSES if classes == "lab" else None
+    expected = 'Expected "lab", "all" or a JSON file of {"raw name": "class" or null}'
+    try:
+        mapping = json.loads(Path(classes).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{expected}, got {classes}: {error}") from error
+    if not isinstance(mapping, dict) or not all(isinstance(c, str | None) and c != "" for c in mapping.values()):
+        raise UserError(f"{expected}, got other content in {classes}")
+    return mapping
+
+
+def read_genre_labels(
+    folder: Path | str,
+    split: str = "train",
+    classes: str | Mapping[str, str | None] = "lab",
+    known: Sequence[str] = (),
+) -> Clips:
+    """The clips of `<split>_labels.txt`: TAB separated, header `Id<TAB>Genre`.
+
+    classes: see `genre_mapping`. known: the classes in order, where they are given already (by the train split, by
+    a model); by default those that the file holds, in alphabetical order. Raises UserError for a file or a row that
+    cannot be used.
+    """
+    clips, problems = scan_genre_labels(folder, split, classes, known)
+    if problems:
+        raise UserError.listing(f"Cannot use {label_path(folder, split)}", problems)
+    return clips
+
+
+def read_affect_labels(folder: Path | str, split: str = "train") -> Clips:
+    """The clips of `<split>_labels.txt`: comma separated, header `Id,<task>,...`; an empty cell is a missing label.
+
+    Raises UserError for a file or a row that cannot be used.
+    """
+    clips, problems = scan_affect_labels(folder, split)
+    if problems:
+        raise UserError.listing(f"Cannot use {label_path(folder, split)}", problems)
+    return clips
+
+
+def scan_genre_labels(
+    folder: Path | str,
+    split: str,
+    classes: str | Mapping[str, str | None] = "lab",
+    known: Sequence[str] = (),
+) -> tuple[Clips, list[str]]:
+    """As `read_genre_labels`, but rows that cannot be used are left out and told in a list, a line each."""
+    mapping = genre_mapping(classes)
+    path = label_path(folder, split)
+    header, rows = _read_rows(path, "\t")
+    if [name.lower() for name in header] != ["id", "genre"]:
+        raise UserError(f"Expected the header Id<TAB>Genre of a genre folder, got {_shown(header)} in {path}")
+    problems: list[str] = []
+    found: dict[str, tuple[Path, str]] = {}
+    for number, clip_id, array, (genre,) in _usable_rows(folder, split, rows, 1, problems):
+        name = genre if mapping is None else mapping.get(genre, "")
+        if not genre:
+            problems.append(f"{path} line {number}: clip {clip_id} has no class")
+        elif name == "":
+            problems.append(f"{path} line {number}: the class mapping does not know {genre!r} (--classes all?)")
+        elif name is not None and known and name not in known:
+            problems.append(f"{path} line {number}: class {name!r} is not one of {', '.join(known)}")
+        elif name is not None:
+            found[clip_id] = (array, name)
+    order = tuple(known) or tuple(sorted({name for _, name in found.values()}))
+    targets = np.array([order.index(name) for _, name in found.values()], dtype=np.int64)
+    paths = tuple(array for array, _ in found.values())
+    return Clips(tuple(found), paths, targets, classes=order, groups=_groups(folder, tuple(found))), problems
+
+
+def scan_affect_labels(folder: Path | str, split: str) -> tuple[Clips, list[str]]:
+    """As `read_affect_labels`, but rows that cannot be used are left out and told in a list, a line each."""
+    path = label_path(folder, split)
+    header, rows = _read_rows(path, ",")
+    tasks = tuple(header[1:])
+    if header[0].lower() != "id" or not tasks or "" in tasks or len(set(tasks)) < len(tasks):
+        raise UserError(f"Expected the header Id,<task>,... of an affect folder, got {_shown(header)} in {path}")
+    problems: list[str] = []
+    found: dict[str, tuple[Path, list[float]]] = {}
+    for number, clip_id, array, cells in _usable_rows(folder, split, rows, len(tasks), problems):
+        try:
+            values = [float(cell) if cell else math.nan for cell in cells]
+        except ValueError as error:
+            problems.append(f"{path} line {number}: {error}")
+            continue
+        if any(cell and not 0 <= value <= 1 for cell, value in zip(cells, values, strict=True)):
+            problems.append(f"{path} line {number}: expected labels from 0 to 1, got {','.join(cells)}")
+        else:
+            found[clip_id] = (array, values)
+    targets = np.array([values for _, values in found.values()], dtype=np.float32).reshape(-1, len(tasks))
+    paths = tuple(array for array, _ in found.values())
+    return Clips(tuple(found), paths, targets, tasks=tasks, groups=_groups(folder, tuple(found))), problems
+
+
+def label_path(folder: Path | str, split: str) -> Path:
+    """`validation/` has validation_labels.txt beside it, as train/ and test/ have theirs."""
+    return Path(folder) / f"{split}_labels.txt"
+
+
+def clip_id(name: str) -> str:
+    """The text before the first dot: label files write 1042.beatsync.fused.npy.gz for 1042.fused.full.npy."""
+    return name.strip().split(".")[0]
+
+
+def is_beat_synchronised(folder: Path | str) -> bool | None:
+    """From features.json, else `beatsync` in the labels, else a folder name that ends in _beat; None: unknown."""
+    folder = Path(folder)
+    features = folder / "features.json"
+    if features.is_file():
+        try:
+            beat = json.loads(features.read_text(encoding="utf-8"))["beat"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f'Expected {{"beat": true or false, ...}}, got other content in {features}') from error
+        if isinstance(beat, bool):
+            return beat
+        raise UserError(f'Expected "beat" to be true or false, got {beat!r} in {features}')
+    labels = label_path(folder, "train")
+    beatsync = labels.is_file() and b"beatsync" in labels.read_bytes()
+    return True if beatsync or folder.resolve().name.endswith("_beat") else None
+
+
+def write_genre_labels(
+    folder: Path, split: str, ids: Sequence[str], genres: Sequence[str], name: str = "{id}.fused.full.npy.gz"
+) -> None:
+    """`<split>_labels.txt` of a genre folder; `name` is how the file writes an id (the lab has three ways)."""
+    rows = [f"{name.format(id=i)}\t{genre}" for i, genre in zip(ids, genres, strict=True)]
+    write_text(label_path(folder, split), "\n".join(["Id\tGenre", *rows]) + "\n")
+
+
+def write_affect_labels(folder: Path, split: str, ids: Sequence[str], tasks: Sequence[str], values: np.ndarray) -> None:
+    """`<split>_labels.txt` of an affect folder; values (clips, tasks), three decimals, NaN an empty cell."""
+    cells = [["" if math.isnan(value) else f"{value:.3f}" for value in row] for row in values]
+    rows = [",".join([i, *row]) for i, row in zip(ids, cells, strict=True)]
+    write_text(label_path(folder, split), "\n".join([",".join(["Id", *tasks]), *rows]) + "\n")
+
+
+def _read_rows(path: Path, delimiter: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The header's cells, and each row's line number and cells; CRLF and a byte-order mark are accepted."""
+    if not path.parent.is_dir():
+        raise UserError(f"Expected a data folder, got no such folder: {path.parent}")
+    if not path.is_file():
+        raise UserError(f"Expected the label file {path}, got none: is {path.parent} a data folder?")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"Expected UTF-8 text, got other bytes at {error.start} in {path}: save it as UTF-8") from error
+    reader = csv.reader(text.splitlines(), delimiter=delimiter)
+    lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(c.strip() for c in cells)]
+    if not lines:
+        raise UserError(f"Expected a header and a row a clip, got an empty file: {path}")
+    if len(lines) == 1:
+        raise UserError(f"Expected a row a clip below the header, got the header alone in {path}")
+    return lines[0][1], lines[1:]
+
+
+def _usable_rows(
+    folder: Path | str, split: str, rows: list[tuple[int, list[str]]], values: int, problems: list[str]
+) -> Iterator[tuple[int, str, Path, list[str]]]:
+    """Line number, id, array and values of each row whose id is good and new and has its array."""
+    path = label_path(folder, split)
+    seen: set[str] = set()
+    for number, cells in rows:
+        name = clip_id(cells[0])
+        array = array_path(Path(folder) / split, name)
+        if not name or ".." in cells[0] or "/" in cells[0] or "\\" in cells[0]:
+            problems.append(f"{path} line {number}: expected an id without '/', '\\' and '..', got {cells[0]!r}")
+        elif len(cells) != values + 1:
+            problems.append(f"{path} line {number}: expected {values + 1} columns, got {len(cells)}")
+        elif name in seen:
+            problems.append(f"{path} line {number}: the id {name} stands there twice")
+        elif array is None:
+            problems.append(f"{path} line {number}: no array {name}.fused.full.npy (or .npy.gz) in {split}/")
+        else:
+            yield number, name, array, cells[1:]
+        seen.add(name)
+
+
+def _groups(folder: Path | str, ids: Sequence[str]) -> np.ndarray | None:
+    """Each clip's group from groups.csv (`id,group`), a clip that it does not name being its own; None without."""
+    path = Path(folder) / "groups.csv"
+    if not path.is_file():
+        return None
+    header, rows = _read_rows(path, ",")
+    if [name.lower() for name in header] != ["id", "group"] or any(len(cells) != 2 for _, cells in rows):
+        raise UserError(f"Expected two columns, id,group, got others in {path}")
+    groups = {clip_id(cells[0]): f"group {cells[1]}" for _, cells in rows}
+    return np.array([groups.get(i, f"clip {i}") for i in ids])
+
+
+def _shown(header: Sequence[str]) -> str:
+    return repr("|".join(header)[:80])

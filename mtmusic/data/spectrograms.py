@@ -1,0 +1,98 @@
+"""Read and write one array on disk: (140, frames), rows 0-127 mel in dB, rows 128-139 chroma."""
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+
+from mtmusic.constants import FEATURE_ROWS, FUSED_BINS, PAD_VALUE
+from mtmusic.errors import UserError
+from mtmusic.files import whole_file
+
+SUFFIXES = (".fused.full.npy", ".fused.full.npy.gz")
+FLOAT_BYTES = (2, 4, 8)
+
+
+def array_path(folder: Path, clip_id: str) -> Path | None:
+    """`<id>.fused.full.npy` in the folder, else `<id>.fused.full.npy.gz`, else None."""
+    candidates = (folder / f"{clip_id}{suffix}" for suffix in SUFFIXES)
+    return next((path for path in candidates if path.exists()), None)
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array as float32, (140, frames).
+
+    Raises UserError, naming the file, for anything else than a whole .npy (or .npy.gz) of finite float16, float32
+    or float64 numbers in 140 rows and at least one frame. Pickled data is refused, never loaded.
+    """
+    with _opened(path) as file:
+        _read_header(file, path)
+        file.seek(0)
+        array = np.lib.format.read_array(file, allow_pickle=False).astype(np.float32)
+    if not np.isfinite(array).all():
+        raise UserError(
+            f"Expected finite numbers, got {np.count_nonzero(~np.isfinite(array))} NaN or infinite in {path}"
+        )
+    if array.min() <= PAD_VALUE:
+        raise UserError(
+            f"Expected dB and chroma above {PAD_VALUE:g}, which means padding, got {array.min():g} in {path}"
+        )
+    return array
+
+
+def read_spectrogram(path: Path, feature: str) -> np.ndarray:
+    """One feature of the array, "mel", "chroma" or "fused", time first: (frames, bins) float32."""
+    return np.ascontiguousarray(read_array(path)[FEATURE_ROWS[feature]].T)
+
+
+def array_frames(path: Path) -> int:
+    """Number of frames, from the file's header alone. Raises UserError as `read_array`."""
+    with _opened(path) as file:
+        return _read_header(file, path)[1]
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Writes a (140, frames) array whole or not at all; a name that ends in .gz is compressed."""
+    if array.ndim != 2 or array.shape[0] != FUSED_BINS:
+        raise ValueError(f"Expected ({FUSED_BINS}, frames), got {array.shape} for {path}")
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, allow_pickle=False)
+    content = buffer.getvalue()
+    if path.suffix == ".gz":
+        content = gzip.compress(content, mtime=0)  # no clock in the file: equal arrays are equal files
+    with whole_file(path) as beside:
+        beside.write_bytes(content)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """The file's .npy bytes; what goes wrong inside the block becomes an error that names the file."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield cast(IO[bytes], file)
+    except (ValueError, EOFError, OSError, zlib.error, MemoryError, SyntaxError) as error:
+        reason = "empty file" if path.is_file() and path.stat().st_size == 0 else str(error) or "it ends too soon"
+        raise UserError(f"Expected a whole .npy array, got an unreadable one in {path}: {reason}") from error
+
+
+def _read_header(file: IO[bytes], path: Path) -> tuple[int, int]:
+    """The array's (rows, frames); raises UserError where they or the dtype are not ours."""
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f".npy version {version}")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise UserError(f"Expected numbers, got pickled Python objects (refused) in {path}")
+    if dtype.kind != "f" or dtype.itemsize not in FLOAT_BYTES:
+        raise UserError(f"Expected float16, float32 or float64, got {dtype} in {path}")
+    if len(shape) != 2 or shape[0] != FUSED_BINS:
+        raise UserError(f"Expected ({FUSED_BINS}, frames), got {shape} in {path}")
+    if shape[1] == 0:
+        raise UserError(f"Expected at least one frame, got none in {path}")
+    return shape

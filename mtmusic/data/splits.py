@@ -1,0 +1,92 @@
+"""Hold-out, k-fold and subsets: seeded, stratified, and never parting a group."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
+
+from mtmusic.data.labels import Clips
+from mtmusic.errors import UserError
+
+TARGET_BINS = 4
+
+
+def hold_out(clips: Clips, fraction: float = 0.2, seed: int = 0) -> tuple[Clips, Clips]:
+    """Parts the clips in two; the second has about `fraction` of them.
+
+    Stratified by class, or by quartile of the mean standardised target. With groups the fraction is rounded to
+    1/k: the split is then one of k folds. Raises UserError where there are too few clips, classes or groups.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"Expected a share between 0 and 1 for the hold-out, got {fraction:g}")
+    if clips.groups is not None:
+        return _grouped_hold_out(clips, fraction, seed)
+    strata = stratification(clips)
+    try:
+        kept, held = train_test_split(np.arange(len(clips)), test_size=fraction, stratify=strata, random_state=seed)
+    except ValueError as error:
+        raise _too_few(clips, f"a hold-out of {fraction:g}") from error
+    _require_every_class(clips, kept, held, f"a hold-out of {fraction:g}")
+    return clips.take(np.sort(kept)), clips.take(np.sort(held))
+
+
+def k_fold(clips: Clips, folds: int = 5, seed: int = 0) -> Iterator[tuple[Clips, Clips]]:
+    """Yields (rest, fold) `folds` times; every clip is in one fold. Raises UserError where there are too few."""
+    strata = stratification(clips)
+    smallest = int(np.bincount(strata).min(initial=len(clips), where=np.bincount(strata) > 0))
+    groups = len(clips) if clips.groups is None else len(set(clips.groups))
+    if folds < 2 or smallest < folds or groups < folds:
+        raise _too_few(clips, f"{folds} folds")
+    splitter = StratifiedKFold if clips.groups is None else StratifiedGroupKFold
+    parts = splitter(folds, shuffle=True, random_state=seed).split(np.zeros(len(clips)), strata, clips.groups)
+    for rest, fold in parts:
+        yield clips.take(rest), clips.take(fold)
+
+
+def subset(clips: Clips, size: int, seed: int = 0) -> Clips:
+    """`size` of the clips, stratified; all of them where there are no more. Raises UserError below one a class."""
+    if size >= len(clips):
+        return clips
+    strata = stratification(clips)
+    if size < len(set(strata)):
+        raise UserError(f"Expected a subset of {len(set(strata))} clips or more, one a class, got {size}")
+    try:
+        kept, _ = train_test_split(np.arange(len(clips)), train_size=size, stratify=strata, random_state=seed)
+    except ValueError as error:
+        raise _too_few(clips, f"a stratified subset of {size}") from error
+    return clips.take(np.sort(kept))
+
+
+def stratification(clips: Clips) -> np.ndarray:
+    """(clips,) int: the class, or the quartile of the clip's mean standardised target (missing ones left out)."""
+    if clips.classes:
+        return clips.targets
+    spread = np.nanstd(clips.targets, axis=0)
+    scores = (clips.targets - np.nanmean(clips.targets, axis=0)) / np.where(spread > 0, spread, 1)
+    labelled = ~np.isnan(scores)
+    means = np.where(labelled, scores, 0).sum(axis=1) / np.maximum(labelled.sum(axis=1), 1)
+    ranks = np.argsort(np.argsort(means, kind="stable"), kind="stable")
+    return ranks * TARGET_BINS // len(clips)
+
+
+def _grouped_hold_out(clips: Clips, fraction: float, seed: int) -> tuple[Clips, Clips]:
+    """The first of 1/fraction folds in which both parts hold every class."""
+    folds = max(2, round(1 / fraction))
+    for kept, held in k_fold(clips, folds, seed):
+        if not clips.classes or set(kept.targets) == set(held.targets) == set(clips.targets):
+            return kept, held
+    raise _too_few(clips, f"a hold-out of {fraction:g} that parts no group")
+
+
+def _require_every_class(clips: Clips, kept: np.ndarray, held: np.ndarray, purpose: str) -> None:
+    present = set(clips.targets) if clips.classes else set()
+    if present and not set(clips.targets[kept]) == set(clips.targets[held]) == present:
+        raise _too_few(clips, purpose)
+
+
+def _too_few(clips: Clips, purpose: str) -> UserError:
+    groups = "" if clips.groups is None else f" in {len(set(clips.groups))} groups"
+    counts = ", ".join(f"{name} {count}" for name, count in clips.counts().items())
+    return UserError(
+        f"Too few clips for {purpose}: {len(clips)}{groups} ({counts}); give more clips or a smaller split"
+    )
