@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -189,18 +190,30 @@ def clip_id(name: str) -> str:
 def is_beat_synchronised(folder: Path | str) -> bool | None:
     """From features.json, else `beatsync` in the labels, else a folder name that ends in _beat; None: unknown."""
     folder = Path(folder)
-    features = folder / "features.json"
-    if features.is_file():
-        try:
-            beat = json.loads(features.read_text(encoding="utf-8"))["beat"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f'Expected {{"beat": true or false, ...}}, got other content in {features}') from error
-        if isinstance(beat, bool):
-            return beat
-        raise UserError(f'Expected "beat" to be true or false, got {beat!r} in {features}')
+    if (beat := read_features_json(folder).get("beat")) is not None:
+        return beat
     labels = label_path(folder, "train")
     beatsync = labels.is_file() and b"beatsync" in labels.read_bytes()
     return True if beatsync or folder.resolve().name.endswith("_beat") else None
+
+
+def is_synthetic(folder: Path | str) -> bool:
+    """Whether the folder holds synthesised music, by its features.json."""
+    return bool(read_features_json(folder).get("synthetic"))
+
+
+def read_features_json(folder: Path | str) -> dict[str, Any]:
+    """features.json: how the arrays were made ("sample_rate", "hop_length", "beat", ...); empty where it is absent."""
+    path = Path(folder) / "features.json"
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"Expected JSON in {path}, got other content: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("beat"), bool | None):
+        raise UserError(f'Expected {{"beat": true or false, ...}}, got other content in {path}')
+    return content
 
 
 def write_genre_labels(

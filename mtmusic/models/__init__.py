@@ -1,1 +1,3 @@
-"""Batches to predictions."""
+"""Batches to predictions. Importing it registers our layers, so that keras.models.load_model opens every model."""
+
+import mtmusic.models.layers  # noqa: F401

@@ -1,0 +1,220 @@
+"""Predictions in, numbers out: reports fit for JSON (no NaN) and their tables for the terminal."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    mean_squared_error,
+    precision_recall_fscore_support,
+    r2_score,
+)
+
+RESAMPLES = 2000
+RESAMPLES_AT_ONCE = 100
+"""Keeps the memory small with thousands of clips."""
+
+INTERVAL = (2.5, 97.5)
+"""Percentiles: the 95 % bootstrap interval."""
+
+FEWEST_CLIPS = 3
+"""Two clips always correlate by +1, -1 or not at all."""
+
+AFFECT_SCORES = ("spearman", "spearman_low", "spearman_high", "pearson", "r2", "mse", "mse_constant")
+
+
+def genre_report(true: np.ndarray, predicted: np.ndarray, classes: Sequence[str], seed: int = 0) -> dict[str, Any]:
+    """Accuracy with its interval, macro and micro averages, scores by class, confusion.
+
+    Both arrays are class indices, `(clips,)`. Rows of `confusion` are true classes, columns predicted ones.
+    A class without clips, or never predicted, scores 0 and counts so in the macro averages.
+    Raises ValueError for other shapes or no clips.
+    """
+    true, predicted = _same_clips(true, predicted, dims=1)
+    accuracy = float(accuracy_score(true, predicted))
+    low, high = _accuracy_interval(accuracy, len(true), seed)
+    return {
+        "clips": len(true),
+        "accuracy": accuracy,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        **_averaged(true, predicted, "macro", len(classes)),
+        **_averaged(true, predicted, "micro", len(classes)),
+        "per_class": _per_class(true, predicted, classes),
+        "confusion": confusion_matrix(true, predicted, labels=range(len(classes))).tolist(),
+    }
+
+
+def _accuracy_interval(accuracy: float, clips: int, seed: int) -> tuple[float, float]:
+    # The hits among clips drawn with replacement are binomial: the same bootstrap without drawing the clips.
+    hits = np.random.default_rng(seed).binomial(clips, accuracy, RESAMPLES)
+    low, high = np.percentile(hits / clips, INTERVAL)
+    return float(low), float(high)
+
+
+def _averaged(true: np.ndarray, predicted: np.ndarray, average: str, classes: int) -> dict[str, float]:
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        true, predicted, labels=range(classes), average=average, zero_division=0
+    )
+    return {
+        f"{average}_precision": float(precision),
+        f"{average}_recall": float(recall),
+        f"{average}_f1": float(f1),
+    }
+
+
+def _per_class(true: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    columns = precision_recall_fscore_support(true, predicted, labels=range(len(classes)), zero_division=0)
+    return {
+        name: {"precision": float(precision), "recall": float(recall), "f1": float(f1), "support": int(support)}
+        for name, precision, recall, f1, support in zip(classes, *columns, strict=True)
+    }
+
+
+def genre_table(report: dict[str, Any]) -> str:
+    """The classification report as text: a line a class, then the averages and the accuracy."""
+    width = max(len("accuracy"), *(len(name) for name in report["per_class"]))
+    lines = [f"{'':{width}}  precision  recall     f1  clips"]
+    for name, row in report["per_class"].items():
+        lines.append(_genre_line(name, width, row, row["support"]))
+    lines.append("")
+    for average in ("macro", "micro"):
+        row = {name: report[f"{average}_{name}"] for name in ("precision", "recall", "f1")}
+        lines.append(_genre_line(average, width, row, report["clips"]))
+    interval = f"{report['accuracy_low']:.3f} to {report['accuracy_high']:.3f}"
+    lines.append(f"{'accuracy':{width}}  {report['accuracy']:9.3f}  (95 % interval {interval})")
+    return "\n".join(lines)
+
+
+def _genre_line(name: str, width: int, row: dict[str, Any], clips: int) -> str:
+    return f"{name:{width}}  {row['precision']:9.3f}  {row['recall']:6.3f}  {row['f1']:5.3f}  {clips:5}"
+
+
+def spearman(true: np.ndarray, predicted: np.ndarray) -> float:
+    """Spearman's rank correlation of two `(clips,)` arrays; clips whose target is NaN are left out.
+
+    Where it is undefined (fewer than 3 labelled clips, constant targets or predictions, predictions that
+    are not finite) it is 0.0, with a RuntimeWarning that says why. Raises ValueError for other shapes.
+    """
+    true, predicted = _labelled(*_same_clips(true, predicted, dims=1))
+    if reason := _undefined(true, predicted):
+        warnings.warn(f"Spearman's rho is undefined and counted as 0: {reason}", RuntimeWarning, stacklevel=2)
+        return 0.0
+    return float(_rank_correlation(true, predicted))
+
+
+def _undefined(true: np.ndarray, predicted: np.ndarray) -> str | None:
+    if len(true) < FEWEST_CLIPS:
+        return f"{len(true)} labelled clips, at least {FEWEST_CLIPS} are needed"
+    if not np.isfinite(predicted).all():
+        return "the predictions are not finite"
+    if np.ptp(true) == 0:
+        return "the targets are constant"
+    if np.ptp(predicted) == 0:
+        return "the predictions are constant"
+    return None
+
+
+def _rank_correlation(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Spearman's rho along the last axis: Pearson's of the ranks, ties sharing their mean rank."""
+    return _correlation(rankdata(true, axis=-1), rankdata(predicted, axis=-1))
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Pearson's along the last axis; 0.0 where one side is constant, as in some resamples."""
+    varies = (np.ptp(x, axis=-1) > 0) & (np.ptp(y, axis=-1) > 0)
+    x, y = (values - values.mean(axis=-1, keepdims=True) for values in (x, y))
+    scale = np.sqrt((x**2).sum(axis=-1) * (y**2).sum(axis=-1))
+    return np.where(varies, (x * y).sum(axis=-1) / np.where(varies, scale, 1), 0.0)
+
+
+def affect_report(
+    true: np.ndarray,
+    predicted: np.ndarray,
+    tasks: Sequence[str],
+    baseline_mean: dict[str, float],
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Scores by task: `spearman` holds each task's rho and their `mean`, `per_task` the rest.
+
+    Both arrays are `(clips, tasks)`; NaN targets are left out. `mse_constant` is the error of always
+    answering `baseline_mean[task]`, the train mean: a model above it has learnt nothing.
+    With fewer than 3 labelled clips rho is 0.0 and the other scores of that task are None.
+    Raises ValueError for other shapes.
+    """
+    true, predicted = _same_clips(true, predicted, dims=2)
+    per_task = {
+        task: _task_scores(true[:, column], predicted[:, column], baseline_mean[task], seed)
+        for column, task in enumerate(tasks)
+    }
+    rho = {task: scores["spearman"] for task, scores in per_task.items()}
+    return {
+        "clips": len(true),
+        "spearman": {**rho, "mean": float(np.mean(list(rho.values())))},
+        "per_task": per_task,
+    }
+
+
+def _task_scores(true: np.ndarray, predicted: np.ndarray, baseline: float, seed: int) -> dict[str, Any]:
+    rho = spearman(true, predicted)
+    true, predicted = _labelled(true, predicted)
+    scores: dict[str, Any] = {**dict.fromkeys(AFFECT_SCORES), "spearman": rho, "clips": len(true)}
+    if len(true) < FEWEST_CLIPS:
+        return scores
+    low, high = _spearman_interval(true, predicted, seed)
+    return scores | {
+        "spearman_low": low,
+        "spearman_high": high,
+        "pearson": float(_correlation(true, predicted)),
+        "r2": float(r2_score(true, predicted)),
+        "mse": float(mean_squared_error(true, predicted)),
+        "mse_constant": float(np.mean((true - baseline) ** 2)),
+    }
+
+
+def _spearman_interval(true: np.ndarray, predicted: np.ndarray, seed: int) -> tuple[float, float]:
+    rng = np.random.default_rng(seed)
+    rhos = []
+    for _ in range(RESAMPLES // RESAMPLES_AT_ONCE):
+        draw = rng.integers(len(true), size=(RESAMPLES_AT_ONCE, len(true)))
+        rhos.append(_rank_correlation(true[draw], predicted[draw]))
+    low, high = np.percentile(rhos, INTERVAL)
+    return float(low), float(high)
+
+
+def affect_table(report: dict[str, Any]) -> str:
+    """The affect report as text: a line a task, then the mean of Spearman's rho."""
+    width = max(len("mean"), *(len(task) for task in report["per_task"]))
+    lines = [f"{'':{width}}  spearman   95 % interval  pearson       r2     mse  constant  clips"]
+    for task, row in report["per_task"].items():
+        interval = f"{_number(row['spearman_low'], 5)} to {_number(row['spearman_high'], 5)}"
+        lines.append(
+            f"{task:{width}}  {row['spearman']:8.3f}  {interval:>14}  {_number(row['pearson'], 7)}"
+            f"  {_number(row['r2'], 7)}  {_number(row['mse'], 6, 4)}  {_number(row['mse_constant'], 8, 4)}"
+            f"  {row['clips']:5}"
+        )
+    lines.append(f"{'mean':{width}}  {report['spearman']['mean']:8.3f}")
+    return "\n".join(lines)
+
+
+def _number(value: float | None, width: int, decimals: int = 3) -> str:
+    return f"{'-':>{width}}" if value is None else f"{value:{width}.{decimals}f}"
+
+
+def _same_clips(true: np.ndarray, predicted: np.ndarray, dims: int) -> tuple[np.ndarray, np.ndarray]:
+    """(clips, 1) against (clips,) would broadcast to (clips, clips) and look like a result."""
+    true, predicted = np.asarray(true), np.asarray(predicted)
+    if true.ndim != dims or true.shape != predicted.shape:
+        expected = "(clips,)" if dims == 1 else "(clips, tasks)"
+        raise ValueError(f"Expected two arrays {expected}, got {true.shape} and {predicted.shape}")
+    return true, predicted
+
+
+def _labelled(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As float64: float32 predictions would cost the correlations their last digits."""
+    known = ~np.isnan(true)
+    return true[known].astype(np.float64), predicted[known].astype(np.float64)

@@ -1,0 +1,329 @@
+"""Arrays in, figures out. Every picture is a Figure of its own: pyplot's global list of figures is not used.
+
+Colours hold for colour-blind readers: the cycle is petroff10 (Petroff 2021, arXiv:2107.02270), the maps are
+perceptually uniform.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from librosa import mel_frequencies
+from librosa.display import specshow
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from mtmusic.constants import (
+    CHROMA_BINS,
+    FEATURE_ROWS,
+    FFT_LENGTH,
+    HOP_LENGTH,
+    MEL_BINS,
+    MEL_FLOOR_DB,
+    SAMPLE_RATE,
+)
+from mtmusic.files import whole_file
+
+DPI = 110
+COLOURS = [entry["color"] for entry in mpl.style.library["petroff10"]["axes.prop_cycle"]]
+BLUE, ORANGE, RED, GREY = COLOURS[:4]
+LINE_STYLES = ("-", "--", ":")
+"""The second ten lines of a picture are dashed, the third dotted."""
+
+SHOWN_CHANNELS = 8
+FREQUENCY_TICKS_HZ = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+
+
+def spectrogram_pair(arrays: Sequence[np.ndarray], titles: Sequence[str], beat: bool) -> Figure:
+    """Two fused arrays `(140, frames)` side by side, mel above chroma, on the same axes and colour scales.
+
+    The time axis is in seconds, or in beats for beat-synchronised arrays, and as long as the longer clip.
+    """
+    figure = _figure(11, 6)
+    axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1.4))
+    for column, (array, title) in enumerate(zip(arrays, titles, strict=True)):
+        mel = _show_mel(axes[0, column], array[FEATURE_ROWS["mel"]], beat)
+        chroma = _show_chroma(axes[1, column], array[FEATURE_ROWS["chroma"]], beat)
+        axes[0, column].set_title(_plain(title))
+    for axis in axes.flat:
+        axis.label_outer()
+    axes[0, 0].set_xlim(0, max(_edges(array.shape[1], beat)[-1] for array in arrays))
+    figure.colorbar(mel, ax=axes[0], label="mel (dB relative to the clip's maximum)", pad=0.01)
+    figure.colorbar(chroma, ax=axes[1], label="chroma", pad=0.01)
+    return figure
+
+
+def _show_mel(axes: Axes, mel: np.ndarray, beat: bool) -> QuadMesh:
+    """Each bin reaches halfway to its neighbours."""
+    peaks = _mel_peaks()
+    mesh = _specshow(axes, mel, "mel", (peaks[1:] + peaks[:-1]) / 2, beat, (MEL_FLOOR_DB, 0))
+    axes.set(ylabel="mel frequency (Hz)", ylim=(0, SAMPLE_RATE / 2))
+    return mesh
+
+
+def _show_chroma(axes: Axes, chroma: np.ndarray, beat: bool) -> QuadMesh:
+    mesh = _specshow(axes, chroma, "chroma", np.arange(CHROMA_BINS + 1) - 0.5, beat, (0, 1))
+    axes.set_ylabel("pitch class")
+    return mesh
+
+
+def _specshow(
+    axes: Axes, rows: np.ndarray, kind: str, edges: np.ndarray, beat: bool, limits: tuple[float, float]
+) -> QuadMesh:
+    mesh = specshow(
+        rows,
+        ax=axes,
+        x_axis="frames" if beat else "s",
+        x_coords=_edges(rows.shape[1], beat),
+        y_axis=kind,
+        y_coords=edges,
+        sr=SAMPLE_RATE,
+        n_fft=FFT_LENGTH,
+        hop_length=HOP_LENGTH,
+        cmap="magma",
+        vmin=limits[0],
+        vmax=limits[1],
+    )
+    axes.set_xlabel("time (beats)" if beat else "time (s)")
+    return mesh
+
+
+def _edges(frames: int, beat: bool) -> np.ndarray:
+    """Where frames begin and end, `(frames + 1,)`: in beats or seconds."""
+    return np.arange(frames + 1) * (1 if beat else HOP_LENGTH / SAMPLE_RATE)
+
+
+def _mel_peaks() -> np.ndarray:
+    """The frequency of each mel bin's peak in Hz between the outer corners of the bank, `(130,)`."""
+    return mel_frequencies(MEL_BINS + 2, fmin=0, fmax=SAMPLE_RATE / 2)
+
+
+def mean_profiles(profiles: Mapping[str, np.ndarray]) -> Figure:
+    """The mean mel profile of each class: class -> `(128,)` in dB."""
+    figure = _figure(10, 5.5)
+    axes = figure.subplots()
+    for index, (name, profile) in enumerate(profiles.items()):
+        style = LINE_STYLES[index // len(COLOURS) % len(LINE_STYLES)]
+        axes.plot(_mel_peaks()[1:-1], profile, label=_plain(name), color=COLOURS[index % len(COLOURS)], linestyle=style)
+    axes.set_xscale("log")
+    axes.set_xticks(FREQUENCY_TICKS_HZ, [f"{hertz:,}".replace(",", " ") for hertz in FREQUENCY_TICKS_HZ])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set(
+        title="Mean mel profile by class",
+        xlabel="frequency (Hz)",
+        ylabel="mean mel (dB relative to the clip's maximum)",
+    )
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper")
+    return figure
+
+
+def class_histograms(before: Mapping[str, int], after: Mapping[str, int], title: str) -> Figure:
+    """Clips by class, before merging (left) and after (right)."""
+    figure = _figure(11, max(3.0, 0.28 * max(len(before), len(after)) + 1.2))
+    for axes, counts, name, colour in zip(
+        figure.subplots(1, 2), (before, after), ("before merging", "after merging"), (GREY, BLUE), strict=True
+    ):
+        bars = axes.barh([_plain(label) for label in counts], list(counts.values()), color=colour)
+        axes.bar_label(bars, padding=3)
+        axes.invert_yaxis()
+        axes.margins(x=0.12, y=0.02)
+        axes.xaxis.set_major_locator(_whole_numbers(5))
+        axes.set(title=f"{name}: {len(counts)} classes, {sum(counts.values())} clips", xlabel="clips")
+    figure.suptitle(_plain(title))
+    return figure
+
+
+def value_histograms(values: Mapping[str, np.ndarray]) -> Figure:
+    """One histogram for each name, `(clips,)`: targets, or lengths. NaN is left out; the name labels the x axis."""
+    figure, panels = _panels(len(values), 3.9, 3.3)
+    for axes, (name, array) in zip(panels, values.items(), strict=True):
+        known = np.asarray(array, dtype=float)
+        known = known[~np.isnan(known)]
+        axes.set(title=f"{known.size} clips", xlabel=_plain(name), ylabel="clips")
+        axes.yaxis.set_major_locator(_whole_numbers(5))
+        if known.size:
+            axes.hist(known, bins=_bin_edges(known), color=BLUE)
+            axes.axvline(known.mean(), color=RED, linestyle="--")
+            axes.set_title(f"{known.size} clips, mean {known.mean():.3g} (dashed)")
+    return figure
+
+
+def _bin_edges(values: np.ndarray) -> list[float]:
+    """About 30 bins; lengths get bins of whole width, since others hold now more, now fewer of them."""
+    if (values % 1).any():
+        return np.histogram_bin_edges(values, bins=30).tolist()
+    width = math.ceil((np.ptp(values) + 1) / 30)
+    return np.arange(values.min() - 0.5, values.max() + width, width).tolist()
+
+
+def learning_curves(history: Mapping[str, Sequence[float]], best_epoch: int) -> Figure:
+    """A panel for each metric with a `val_` twin and for each lone `val_` score; epochs count from 1.
+
+    Without a validation split: a panel for each metric.
+    """
+    metrics = _curve_names(history)
+    figure, panels = _panels(len(metrics), 4.2, 3.3)
+    for axes, metric in zip(panels, metrics, strict=True):
+        if metric in history:
+            _curve(axes, history[metric], "train", BLUE)
+        if f"val_{metric}" in history:
+            _curve(axes, history[f"val_{metric}"], "validation", ORANGE)
+        axes.axvline(best_epoch, color=GREY, linestyle="--", zorder=0, label=f"best epoch: {best_epoch}")
+        axes.xaxis.set_major_locator(_whole_numbers(8))
+        axes.set(title=_plain(metric.replace("_", " ")), xlabel="epoch", xlim=_epoch_limits(history))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    return figure
+
+
+def _curve_names(history: Mapping[str, Sequence[float]]) -> list[str]:
+    return [name.removeprefix("val_") for name in history if name.startswith("val_")] or list(history)
+
+
+def _epoch_limits(history: Mapping[str, Sequence[float]]) -> tuple[float, float]:
+    return 0.5, max(len(values) for values in history.values()) + 0.5
+
+
+def _curve(axes: Axes, values: Sequence[float], label: str, colour: str) -> None:
+    """The markers keep a single epoch visible."""
+    axes.plot(range(1, len(values) + 1), values, marker="o", markersize=3, color=colour, label=label)
+
+
+def confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
+    """Counts `(classes, classes)`, true classes as rows; the colour is the share of the true class."""
+    matrix = np.asarray(matrix)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    size = max(5.0, 0.45 * len(classes) + 2.5)
+    figure = _figure(size + 1, size)
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(matrix.shape):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour)
+    names = [_plain(name) for name in classes]
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="predicted", ylabel="true", title=f"Confusion of {matrix.sum()} clips")
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    return figure
+
+
+def activations(layers: Sequence[tuple[str, np.ndarray]], spectrogram: np.ndarray) -> Figure:
+    """The input `(frames, bins)` and, a row a layer, its first 8 channels: `(frames, bins, channels)`.
+
+    A layer of `(frames, units)` is one image. Time runs along x, low bins lie at the bottom; a row has one
+    colour scale, from its 1st to its 99th percentile.
+    """
+    rows = [("input", spectrogram), *layers]
+    figure = _figure(12, 0.78 * len(rows) + 0.9)
+    for axes, (name, array) in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, strict=True):
+        _show_channels(axes, array)
+        label = f"{_plain(name)}\n{' x '.join(map(str, array.shape))}"
+        axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize="small")
+    axes.set_xlabel("each image: time from left to right, low bins at the bottom")
+    figure.suptitle(f"Activations: up to {SHOWN_CHANNELS} channels of each layer")
+    return figure
+
+
+def _show_channels(axes: Axes, array: np.ndarray) -> None:
+    """The channels as images side by side, each one wide on the x axis: quicker than an Axes for each."""
+    images = np.atleast_3d(array)[..., :SHOWN_CHANNELS]
+    low, high = np.percentile(images, (1, 99))
+    for index in range(images.shape[2]):
+        axes.imshow(
+            images[..., index].T,
+            extent=(index, index + 0.96, 0, 1),
+            origin="lower",
+            aspect="auto",
+            cmap="magma",
+            vmin=low,
+            vmax=high,
+            interpolation="nearest",
+        )
+    axes.set(xlim=(0, images.shape[2] - 0.04), ylim=(0, 1), xticks=[], yticks=[], frame_on=False)
+
+
+def scatter(true: np.ndarray, predicted: np.ndarray, tasks: Sequence[str], rho: Mapping[str, float]) -> Figure:
+    """Predicted against true targets in [0, 1], both `(clips, tasks)`; `rho` is Spearman's, by task."""
+    figure, panels = _panels(len(tasks), 3.8, 4.0)
+    for column, (axes, task) in enumerate(zip(panels, tasks, strict=True)):
+        axes.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=1)
+        axes.scatter(true[:, column], predicted[:, column], s=12, alpha=0.5, color=BLUE, linewidths=0)
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel="true", ylabel="predicted")
+        axes.set_title(f"{_plain(task)}: Spearman's rho = {rho[task]:.3f}")
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def batch_padding(lengths: Sequence[np.ndarray], padded: Sequence[int]) -> Figure:
+    """Batches as bars: the frames of their clips, `(clips,)` each, and what padding to `padded` frames adds."""
+    real = np.array([np.minimum(batch, frames).sum() for batch, frames in zip(lengths, padded, strict=True)])
+    total = np.array([len(batch) * frames for batch, frames in zip(lengths, padded, strict=True)])
+    batches = np.arange(1, len(real) + 1)
+    figure = _figure(10, 4)
+    axes = figure.subplots()
+    axes.bar(batches, real, color=BLUE, label="frames of clips")
+    axes.bar(batches, total - real, bottom=real, color=ORANGE, label="padding")
+    axes.xaxis.set_major_locator(_whole_numbers(12))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda frames, _: f"{frames:,.0f}".replace(",", " ")))
+    share = 1 - real.sum() / total.sum()
+    axes.set(
+        title=f"{len(real)} batches: {share:.1%} padding", xlabel="batch", ylabel="frames", xlim=(0.4, len(real) + 0.6)
+    )
+    figure.legend(loc="outside right upper")
+    return figure
+
+
+def loss_curve(losses: Sequence[float], title: str, threshold: float | None = None) -> Figure:
+    """The loss by epoch on a log scale, with the threshold that it has to fall below."""
+    figure = _figure(7, 4)
+    axes = figure.subplots()
+    _curve(axes, losses, "loss", BLUE)
+    if threshold is not None:
+        axes.axhline(threshold, color=RED, linestyle="--", label=f"threshold {threshold:g}")
+    axes.set_yscale("log", nonpositive="clip")
+    axes.xaxis.set_major_locator(_whole_numbers(10))
+    axes.set(title=_plain(title), xlabel="epoch", ylabel="loss (log scale)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """A PNG at 110 dots an inch, whole or not at all."""
+    with whole_file(path) as beside:
+        figure.savefig(beside, format="png", dpi=DPI)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """Width and height in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _panels(count: int, width: float, height: float) -> tuple[Figure, Iterable[Axes]]:
+    """`count` panels of this size in inches, at most three a row."""
+    columns = min(count, 3)
+    rows = math.ceil(count / 3)
+    figure = _figure(max(5.0, width * columns), height * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for spare in panels[count:]:
+        spare.remove()
+    return figure, panels[:count]
+
+
+def _whole_numbers(ticks: int) -> MaxNLocator:
+    """At most so many ticks, and one where there is a single epoch."""
+    return MaxNLocator(ticks, integer=True, min_n_ticks=1, steps=(1, 2, 5, 10))
+
+
+def _plain(name: str) -> str:
+    """A dollar sign in a name would start a formula."""
+    return name.replace("$", r"\$")

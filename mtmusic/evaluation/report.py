@@ -1,0 +1,302 @@
+"""One self-contained HTML page from a run's folder: no script, no outside address, images inside."""
+
+import base64
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from mtmusic.errors import UserError
+from mtmusic.files import write_text
+
+SPLITS = ("test", "validation")
+SHOWN_MISTAKES = 10
+
+CAPTIONS = {
+    "learning_curves": "Learning curves: the best epoch is the one that was kept.",
+    "confusion_matrix": "Confusion: rows are true classes, columns predicted ones; the colour is the row's share.",
+    "confusion_test": "Confusion on the test clips: rows are true classes, columns predicted ones.",
+    "confusion_validation": "Confusion on the validation clips: rows are true classes, columns predicted ones.",
+    "scatter": "Predicted against true; on the dashed line they are equal.",
+    "scatter_test": "Test clips, predicted against true; on the dashed line they are equal.",
+    "scatter_validation": "Validation clips, predicted against true; on the dashed line they are equal.",
+    "class_histograms": "Clips by class, before and after similar classes were merged.",
+    "value_histograms": "How the targets are distributed.",
+    "lengths": "How long the clips are.",
+    "batch_padding": "Batches: frames of clips, and what padding adds.",
+    "spectrograms": "Two clips: mel spectrogram above, chromagram below.",
+    "spectrograms_full": "Two clips at full rate: mel spectrogram above, chromagram below.",
+    "spectrograms_beat": "Two beat-synchronised clips: mel spectrogram above, chromagram below.",
+    "mean_profiles": "Mean mel profile of each class.",
+    "loss_curve": "Overfitting a few batches: a sound model learns them by heart.",
+    "activations": "What the layers make of one clip.",
+}
+"""File stem -> caption, in the order that tells the story; any other figure comes after these, by name."""
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --soft: #57606a; --line: #d0d7de;
+  --fill: #f3f5f7; --warn: #fff1c2; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --paper: #14181d; --soft: #9aa5b1;
+  --line: #363d46; --fill: #1e242b; --warn: #4d3b00; } }
+* { box-sizing: border-box; }
+body { max-width: 60rem; margin: 0 auto; padding: 1rem; color: var(--ink); background: var(--paper);
+  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
+.banner { padding: .75rem 1rem; background: var(--warn); border-radius: 6px; font-weight: 600; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+caption { text-align: left; color: var(--soft); padding: .3rem 0; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th:first-child, .words th, .words td { text-align: left; }
+tr.total th, tr.total td { border-top: 2px solid var(--line); font-weight: 600; }
+pre { padding: .75rem 1rem; background: var(--fill); border-radius: 6px; white-space: pre-wrap;
+  -webkit-user-select: all; user-select: all; }
+figure { margin: 1.5rem 0; }
+img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
+figcaption { color: var(--soft); margin-top: .4rem; }
+"""
+
+
+def write_report(folder: Path) -> Path:
+    """Writes `report.html` into a run's folder, from card.json and metrics.json and, where they are,
+    history.csv, predictions.csv and figures/*.png. Returns its path.
+
+    Raises UserError for a folder that is not a run's, or a file in it that cannot be read.
+    """
+    card = _read_json(folder / "card.json", ("task", "feature", "beat", "backbone", "command", "seed", "data"))
+    metrics = _read_json(folder / "metrics.json", ())
+    sections = [
+        _heading(card, metrics),
+        _section("Results", _results(metrics)),
+        _section("By class", _per_class(metrics)),
+        _section("Data", _data(card["data"])),
+        _section("Figures", "\n".join(map(_figure, _in_order((folder / "figures").glob("*.png"))))),
+        _section("Most confident mistakes", _mistakes(folder / "predictions.csv") if "classes" in card else ""),
+        _section("Training", _training(metrics, folder / "history.csv")),
+        _section("Versions", _table(("package", "version"), card.get("versions", {}).items(), kind="words")),
+    ]
+    path = folder / "report.html"
+    write_text(path, _page(_title(card), "\n".join(sections)))
+    return path
+
+
+def _read_json(path: Path, keys: Iterable[str]) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"Expected {path.name} in {path.parent}, found none: give the folder of a finished run"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"Expected JSON in {path}, got: {error}; train again to write it anew") from None
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise UserError(f"Expected {', '.join(missing)} in {path}, found none: train again to write it anew")
+    return content
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _page(title: str, body: str) -> str:
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>{escape(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def _title(card: Mapping[str, Any]) -> str:
+    return f"{card['task']}, {card['backbone']}"
+
+
+def _heading(card: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    names = card.get("classes") or card.get("targets") or []
+    frames = "beat-synchronised" if card["beat"] else "full-rate"
+    length = f", {card['frames']} frames" if card.get("frames") else ""
+    split = metrics.get("model_trained_on", "train")
+    sentence = (
+        f"The {card['backbone']} backbone, trained on the {split} clips of "
+        f"{card['data'].get('folder', 'its data')}: {frames} {card['feature']}{length}. "
+        f"It tells {', '.join(names)}. Seed {card['seed']}."
+    )
+    demo = (
+        '<p class="banner">Demo: learnt from synthesised music. These numbers say nothing about real songs.</p>'
+        if card["data"].get("demo")
+        else ""
+    )
+    return (
+        f"<h1>{escape(_title(card))}</h1>\n{demo}\n<p>{escape(sentence)}</p>\n"
+        f"<pre><code>{escape(card['command'])}</code></pre>"
+    )
+
+
+def _section(title: str, body: str) -> str:
+    """Nothing where there is nothing to show."""
+    return f"<section>\n<h2>{escape(title)}</h2>\n{body}\n</section>" if body else ""
+
+
+def _table(
+    header: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "", kind: str = "numbers", total: bool = False
+) -> str:
+    """The first cell of a row is its header; with `total` the last row is set off. Empty without rows."""
+    lines = [_row(row) for row in rows]
+    if not lines:
+        return ""
+    if total:
+        lines[-1] = lines[-1].replace("<tr>", '<tr class="total">', 1)
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    body = "\n".join(lines)
+    return (
+        f'<div class="wide"><table class="{kind}">{title}\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _row(cells: Sequence[Any]) -> str:
+    first, *others = (escape(_text(cell)) for cell in cells)
+    return f'<tr><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in others) + "</tr>"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _interval(scores: Mapping[str, Any], name: str) -> str:
+    """0.412 (0.371 to 0.452)"""
+    if scores.get(f"{name}_low") is None:
+        return _text(scores[name])
+    return f"{scores[name]:.3f} ({scores[f'{name}_low']:.3f} to {scores[f'{name}_high']:.3f})"
+
+
+def _results(metrics: Mapping[str, Any]) -> str:
+    splits = [(split, metrics[split]) for split in SPLITS if split in metrics]
+    genre = _table(
+        ("split", "accuracy (95 % interval)", "macro F1", "macro precision", "macro recall", "clips"),
+        [
+            (
+                split,
+                _interval(scores, "accuracy"),
+                *(scores[f"macro_{name}"] for name in ("f1", "precision", "recall")),
+                scores["clips"],
+            )
+            for split, scores in splits
+            if "accuracy" in scores
+        ],
+    )
+    return genre + "\n".join(_affect_results(split, scores) for split, scores in splits if "spearman" in scores)
+
+
+def _affect_results(split: str, scores: Mapping[str, Any]) -> str:
+    rows: list[Sequence[Any]] = [
+        (
+            task,
+            _interval(row, "spearman"),
+            row["pearson"],
+            row["r2"],
+            _small(row["mse"]),
+            _small(row["mse_constant"]),
+            row["clips"],
+        )
+        for task, row in scores["per_task"].items()
+    ]
+    return _table(
+        ("task", "Spearman's rho (95 % interval)", "Pearson", "R²", "MSE", "MSE of the train mean", "clips"),
+        [*rows, ("mean", scores["spearman"]["mean"], *[""] * 4, scores["clips"])],
+        caption=f"{split} clips",
+        total=True,
+    )
+
+
+def _small(value: float | None) -> str:
+    return _text(None) if value is None else f"{value:.4f}"
+
+
+def _per_class(metrics: Mapping[str, Any]) -> str:
+    split = next((split for split in SPLITS if "per_class" in metrics.get(split, {})), None)
+    if split is None:
+        return ""
+    names = ("precision", "recall", "f1", "support")
+    rows = [(name, *(row[key] for key in names)) for name, row in metrics[split]["per_class"].items()]
+    return _table(("class", "precision", "recall", "F1", "clips"), rows, caption=f"{split} clips")
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    """Clips by class and split for genre; by split alone for affect, which has no classes."""
+    clips = data.get("clips", {})
+    source = f"<p>Folder {escape(str(data.get('folder')))}, fingerprint {escape(str(data.get('fingerprint')))}.</p>"
+    if not any(isinstance(counts, dict) for counts in clips.values()):
+        return source + _table(("split", "clips"), clips.items())
+    classes = list(dict.fromkeys(name for counts in clips.values() for name in counts))
+    rows = [(name, *(counts.get(name, 0) for counts in clips.values())) for name in classes]
+    totals = ("all", *(sum(counts.values()) for counts in clips.values()))
+    return source + _table(("class", *clips), [*rows, totals], total=True)
+
+
+def _in_order(paths: Iterable[Path]) -> list[Path]:
+    stems = list(CAPTIONS)
+    return sorted(paths, key=lambda path: (stems.index(path.stem) if path.stem in stems else len(stems), path.stem))
+
+
+def _figure(path: Path) -> str:
+    caption = escape(CAPTIONS.get(path.stem, path.stem.replace("_", " ")))
+    content = base64.b64encode(path.read_bytes()).decode("ascii")
+    return (
+        f'<figure>\n<img src="data:image/png;base64,{content}" alt="{caption}">\n'
+        f"<figcaption>{caption}</figcaption>\n</figure>"
+    )
+
+
+def _mistakes(predictions: Path) -> str:
+    try:
+        rows = [
+            (row["id"], row["true"], row["predicted"], float(row[row["predicted"]]))
+            for row in _read_csv(predictions)
+            if row["split"] == "test" and row["true"] != row["predicted"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"Expected id, split, true, predicted and a column of probabilities a class in {predictions}, "
+            f"got: {error!r}; train again to write it anew"
+        ) from None
+    rows.sort(key=lambda row: (-row[3], row[0]))
+    return _table(("id", "true", "predicted", "probability"), rows[:SHOWN_MISTAKES], caption="test clips", kind="words")
+
+
+def _training(metrics: Mapping[str, Any], history: Path) -> str:
+    names = {"epochs": "epochs", "best_epoch": "best epoch", "seconds_per_epoch": "seconds an epoch"}
+    facts = [f"{label}: {_text(metrics[key])}" for key, label in names.items() if key in metrics]
+    summary = f"<p>{escape('; '.join(facts))}</p>" if facts else ""
+    rows = _read_csv(history)
+    if not rows:
+        return summary
+    table = _table(list(rows[0]), [list(map(_rounded, row.values())) for row in rows])
+    return f"{summary}\n<details><summary>Every epoch</summary>\n{table}\n</details>"
+
+
+def _rounded(cell: str) -> str:
+    """Four digits are enough for a table."""
+    try:
+        return f"{float(cell):.4g}"
+    except ValueError:
+        return cell

@@ -1,0 +1,87 @@
+"""A data folder to checked splits, and what they hold, for the terminal."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mtmusic.data.checks import CheckedSplit, checked_genre_split, fingerprint
+from mtmusic.data.labels import Clips, is_beat_synchronised, is_synthetic, label_path, scan_genre_labels
+from mtmusic.data.splits import hold_out, subset
+from mtmusic.errors import UserError
+from mtmusic.jobs.demo import demo_corpus
+
+DEMO_FOLDER = "fma_genre_spectrograms_beat"
+
+
+@dataclass(frozen=True)
+class GenreData:
+    """A genre folder's splits, checked: train, validation and test, or those that were asked for."""
+
+    folder: Path
+    beat: bool
+    demo: bool
+    fingerprint: str
+    splits: dict[str, Clips]
+    raw_counts: dict[str, int]
+    frames: np.ndarray
+    left_out: tuple[str, ...]
+
+
+def load_genre_data(
+    folder: Path | None,
+    classes: str = "lab",
+    beat: bool | None = None,
+    validation: float = 0.2,
+    size: int | None = None,
+    seed: int = 0,
+    skip_bad: bool = False,
+) -> GenreData:
+    """Reads and checks every label row and array of a genre folder (None: the demo corpus).
+
+    Holds out a share `validation` of train where the folder has no validation split of its own. size: so many clips
+    of train, stratified. beat: whether the clips are beat-synchronised; None tells it from the folder.
+    Raises UserError that lists what is wrong.
+    """
+    folder = folder if folder is not None else demo_corpus() / DEMO_FOLDER
+    splits = ["train", "test"]
+    if label_path(folder, "validation").is_file():
+        splits.append("validation")
+    checked: dict[str, CheckedSplit] = {}
+    known: tuple[str, ...] = ()
+    for split in splits:
+        checked[split] = checked_genre_split(folder, split, classes, known, skip_bad)
+        known = checked[split].clips.classes
+    if len(known) < 2:
+        raise UserError(f"Expected two classes or more, got {', '.join(known)} alone in {label_path(folder, 'train')}")
+    clips = {split: part.clips for split, part in checked.items()}
+    if size is not None:
+        clips["train"] = subset(clips["train"], size, seed)
+    if "validation" not in clips:
+        clips["train"], clips["validation"] = hold_out(clips["train"], validation, seed)
+    return GenreData(
+        folder=folder,
+        beat=bool(is_beat_synchronised(folder)) if beat is None else beat,
+        demo=is_synthetic(folder),
+        fingerprint=fingerprint(list(checked.values())),
+        splits={split: clips[split] for split in ("train", "validation", "test")},
+        raw_counts=scan_genre_labels(folder, "train", "all")[0].counts(),
+        frames=np.concatenate([part.frames for part in checked.values()]),
+        left_out=tuple(line for part in checked.values() for line in part.left_out),
+    )
+
+
+def print_data(data: GenreData) -> None:
+    """The data's counts, by class and split, for the terminal."""
+    if data.demo:
+        print("Data: the demo corpus of synthesised music. What it teaches says nothing about real songs; give --data.")
+    print(f"Folder: {data.folder} ({'beat-synchronised' if data.beat else 'full rate'})")
+    print(f"Frames: {data.frames.min()} to {data.frames.max()}, median {np.median(data.frames):.0f}")
+    for line in data.left_out:
+        print(f"Left out: {line}")
+    classes = data.splits["train"].classes
+    width = max(len(name) for name in (*classes, "class"))
+    print(f"{'class':<{width}}" + "".join(f"{split:>12}" for split in data.splits))
+    for name in classes:
+        print(f"{name:<{width}}" + "".join(f"{clips.counts()[name]:>12}" for clips in data.splits.values()))
+    print(f"{'all':<{width}}" + "".join(f"{len(clips):>12}" for clips in data.splits.values()) + "\n")

@@ -1,0 +1,209 @@
+"""A data folder to a trained, judged and saved genre model."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from mtmusic.constants import FEATURE_BINS
+from mtmusic.data.labels import Clips, concatenate
+from mtmusic.data.pipeline import make_dataset
+from mtmusic.errors import UserError
+from mtmusic.evaluation import plots
+from mtmusic.evaluation.metrics import genre_table
+from mtmusic.jobs import runs
+from mtmusic.jobs.folders import GenreData, load_genre_data, print_data
+from mtmusic.jobs.genre_run import judge, write_run
+from mtmusic.jobs.recipes import LAB_CNN, Recipe, build_backbone, complete, from_card
+from mtmusic.models.heads import genre_classifier
+from mtmusic.models.training import OVERFIT_LOSS, TrainingRecord, fit, overfit_batches
+from mtmusic.models.transfer import describe, freeze, load_backbone
+
+MEMORY_CACHE_BYTES = 2 * 2**30
+"""A training set larger than this as float32 is cached in a file beside the run."""
+
+
+@dataclass(frozen=True)
+class GenreOptions:
+    """All that `train_genre` is told. data: None is the demo corpus; beat: None is told from the folder."""
+
+    out: Path
+    data: Path | None = None
+    recipe: Recipe = LAB_CNN
+    source: Path | None = None
+    freeze: str = "none"
+    beat: bool | None = None
+    validation: float = 0.2
+    classes: str = "lab"
+    subset: int | None = None
+    seed: int = 0
+    overfit_batch: bool = False
+    retrain_on_all: bool = False
+    skip_bad: bool = False
+    resume: bool = False
+    overwrite: bool = False
+    tensorboard: bool = False
+    command: str = ""
+
+
+def train_genre(options: GenreOptions) -> dict[str, Any]:
+    """Trains, judges and saves; returns what metrics.json holds. Raises UserError for what the user can mend."""
+    if done := runs.finished(options.out, options.resume):
+        print(f"{options.out} is a finished run: nothing to resume")
+        return done
+    _refuse_early(options)
+    runs.refuse_taken(options.out, options.resume, options.overwrite)
+    data = load_genre_data(
+        options.data,
+        options.classes,
+        options.beat,
+        options.validation,
+        options.subset,
+        options.seed,
+        options.skip_bad,
+    )
+    recipe = _recipe(options, data)
+    model = _model(options, recipe, data)
+    work = runs.open_run(options.out, _settings(options, recipe, data), options.resume)
+    print_data(data)
+    model.summary(expand_nested=True, line_length=100)
+
+    if options.overfit_batch:
+        _overfit(options, recipe, data, work)
+    record = _train(model, options, recipe, data, work)
+
+    judgement = judge(model, recipe, {"validation": data.splits["validation"]})
+    trained_on = "train"
+    if options.retrain_on_all:
+        model = _retrain(options, recipe, data, record, work)
+        trained_on = "train+validation"
+    judgement |= judge(model, recipe, {"test": data.splits["test"]})
+
+    training = {
+        "epochs": record.epochs,
+        "best_epoch": record.best_epoch,
+        "seconds_per_epoch": record.seconds_per_epoch,
+        "model_trained_on": trained_on,
+    }
+    metrics = write_run(work, model, recipe, data, judgement, options.command, options.seed, training, record)
+    runs.close_run(work, options.out)
+    print(f"\nTest split, {len(data.splits['test'])} clips; epoch {record.best_epoch}, trained on {trained_on}")
+    print(genre_table(metrics["test"]))
+    print(f"Report: {options.out / 'report.html'}")
+    return metrics
+
+
+def _refuse_early(options: GenreOptions) -> None:
+    """What needs no data to be known wrong."""
+    if options.freeze != "none" and options.source is None:
+        raise UserError("Expected --from RUN beside --freeze: only a trained backbone can be frozen")
+    for name in ("epochs", "batch_size", "units", "layers"):
+        if getattr(options.recipe, name) < 1:
+            raise UserError(f"Expected --{name.replace('_', '-')} of 1 or more, got {getattr(options.recipe, name)}")
+    if options.recipe.frames is not None and options.recipe.frames < 1:
+        raise UserError(f"Expected --frames of 1 or more, got {options.recipe.frames}")
+
+
+def _recipe(options: GenreOptions, data: GenreData) -> Recipe:
+    """The recipe, with the architecture of the source's card where the backbone comes from another run."""
+    recipe = complete(options.recipe, data.beat)
+    if options.source is None:
+        return recipe
+    _, card = load_backbone(options.source)
+    if bool(card["beat"]) != data.beat:
+        kinds = {True: "beat-synchronised", False: "full-rate"}
+        raise UserError(
+            f"Expected {kinds[bool(card['beat'])]} clips as {options.source} was trained on, "
+            f"got {kinds[data.beat]} ones in {data.folder}"
+        )
+    given = options.recipe.frames
+    source = from_card(card, recipe)
+    return replace(source, frames=given) if given is not None else source
+
+
+def _settings(options: GenreOptions, recipe: Recipe, data: GenreData) -> dict[str, Any]:
+    names = ("freeze", "validation", "classes", "subset", "seed", "retrain_on_all", "skip_bad")
+    return asdict(recipe) | {
+        "data": data.fingerprint,
+        "from": str(options.source) if options.source else None,
+        **{name: getattr(options, name) for name in names},
+    }
+
+
+def _model(options: GenreOptions, recipe: Recipe, data: GenreData, quiet: bool = False) -> keras.Model:
+    """A fresh network of this seed, on the source's backbone where there is one."""
+    runs.seed_everything(options.seed)
+    backbone = build_backbone(recipe)
+    frozen: list[str] = []
+    if options.source is not None:
+        backbone.set_weights(load_backbone(options.source)[0].get_weights())
+        frozen = freeze(backbone, options.freeze)
+    model = genre_classifier(backbone, data.splits["train"].classes, recipe.learning_rate)
+    if options.source is not None and not quiet:
+        print(describe(model, str(options.source), frozen))
+    return model
+
+
+def _overfit(options: GenreOptions, recipe: Recipe, data: GenreData, work: Path) -> None:
+    """On a network of its own, so that the training starts from fresh weights."""
+    model = _model(options, recipe, data, quiet=True)
+    losses = overfit_batches(model, _dataset(data.splits["train"], recipe, shuffle=True, seed=options.seed))
+    print(f"Overfit check: three batches, loss {losses[0]:.3g} to {losses[-1]:.3g} in {len(losses)} epochs")
+    figure = plots.loss_curve(losses, "Overfit check: loss on three batches", OVERFIT_LOSS)
+    plots.save_figure(figure, work / "figures/loss_curve.png")
+
+
+def _train(model: keras.Model, options: GenreOptions, recipe: Recipe, data: GenreData, work: Path) -> TrainingRecord:
+    runs.seed_everything(options.seed)
+    with TemporaryDirectory(dir=work, prefix="cache-") as cache:
+        return fit(
+            model,
+            _dataset(data.splits["train"], recipe, Path(cache) / "train", shuffle=True, seed=options.seed),
+            _dataset(data.splits["validation"], recipe, Path(cache) / "validation"),
+            recipe.training,
+            checkpoints=work / "checkpoints",
+            tensorboard=work / "tensorboard" if options.tensorboard else None,
+        )
+
+
+def _retrain(options: GenreOptions, recipe: Recipe, data: GenreData, record: TrainingRecord, work: Path) -> keras.Model:
+    """The lab's step 7: the same network from the start, on train and validation, for the epochs that were best."""
+    print(f"\nTraining anew on train and validation, {record.best_epoch} epochs")
+    clips = concatenate(data.splits["train"], data.splits["validation"])
+    model = _model(options, recipe, data, quiet=True)
+    with TemporaryDirectory(dir=work, prefix="cache-") as cache:
+        dataset = _dataset(clips, recipe, Path(cache) / "all", shuffle=True, seed=options.seed)
+        config = replace(recipe.training, epochs=record.best_epoch)
+        fit(model, dataset, config=config, checkpoints=work / "retrain")
+    return model
+
+
+def _dataset(
+    clips: Clips, recipe: Recipe, cache: Path | None = None, shuffle: bool = False, seed: int = 0
+) -> tf.data.Dataset:
+    """Cached in memory, or in the file where it would not fit; clips of any length go by length."""
+    return make_dataset(
+        clips,
+        recipe.feature,
+        recipe.batch_size,
+        recipe.frames,
+        shuffle=shuffle,
+        seed=seed,
+        cache=cache if cache is not None and _bytes(clips, recipe) > MEMORY_CACHE_BYTES else "memory",
+        buckets=_buckets(clips, recipe) if shuffle else 1,
+    )
+
+
+def _bytes(clips: Clips, recipe: Recipe) -> int:
+    """Upper bound of the clips' size in memory, from the files' own sizes (float16 grows to float32)."""
+    if recipe.frames is not None:
+        return len(clips) * recipe.frames * FEATURE_BINS[recipe.feature] * 4
+    return 2 * sum(path.stat().st_size * (3 if path.suffix == ".gz" else 1) for path in clips.paths)
+
+
+def _buckets(clips: Clips, recipe: Recipe) -> int:
+    """Up to four, with two batches or more in each: smaller ones would make many part-filled batches."""
+    return max(1, min(4, len(clips) // (2 * recipe.batch_size)))

@@ -1,0 +1,72 @@
+"""Named, complete settings, and the backbone that each builds."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+
+from mtmusic.errors import UserError
+from mtmusic.models.backbones import cnn_backbone, lstm_backbone
+from mtmusic.models.training import TrainingConfig
+
+FRAMES = {True: 128, False: 1280}
+"""Frames of a flat CNN by default, for beat-synchronised folders and for full-rate ones."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network and how it is trained. frames: None takes clips of any length."""
+
+    backbone: str = "cnn"
+    feature: str = "mel"
+    frames: int | None = None
+    pooling: str = "flatten"
+    units: int = 128
+    layers: int = 1
+    bidirectional: bool = False
+    dropout: float = 0.0
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    epochs: int = 100
+    patience: int = 15
+
+    @property
+    def training(self) -> TrainingConfig:
+        return TrainingConfig(self.epochs, self.patience)
+
+    @property
+    def fixed_frames(self) -> bool:
+        return self.backbone == "cnn" and self.pooling == "flatten"
+
+
+LAB_CNN = Recipe("cnn")
+LAB_LSTM = Recipe("lstm")
+RECIPES = {"cnn": LAB_CNN, "lstm": LAB_LSTM}
+
+
+def complete(recipe: Recipe, beat: bool) -> Recipe:
+    """The recipe with the frames that a flat CNN needs, by the folder's frame rate, where none were given."""
+    return replace(recipe, frames=FRAMES[beat]) if recipe.fixed_frames and recipe.frames is None else recipe
+
+
+def build_backbone(recipe: Recipe) -> keras.Model:
+    """The recipe's backbone with fresh weights."""
+    if recipe.backbone == "lstm":
+        return lstm_backbone(recipe.feature, recipe.units, recipe.layers, recipe.bidirectional, recipe.dropout)
+    return cnn_backbone(recipe.feature, recipe.frames, recipe.pooling)
+
+
+def architecture(recipe: Recipe) -> dict[str, Any]:
+    """The settings that shape the backbone, for the card: with them another can be built for the same weights."""
+    names = ("backbone", "feature", "frames", "pooling", "units", "layers", "bidirectional", "dropout")
+    return {name: getattr(recipe, name) for name in names}
+
+
+def from_card(card: dict[str, Any], recipe: Recipe) -> Recipe:
+    """The recipe with the architecture of a saved model's card."""
+    try:
+        return replace(recipe, **card["architecture"])
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"Expected a card that tells the architecture of a backbone, got {card.get('architecture')}"
+        ) from error

@@ -1,0 +1,96 @@
+"""Normalisation, the mask of present frames, and pooling that sees only those.
+
+The mask is an ordinary tensor, handed from layer to layer: Keras's implicit mask does not pass a Conv2D.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from mtmusic.constants import MEL_FLOOR_DB, PAD_VALUE
+
+PACKAGE = "mtmusic"
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class SpectrogramNormalization(keras.layers.Layer):
+    """Mel's [-80, 0] dB and chroma's [0, 1] to [-1, 1]; absent frames to 0.
+
+    Fixed ranges, no statistics of a training set: the model takes what is on disk, and fine-tuning changes nothing
+    here. Computes in float32 under every precision policy. Gives no implicit mask: see FrameMask.
+
+    (batch, frames, bins) -> (batch, frames, bins); the first `mel_bins` bins are mel, the others chroma.
+    """
+
+    def __init__(self, mel_bins: int, **kwargs: Any) -> None:
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.mel_bins = mel_bins
+
+    def call(self, spectrogram: Any) -> Any:
+        mel = spectrogram[..., : self.mel_bins] * (-2 / MEL_FLOOR_DB) + 1
+        chroma = spectrogram[..., self.mel_bins :] * 2 - 1
+        present = ops.any(spectrogram != PAD_VALUE, axis=-1, keepdims=True)
+        return ops.where(present, ops.concatenate([mel, chroma], axis=-1), 0.0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "mel_bins": self.mel_bins}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class FrameMask(keras.layers.Layer):
+    """(batch, frames, bins) in the array's own units -> (batch, frames) bool: which frames are not padding.
+
+    A frame is absent where every bin holds PAD_VALUE; a silent frame is present.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def call(self, spectrogram: Any) -> Any:
+        return ops.any(spectrogram != PAD_VALUE, axis=-1)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class StridedMask(keras.layers.Layer):
+    """(batch, frames) bool -> (batch, ceil(frames / stride), 1) bool: which frames are present after pooling.
+
+    Absent frames stand at the end, so a pooled frame is present where the first of its frames is.
+    """
+
+    def __init__(self, stride: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stride = stride
+
+    def call(self, mask: Any) -> Any:
+        return ops.expand_dims(mask[:, :: self.stride], -1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "stride": self.stride}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class ZeroAbsentFrames(keras.layers.Layer):
+    """Sets absent frames to 0, what 'same' padding puts beyond the last frame: so no neighbour hears them.
+
+    x (batch, frames, bins, channels), present (batch, frames, 1) bool -> the shape of x.
+    """
+
+    def call(self, x: Any, present: Any) -> Any:
+        return ops.where(ops.expand_dims(present, -1), x, ops.zeros((), x.dtype))
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class MaskedAveragePooling(keras.layers.Layer):
+    """The mean over present frames.
+
+    x (batch, frames, bins, channels), present (batch, frames, 1) bool -> (batch, bins * channels).
+    """
+
+    def call(self, x: Any, present: Any) -> Any:
+        x = ops.reshape(x, (*ops.shape(x)[:2], x.shape[2] * x.shape[3]))
+        weights = ops.cast(present, x.dtype)
+        return ops.sum(x * weights, axis=1) / ops.sum(weights, axis=1)
+
+    def compute_output_shape(self, x_shape: tuple, present_shape: tuple) -> tuple:
+        return (x_shape[0], x_shape[2] * x_shape[3])

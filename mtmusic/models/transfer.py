@@ -1,0 +1,66 @@
+"""Transfer learning: a trained backbone under a new head, frozen as far as wanted.
+
+Freeze before the head compiles the model: after `fit` it would be silently ignored.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from mtmusic.errors import UserError
+from mtmusic.models.export import load, locate
+
+
+def load_backbone(path: Path | str) -> tuple[keras.Model, dict[str, Any]]:
+    """The backbone, weights and all, of a model that this project saved, and that model's card.
+
+    Raises UserError where there is no such model, or it has no backbone.
+    """
+    model, card = load(path)
+    try:
+        return model.get_layer("backbone"), card
+    except ValueError as error:
+        raise UserError(f'Expected a model with a part named "backbone", got none in {locate(path)[1]}') from error
+
+
+def freeze(backbone: keras.Model, which: str | int) -> list[str]:
+    """Freezes "all" of the backbone, "none", or its first N blocks; returns the frozen layers' names.
+
+    What is frozen keeps its weights, and BatchNorm its statistics. Raises UserError for other values.
+    """
+    blocks = _blocks(backbone)
+    if which == "all":
+        which = len(blocks)
+    elif which == "none":
+        which = 0
+    if (not isinstance(which, int) and not which.isdecimal()) or not 0 <= int(which) <= len(blocks):
+        raise UserError(f'Expected --freeze "all", "none" or 0 to {len(blocks)} (the backbone\'s blocks), got {which}')
+    frozen = [layer for block in blocks[: int(which)] for layer in block]
+    for layer in backbone.layers:
+        layer.trainable = layer not in frozen
+    return [layer.name for layer in frozen]
+
+
+def describe(model: keras.Model, source: str, frozen: list[str]) -> str:
+    """What was loaded, what is fresh, what is frozen, for the terminal."""
+    fresh = [layer.name for layer in model.layers if layer.weights and layer.name != "backbone"]
+    trainable = sum(int(weight.shape.num_elements()) for weight in model.trainable_variables)
+    return "\n".join(
+        [
+            f"Loaded:    backbone of {source}, {model.get_layer('backbone').count_params():,} parameters",
+            f"Fresh:     {', '.join(fresh)}",
+            f"Frozen:    {', '.join(frozen) or 'nothing'}",
+            f"Trainable: {trainable:,} of {model.count_params():,} parameters",
+        ]
+    )
+
+
+def _blocks(backbone: keras.Model) -> list[list[keras.layers.Layer]]:
+    """The layers of each block, by their names: block1_conv, block1_norm, ..., block2_conv, ..."""
+    blocks: dict[int, list[keras.layers.Layer]] = {}
+    for layer in backbone.layers:
+        if match := re.match(r"block(\d+)_", layer.name):
+            blocks.setdefault(int(match[1]), []).append(layer)
+    return [blocks[number] for number in sorted(blocks)]

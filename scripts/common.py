@@ -1,0 +1,137 @@
+"""What the scripts share: flags, and errors in one line. Only the standard library is imported here."""
+
+import argparse
+import functools
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtmusic.errors import UserError
+
+Main = Callable[[Sequence[str] | None], int]
+
+
+def reports_errors(main: Main) -> Main:
+    """What the user can mend is said on standard error, without a traceback, and ends with exit code 2."""
+
+    @functools.wraps(main)
+    def wrapped(argv: Sequence[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("\nstopped", file=sys.stderr)
+            return 130
+
+    return wrapped
+
+
+def parser(docstring: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+
+
+def parse(flags: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; afterwards TensorFlow may be imported, and says only what concerns the user."""
+    arguments = flags.parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="google.api_core")
+    return arguments
+
+
+def command(script: str, argv: Sequence[str] | None) -> str:
+    """The command that repeats this call."""
+    return shlex.join(["python", f"scripts/{Path(script).name}", *(sys.argv[1:] if argv is None else argv)])
+
+
+def add_data_flags(flags: argparse.ArgumentParser) -> None:
+    flags.add_argument("--data", type=Path, metavar="FOLDER", help="a genre data folder (default: the demo corpus)")
+    flags.add_argument(
+        "--classes",
+        default="lab",
+        metavar="lab|all|FILE",
+        help="how raw genre names become classes: "
+        "the lab's 20 to 10, each its own, or a JSON file of raw name -> class or null (default: lab)",
+    )
+    flags.add_argument(
+        "--beat",
+        action=argparse.BooleanOptionalAction,
+        help="the clips are beat-synchronised, or "
+        "full rate (default: told from features.json, the labels or the folder's name)",
+    )
+    flags.add_argument("--skip-bad", action="store_true", help="leave out clips that cannot be used, and list them")
+
+
+def add_training_flags(flags: argparse.ArgumentParser) -> None:
+    """The recipe's settings; those that are not given stay out, so that the recipe's own hold."""
+    recipe = flags.add_argument_group("network and training")
+
+    def add(name: str, **kwargs: Any) -> None:
+        recipe.add_argument(name, default=argparse.SUPPRESS, **kwargs)
+
+    recipe.add_argument("--backbone", choices=("cnn", "lstm"), default="cnn", help="(default: cnn)")
+    add("--feature", choices=("mel", "chroma", "fused"), help="what the network hears (default: mel)")
+    add(
+        "--frames",
+        type=int,
+        metavar="N",
+        help="cut or pad clips to N frames (default: cnn 128 for beat-synchronised "
+        "folders and 1280 for full rate; else any length)",
+    )
+    add("--pooling", choices=("flatten", "masked"), help="cnn: the lab's, or one for clips of any length")
+    add("--units", type=int, metavar="N", help="lstm: units (default: 128)")
+    add("--layers", type=int, metavar="N", help="lstm: layers (default: 1)")
+    add("--bidirectional", action="store_true", help="lstm: read the clip from both ends")
+    add("--epochs", type=int, metavar="N", help="at most this many (default: 100; stops after 15 without a better one)")
+    add("--batch-size", type=int, metavar="N", help="clips a step (default: 32)")
+    add("--learning-rate", type=float, metavar="X", help="Adam's (default: 0.001)")
+
+
+def add_run_flags(flags: argparse.ArgumentParser, out: str) -> None:
+    flags.add_argument(
+        "--validation",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="of train held out to choose the epoch, where the folder has no validation split (default: 0.2)",
+    )
+    flags.add_argument("--subset", type=int, metavar="N", help="train on N clips, stratified: for debugging")
+    flags.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    flags.add_argument(
+        "--overfit-batch", action="store_true", help="first check that the network can learn three batches by heart"
+    )
+    flags.add_argument(
+        "--retrain-on-all",
+        action="store_true",
+        help="then train anew on train and validation for the best number of epochs; that model is saved and judged",
+    )
+    flags.add_argument("--from", dest="source", type=Path, metavar="RUN", help="start from this run's backbone")
+    flags.add_argument(
+        "--freeze",
+        default="none",
+        metavar="all|none|N",
+        help="of that backbone: keep all, or the first N blocks, as they are (default: none)",
+    )
+    again = flags.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+    again.add_argument("--overwrite", action="store_true", help="put the new run in the place of a finished one")
+    flags.add_argument("--tensorboard", action="store_true", help="write TensorBoard logs into the run's folder")
+    flags.add_argument("--out", type=Path, metavar="DIR", help=f"the run's folder (default: {out})")
+
+
+def recipe_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What of the recipe was given. Raises UserError for a setting that the chosen backbone does not have."""
+    only = {"cnn": ("pooling",), "lstm": ("units", "layers", "bidirectional")}
+    other = "lstm" if arguments.backbone == "cnn" else "cnn"
+    for name in only[other]:
+        if name in arguments:
+            raise UserError(f"Expected --{name} with --backbone {other} only, got --backbone {arguments.backbone}")
+    names = ("feature", "frames", "epochs", "batch_size", "learning_rate", *only[arguments.backbone])
+    return {name: getattr(arguments, name) for name in names if name in arguments}

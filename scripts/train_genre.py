@@ -1,0 +1,58 @@
+"""Trains a genre model on a data folder, judges it on the test split once, and saves it with a report.
+
+    python scripts/train_genre.py                                             the demo corpus, the lab's CNN
+    python scripts/train_genre.py --data data/fma_genre_spectrograms_beat     the lab's data
+    python scripts/train_genre.py --data data/fma_genre_spectrograms_beat --backbone lstm --bidirectional
+
+Writes saved_models/genre_<backbone>/ with model.keras, card.json, metrics.json, predictions.csv, history.csv,
+figures/ and report.html, and prints the classification report of the test split.
+Exit code 0; 2 where it cannot run, with what to do.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import common
+
+
+@common.reports_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    flags = common.parser(__doc__)
+    common.add_data_flags(flags)
+    common.add_training_flags(flags)
+    common.add_run_flags(flags, "saved_models/genre_<backbone>")
+    arguments = common.parse(flags, argv)
+    settings = common.recipe_settings(arguments)
+
+    from dataclasses import replace
+
+    from mtmusic.jobs.genre import GenreOptions, train_genre
+    from mtmusic.jobs.recipes import RECIPES
+
+    train_genre(
+        GenreOptions(
+            out=arguments.out or Path("saved_models") / f"genre_{arguments.backbone}",
+            data=arguments.data,
+            recipe=replace(RECIPES[arguments.backbone], **settings),
+            source=arguments.source,
+            freeze=arguments.freeze,
+            beat=arguments.beat,
+            validation=arguments.validation,
+            classes=arguments.classes,
+            subset=arguments.subset,
+            seed=arguments.seed,
+            overfit_batch=arguments.overfit_batch,
+            retrain_on_all=arguments.retrain_on_all,
+            skip_bad=arguments.skip_bad,
+            resume=arguments.resume,
+            overwrite=arguments.overwrite,
+            tensorboard=arguments.tensorboard,
+            command=common.command(__file__, argv),
+        )
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
