@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import logging
 import os
 import shlex
 import sys
@@ -41,7 +42,8 @@ def parser(docstring: str) -> argparse.ArgumentParser:
 def parse(flags: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments; afterwards TensorFlow may be imported, and says only what concerns the user."""
     arguments = flags.parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="google.api_core")
     return arguments
 

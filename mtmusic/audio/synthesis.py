@@ -51,7 +51,7 @@ _BUILDS_UP = Style(
     tempo=(85, 115), minor=0.6,
     kick="x...x...x...x...", snare="....x.......x...", hat="..x...x...x...x.",
     bass="x..x..x.x..x..x.", chords="x.......x.......", lead="x.x.x.xxx.x.x.xx",
-    swing=0.0, tilt=(0.9, 1.8), decay=(0.08, 0.25), drums=(0.45, 1.0), drive=(1.0, 3.0), noise=(0.0005, 0.004),
+    swing=0.0, tilt=(0.9, 1.8), decay=(0.08, 0.25), drums=(0.35, 1.0), drive=(1.0, 3.0), noise=(0.0005, 0.004),
     density=(0.35, 1.0), jitter=(0.0, 0.008), arc=1,
 )  # fmt: skip
 STYLES = {
@@ -59,7 +59,7 @@ STYLES = {
         tempo=(70, 130), minor=0.4,
         kick="x...............", snare="................", hat="................",
         bass="x.......x.......", chords="x...x...x...x...", lead="x.x.x.x.x.x.x.x.",
-        swing=0.0, tilt=(1.5, 2.6), decay=(0.4, 1.0), drums=(0.1, 0.4), drive=(0.5, 1.5), noise=(0.0002, 0.002),
+        swing=0.0, tilt=(1.5, 2.6), decay=(0.4, 1.0), drums=(0.1, 0.6), drive=(0.5, 1.5), noise=(0.0002, 0.002),
         density=(0.2, 1.0), jitter=(0.005, 0.03),
     ),
     "Electronic": _BUILDS_UP,
@@ -67,28 +67,28 @@ STYLES = {
         tempo=(80, 140), minor=0.35,
         kick="x.......x.......", snare="................", hat="....x.......x...",
         bass="x.......x.......", chords="x..xx.x.x..xx.x.", lead="x...x.x.x...x.x.",
-        swing=0.2, tilt=(1.2, 2.2), decay=(0.2, 0.6), drums=(0.1, 0.5), drive=(0.5, 1.8), noise=(0.0005, 0.006),
+        swing=0.2, tilt=(1.2, 2.2), decay=(0.2, 0.6), drums=(0.1, 0.7), drive=(0.5, 1.8), noise=(0.0005, 0.006),
         density=(0.2, 1.0), jitter=(0.005, 0.025),
     ),
     "Hip-Hop": Style(
         tempo=(80, 112), minor=0.65,
         kick="x..x..x...x.....", snare="....x.......x..x", hat="x.x.x.x.x.x.x.x.",
         bass="x..x......x.....", chords="x...............", lead="x.....x...x.....",
-        swing=0.3, tilt=(1.1, 2.2), decay=(0.15, 0.5), drums=(0.5, 1.1), drive=(0.8, 3.0), noise=(0.001, 0.008),
+        swing=0.3, tilt=(1.1, 2.2), decay=(0.15, 0.5), drums=(0.35, 1.1), drive=(0.8, 3.0), noise=(0.001, 0.008),
         density=(0.3, 1.0), jitter=(0.0, 0.015),
     ),
     "Jazz": Style(
         tempo=(90, 160), minor=0.45,
         kick="x.......x.......", snare="......x.......x.", hat="x...x.x.x...x.x.",
         bass="x...x...x...x...", chords="....x.....x.....", lead="x.x.x.x.x.x.x.x.",
-        swing=0.7, tilt=(1.3, 2.4), decay=(0.2, 0.7), drums=(0.2, 0.7), drive=(0.5, 2.0), noise=(0.0005, 0.006),
+        swing=0.7, tilt=(1.3, 2.4), decay=(0.2, 0.7), drums=(0.2, 0.8), drive=(0.5, 2.0), noise=(0.0005, 0.006),
         density=(0.2, 1.0), jitter=(0.004, 0.025),
     ),
     "Metal": Style(
         tempo=(110, 170), minor=0.75,
         kick="x.xxx.x.x.xxx.x.", snare="....x.......x...", hat="x...x...x...x...",
         bass="x.x.x.x.x.x.x.x.", chords="x.xxx.xxx.xxx.xx", lead="x...x...x...x...",
-        swing=0.0, tilt=(0.6, 1.4), decay=(0.15, 0.5), drums=(0.4, 0.9), drive=(2.0, 8.0), noise=(0.001, 0.008),
+        swing=0.0, tilt=(0.6, 1.4), decay=(0.15, 0.5), drums=(0.3, 0.9), drive=(2.0, 8.0), noise=(0.001, 0.008),
         density=(0.3, 1.0), jitter=(0.0, 0.012),
     ),
     "Rock": Style(
@@ -105,18 +105,21 @@ STYLES = {
 def synthesise(genre: str, seed: int, seconds: float) -> tuple[np.ndarray, dict[str, float]]:
     """(samples,) float32 at SAMPLE_RATE, peak 0.9, and {"valence", "energy", "danceability"} in [0, 1].
 
-    Raises ValueError for a genre that is not in STYLES.
+    Raises ValueError for a genre that is not in STYLES, and for less than one second, which may hold no note.
     """
     if genre not in STYLES:
         raise ValueError(f"Expected one of {', '.join(STYLES)}, got {genre!r}")
+    if seconds < 1:
+        raise ValueError(f"Expected at least one second, got {seconds}")
     style = STYLES[genre]
     rng = np.random.default_rng([seed, list(STYLES).index(genre)])  # so that no two genres share their draws
     drawn = {name: rng.uniform(*limits) for name, limits in vars(style).items() if isinstance(limits, tuple)}
     minor = bool(rng.random() < style.minor)
+    labels = _labels(drawn, minor, rng)
     waveform = _band(style, drawn, minor, seconds, rng)
     waveform = np.tanh(drawn["drive"] * waveform / np.abs(waveform).max())
     waveform += drawn["noise"] * rng.normal(size=len(waveform))
-    return (0.9 * waveform / np.abs(waveform).max()).astype(np.float32), _labels(drawn, minor, rng)
+    return (0.9 * waveform / np.abs(waveform).max()).astype(np.float32), labels
 
 
 def _band(style: Style, drawn: dict[str, float], minor: bool, seconds: float, rng: np.random.Generator) -> np.ndarray:
@@ -154,7 +157,7 @@ def _hits(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(hits,) the steps at which a layer sounds, and (hits,) the samples at which it does."""
     step_seconds = 60 / drawn["tempo"] / 4
-    elapsed = np.arange(int(seconds / step_seconds))
+    elapsed = np.arange(np.ceil(seconds / step_seconds), dtype=int)
     steps = first + elapsed
     progress = (elapsed + 0.5) / len(steps)
     rhythm = np.array([mark == "x" for mark in getattr(style, layer)])[steps % STEPS]

@@ -1,7 +1,7 @@
 """What is wrong with a folder, in NumPy: every label row and every array, before any training."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,28 +19,35 @@ PROGRESS_AFTER_SECONDS = 2
 
 @dataclass(frozen=True)
 class CheckedSplit:
-    """A split whose rows and arrays are all good: its clips, each clip's frames and content hash, what was left out."""
+    """A split's good clips, each clip's frames and content hash, and a line for each row or array that is not good."""
 
     clips: Clips
     frames: np.ndarray
     digests: tuple[str, ...]
-    left_out: tuple[str, ...]
+    problems: tuple[str, ...]
 
 
 def checked_genre_split(
-    folder: Path | str, split: str, classes: str = "lab", known: Sequence[str] = (), skip_bad: bool = False
+    folder: Path | str, split: str, classes: str = "lab", known: Sequence[str] = ()
 ) -> CheckedSplit:
-    """`read_genre_labels`, with every array read once.
-
-    Raises UserError that lists what is wrong, or, with skip_bad, leaves those clips out and tells so in `left_out`.
-    A label file that cannot be used at all, and a split with no good clip, are errors either way.
-    """
-    return _checked(folder, split, *scan_genre_labels(folder, split, classes, known), skip_bad)
+    """`read_genre_labels`, with every array read once. Raises UserError for a label file that cannot be used at all."""
+    return _checked(*scan_genre_labels(folder, split, classes, known))
 
 
-def checked_affect_split(folder: Path | str, split: str, skip_bad: bool = False) -> CheckedSplit:
+def checked_affect_split(folder: Path | str, split: str) -> CheckedSplit:
     """As `checked_genre_split`, for an affect folder."""
-    return _checked(folder, split, *scan_affect_labels(folder, split), skip_bad)
+    return _checked(*scan_affect_labels(folder, split))
+
+
+def require_good(folder: Path | str, splits: Mapping[str, CheckedSplit], skip_bad: bool = False) -> tuple[str, ...]:
+    """All splits' problems, to be told. Raises UserError that lists them unless skip_bad, and for an empty split."""
+    problems = tuple(problem for part in splits.values() for problem in part.problems)
+    if problems and not skip_bad:
+        raise UserError.listing(f"Cannot use all of {folder} (--skip-bad goes on without these)", problems)
+    for split, part in splits.items():
+        if not len(part.clips):
+            raise UserError(f"Expected clips in {label_path(folder, split)}, got none that can be used")
+    return problems
 
 
 def read_facts(paths: Sequence[Path]) -> list[tuple[int, str] | UserError]:
@@ -63,18 +70,16 @@ def fingerprint(splits: Sequence[CheckedSplit]) -> str:
     return hashlib.blake2b(repr((names, lines)).encode(), digest_size=16).hexdigest()
 
 
-def _checked(folder: Path | str, split: str, clips: Clips, problems: list[str], skip_bad: bool) -> CheckedSplit:
+def _checked(clips: Clips, problems: list[str]) -> CheckedSplit:
     facts = read_facts(clips.paths)
-    problems = problems + [str(fact) for fact in facts if isinstance(fact, UserError)]
     good = [i for i, fact in enumerate(facts) if not isinstance(fact, UserError)]
-    path = label_path(folder, split)
-    if problems and not skip_bad:
-        raise UserError.listing(f"Cannot use {path} (--skip-bad goes on without these)", problems)
-    if not good:
-        raise UserError(f"Expected clips in {path}, got none that can be used")
     kept = [fact for fact in facts if not isinstance(fact, UserError)]
-    frames = np.array([frames for frames, _ in kept])
-    return CheckedSplit(clips.take(good), frames, tuple(digest for _, digest in kept), tuple(problems))
+    return CheckedSplit(
+        clips.take(good),
+        np.array([frames for frames, _ in kept], dtype=int),
+        tuple(digest for _, digest in kept),
+        (*problems, *(str(fact) for fact in facts if isinstance(fact, UserError))),
+    )
 
 
 def _facts(path: Path) -> tuple[int, str] | UserError:

@@ -1,11 +1,12 @@
 """A data folder to checked splits, and what they hold, for the terminal."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from mtmusic.data.checks import CheckedSplit, checked_genre_split, fingerprint
+from mtmusic.data.checks import CheckedSplit, checked_genre_split, fingerprint, require_good
 from mtmusic.data.labels import Clips, is_beat_synchronised, is_synthetic, label_path, scan_genre_labels
 from mtmusic.data.splits import hold_out, subset
 from mtmusic.errors import UserError
@@ -24,6 +25,7 @@ class GenreData:
     fingerprint: str
     splits: dict[str, Clips]
     raw_counts: dict[str, int]
+    merged_counts: dict[str, int]
     frames: np.ndarray
     left_out: tuple[str, ...]
 
@@ -50,24 +52,44 @@ def load_genre_data(
     checked: dict[str, CheckedSplit] = {}
     known: tuple[str, ...] = ()
     for split in splits:
-        checked[split] = checked_genre_split(folder, split, classes, known, skip_bad)
+        checked[split] = checked_genre_split(folder, split, classes, known)
         known = checked[split].clips.classes
+    data = _genre_data(folder, beat, checked, skip_bad)
     if len(known) < 2:
         raise UserError(f"Expected two classes or more, got {', '.join(known)} alone in {label_path(folder, 'train')}")
-    clips = {split: part.clips for split, part in checked.items()}
+    clips = data.splits
     if size is not None:
         clips["train"] = subset(clips["train"], size, seed)
     if "validation" not in clips:
         clips["train"], clips["validation"] = hold_out(clips["train"], validation, seed)
+    return replace(data, splits={split: clips[split] for split in ("train", "validation", "test")})
+
+
+def load_genre_split(
+    folder: Path,
+    split: str,
+    known: Sequence[str],
+    classes: str = "lab",
+    beat: bool | None = None,
+    skip_bad: bool = False,
+) -> GenreData:
+    """One split alone, its classes those that a model knows. Raises UserError as `load_genre_data`."""
+    return _genre_data(folder, beat, {split: checked_genre_split(folder, split, classes, known)}, skip_bad)
+
+
+def _genre_data(folder: Path, beat: bool | None, checked: dict[str, CheckedSplit], skip_bad: bool) -> GenreData:
+    left_out = require_good(folder, checked, skip_bad)
+    first = next(iter(checked))
     return GenreData(
         folder=folder,
         beat=bool(is_beat_synchronised(folder)) if beat is None else beat,
         demo=is_synthetic(folder),
         fingerprint=fingerprint(list(checked.values())),
-        splits={split: clips[split] for split in ("train", "validation", "test")},
-        raw_counts=scan_genre_labels(folder, "train", "all")[0].counts(),
+        splits={split: part.clips for split, part in checked.items()},
+        raw_counts=scan_genre_labels(folder, first, "all")[0].counts(),
+        merged_counts=checked[first].clips.counts(),
         frames=np.concatenate([part.frames for part in checked.values()]),
-        left_out=tuple(line for part in checked.values() for line in part.left_out),
+        left_out=left_out,
     )
 
 
@@ -79,7 +101,7 @@ def print_data(data: GenreData) -> None:
     print(f"Frames: {data.frames.min()} to {data.frames.max()}, median {np.median(data.frames):.0f}")
     for line in data.left_out:
         print(f"Left out: {line}")
-    classes = data.splits["train"].classes
+    classes = next(iter(data.splits.values())).classes
     width = max(len(name) for name in (*classes, "class"))
     print(f"{'class':<{width}}" + "".join(f"{split:>12}" for split in data.splits))
     for name in classes:

@@ -14,12 +14,14 @@ from mtmusic.data.pipeline import make_dataset
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
 from mtmusic.evaluation.metrics import genre_table
+from mtmusic.files import write_text
 from mtmusic.jobs import runs
 from mtmusic.jobs.folders import GenreData, load_genre_data, print_data
-from mtmusic.jobs.genre_run import judge, write_run
+from mtmusic.jobs.genre_run import examples, genre_card, judge, write_judgement
 from mtmusic.jobs.recipes import LAB_CNN, Recipe, build_backbone, complete, from_card
+from mtmusic.models import export
 from mtmusic.models.heads import genre_classifier
-from mtmusic.models.training import OVERFIT_LOSS, TrainingRecord, fit, overfit_batches
+from mtmusic.models.training import OVERFIT_LOSS, TrainingRecord, fit, history_csv, overfit_batches
 from mtmusic.models.transfer import describe, freeze, load_backbone
 
 MEMORY_CACHE_BYTES = 2 * 2**30
@@ -88,7 +90,12 @@ def train_genre(options: GenreOptions) -> dict[str, Any]:
         "seconds_per_epoch": record.seconds_per_epoch,
         "model_trained_on": trained_on,
     }
-    metrics = write_run(work, model, recipe, data, judgement, options.command, options.seed, training, record)
+    card = genre_card(recipe, data, options.command, options.seed)
+    export.save(model, work, card, examples(data.splits["test"], recipe))
+    write_text(work / "history.csv", history_csv(record))
+    figure = plots.learning_curves(record.history, record.best_epoch)
+    plots.save_figure(figure, work / "figures/learning_curves.png")
+    metrics = write_judgement(work, model, recipe, data, judgement, card, training)
     runs.close_run(work, options.out)
     print(f"\nTest split, {len(data.splits['test'])} clips; epoch {record.best_epoch}, trained on {trained_on}")
     print(genre_table(metrics["test"]))
@@ -166,6 +173,7 @@ def _train(model: keras.Model, options: GenreOptions, recipe: Recipe, data: Genr
             recipe.training,
             checkpoints=work / "checkpoints",
             tensorboard=work / "tensorboard" if options.tensorboard else None,
+            verbose=runs.verbosity(),
         )
 
 
@@ -177,7 +185,7 @@ def _retrain(options: GenreOptions, recipe: Recipe, data: GenreData, record: Tra
     with TemporaryDirectory(dir=work, prefix="cache-") as cache:
         dataset = _dataset(clips, recipe, Path(cache) / "all", shuffle=True, seed=options.seed)
         config = replace(recipe.training, epochs=record.best_epoch)
-        fit(model, dataset, config=config, checkpoints=work / "retrain")
+        fit(model, dataset, config=config, checkpoints=work / "retrain", verbose=runs.verbosity())
     return model
 
 

@@ -14,14 +14,13 @@ from mtmusic.data.spectrograms import read_array
 from mtmusic.evaluation import plots
 from mtmusic.evaluation.metrics import genre_report
 from mtmusic.evaluation.report import write_report
-from mtmusic.files import write_json, write_text
+from mtmusic.files import write_json
 from mtmusic.jobs import runs
 from mtmusic.jobs.folders import GenreData
 from mtmusic.jobs.recipes import Recipe, architecture
-from mtmusic.models import export
-from mtmusic.models.training import TrainingRecord, history_csv
 
 EXAMPLES = 8
+HEADLINE = ("accuracy", "macro_f1")
 
 Judgement = dict[str, tuple[dict[str, Any], np.ndarray]]
 """Of each split: the genre report, and the probabilities (clips, classes)."""
@@ -37,32 +36,22 @@ def judge(model: keras.Model, recipe: Recipe, splits: dict[str, Clips]) -> Judge
     return judged
 
 
-def write_run(
+def write_judgement(
     work: Path,
     model: keras.Model,
     recipe: Recipe,
     data: GenreData,
     judgement: Judgement,
-    command: str,
-    seed: int,
+    card: dict[str, Any],
     training: dict[str, Any],
-    record: TrainingRecord | None = None,
 ) -> dict[str, Any]:
-    """Writes all that a run's folder holds, report.html last, and returns what metrics.json holds."""
+    """Card, metrics, predictions, figures and report.html, which comes last; returns what metrics.json holds."""
     metrics = {split: report for split, (report, _) in judgement.items()} | training
-    clips = data.splits["test"]
-    export.save(model, work, _card(recipe, data, metrics, command, seed), examples(clips, recipe))
+    headline = {split: {name: report[name] for name in HEADLINE} for split, (report, _) in judgement.items()}
+    write_json(work / "card.json", card | {"metrics": headline})
     write_json(work / "metrics.json", metrics)
-    runs.write_predictions(
-        work / "predictions.csv",
-        _prediction_rows(data, judgement),
-        ("id", "split", "true", "predicted", *clips.classes),
-    )
-    if record is not None:
-        write_text(work / "history.csv", history_csv(record))
-        plots.save_figure(
-            plots.learning_curves(record.history, record.best_epoch), work / "figures/learning_curves.png"
-        )
+    header = ("id", "split", "true", "predicted", *card["classes"])
+    runs.write_predictions(work / "predictions.csv", _prediction_rows(data, judgement), header)
     _write_figures(work / "figures", model, recipe, data, judgement)
     write_report(work)
     return metrics
@@ -75,11 +64,11 @@ def examples(clips: Clips, recipe: Recipe) -> np.ndarray:
     return spectrograms
 
 
-def _card(recipe: Recipe, data: GenreData, metrics: dict[str, Any], command: str, seed: int) -> dict[str, Any]:
-    clips = data.splits
+def genre_card(recipe: Recipe, data: GenreData, command: str, seed: int) -> dict[str, Any]:
+    """What a user of the model must know, and what made it; `write_judgement` adds the metrics."""
     return {
         "task": "genre",
-        "classes": list(clips["test"].classes),
+        "classes": list(data.splits["train"].classes),
         "feature": recipe.feature,
         "beat": data.beat,
         "frames": recipe.frames,
@@ -89,18 +78,17 @@ def _card(recipe: Recipe, data: GenreData, metrics: dict[str, Any], command: str
         "recipe": asdict(recipe),
         "command": command,
         "seed": seed,
-        "data": {
-            "folder": str(data.folder),
-            "demo": data.demo,
-            "fingerprint": data.fingerprint,
-            "clips": {split: part.counts() for split, part in clips.items()},
-        },
+        "data": data_card(data),
         "versions": runs.versions(),
-        "metrics": {
-            split: {name: metrics[split][name] for name in ("accuracy", "macro_f1")}
-            for split in ("validation", "test")
-            if split in metrics
-        },
+    }
+
+
+def data_card(data: GenreData) -> dict[str, Any]:
+    return {
+        "folder": str(data.folder),
+        "demo": data.demo,
+        "fingerprint": data.fingerprint,
+        "clips": {split: clips.counts() for split, clips in data.splits.items()},
     }
 
 
@@ -121,7 +109,7 @@ def _write_figures(
     for split, (report, _) in judgement.items():
         figure = plots.confusion_matrix(np.array(report["confusion"]), data.splits[split].classes)
         plots.save_figure(figure, folder / f"confusion_{split}.png")
-    clips = data.splits["test"]
+    clips = list(data.splits.values())[-1]
     pair = two_of_different_classes(clips)
     titles = [f"{clips.classes[clips.targets[i]]} (clip {clips.ids[i]})" for i in pair]
     arrays = [read_array(clips.paths[i]) for i in pair]
@@ -130,11 +118,7 @@ def _write_figures(
         spectrogram = examples(clips.take(pair[:1]), recipe)
         figure = plots.activations(activations(model, spectrogram), spectrogram[0])
         plots.save_figure(figure, folder / "activations.png")
-    merged: dict[str, int] = {}
-    for split in ("train", "validation"):
-        for name, count in data.splits[split].counts().items():
-            merged[name] = merged.get(name, 0) + count
-    figure = plots.class_histograms(data.raw_counts, merged, "Clips of train and validation")
+    figure = plots.class_histograms(data.raw_counts, data.merged_counts, "Clips before and after merging")
     plots.save_figure(figure, folder / "class_histograms.png")
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import platform
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,7 @@ from mtmusic import __version__
 from mtmusic.errors import UserError
 from mtmusic.files import replace_folder, write_json, write_text
 
+METRICS = "metrics.json"
 SETTINGS = "settings.json"
 MAY_CHANGE = ("epochs", "patience")
 """Settings that a resumed run may give anew."""
@@ -26,12 +28,17 @@ MAY_CHANGE = ("epochs", "patience")
 def refuse_taken(out: Path, resume: bool, overwrite: bool) -> None:
     """Raises UserError where `out` is taken, by a run or by other things, and the flags do not say what to do."""
     work = _work(out)
-    if out.exists() and not is_run(out) and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"Expected --out to be a run's folder or a new one, got {out}, which holds other things")
+    refuse_other_things(out, METRICS)
     if is_run(out) and not overwrite and not (resume and work.is_dir()):
         raise UserError(f"{out} holds a finished run: --overwrite trains anew in its place, --out writes elsewhere")
     if work.is_dir() and not resume and not overwrite:
         raise UserError(f"{work} holds an unfinished run: --resume goes on with it, --overwrite starts anew")
+
+
+def refuse_other_things(out: Path, mark: str) -> None:
+    """Raises UserError where `out` is neither new, nor empty, nor a folder of ours, which holds the file `mark`."""
+    if out.exists() and not (out / mark).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"Expected --out to be new or an earlier result, got {out}, which holds other things")
 
 
 def open_run(out: Path, settings: Mapping[str, Any], resume: bool) -> Path:
@@ -57,14 +64,19 @@ def close_run(work: Path, out: Path) -> None:
     replace_folder(work, out)
 
 
+def verbosity() -> int:
+    """Keras's: a progress bar on a terminal, a line an epoch in a file."""
+    return 1 if sys.stdout.isatty() else 2
+
+
 def is_run(folder: Path) -> bool:
-    return (folder / "metrics.json").is_file()
+    return (folder / METRICS).is_file()
 
 
 def finished(out: Path, resume: bool) -> dict[str, Any] | None:
     """The metrics of a run that has nothing left to resume."""
     if resume and is_run(out) and not _work(out).is_dir():
-        return json.loads((out / "metrics.json").read_text())
+        return json.loads((out / METRICS).read_text())
     return None
 
 

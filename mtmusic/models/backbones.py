@@ -13,6 +13,7 @@ from mtmusic.constants import FEATURE_BINS, MEL_BINS
 from mtmusic.errors import UserError
 from mtmusic.models.layers import (
     FrameMask,
+    FusedBatchNormalization,
     MaskedAveragePooling,
     SpectrogramNormalization,
     StridedMask,
@@ -67,7 +68,7 @@ def cnn_backbone(feature: str = "mel", frames: int | None = 128, pooling: str = 
     for number, (filters, kernel) in enumerate(CNN_BLOCKS, 1):
         block = f"block{number}"
         x = layers.Conv2D(filters, kernel, padding="same", name=f"{block}_conv")(x)
-        x = layers.BatchNormalization(momentum=NORM_MOMENTUM, name=f"{block}_norm")(x)
+        x = FusedBatchNormalization(momentum=NORM_MOMENTUM, name=f"{block}_norm")(x)
         x = layers.ReLU(name=f"{block}_relu")(x)
         x = layers.MaxPooling2D((2, min(2, x.shape[2])), name=f"{block}_pool")(x)
     return keras.Model(spectrogram, layers.Flatten(name="flatten")(x), name="backbone")

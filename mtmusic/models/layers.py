@@ -6,6 +6,7 @@ The mask is an ordinary tensor, handed from layer to layer: Keras's implicit mas
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from mtmusic.constants import MEL_FLOOR_DB, PAD_VALUE
@@ -94,3 +95,26 @@ class MaskedAveragePooling(keras.layers.Layer):
 
     def compute_output_shape(self, x_shape: tuple, present_shape: tuple) -> tuple:
         return (x_shape[0], x_shape[2] * x_shape[3])
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """Keras's BatchNormalization over the last axis of (batch, frames, bins, channels), in TensorFlow's fused kernel.
+
+    Keras takes mean, variance and scaling in separate passes over the activations; one kernel makes the CNN's
+    training step about a quarter faster (benchmarks/). The numbers are Keras's, the moving variance included.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if mask is not None or not (training and self.trainable):
+            return super().call(inputs, training=training, mask=mask)
+        empty = tf.constant([], tf.float32)
+        gamma, beta = ops.cast(self.gamma, "float32"), ops.cast(self.beta, "float32")
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs, scale=gamma, offset=beta, mean=empty, variance=empty, epsilon=self.epsilon, is_training=True
+        )
+        count = tf.cast(tf.size(inputs) / tf.shape(inputs)[-1], tf.float32)
+        variance *= (count - 1) / count  # the kernel's is the unbiased one
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
+        return outputs

@@ -88,6 +88,7 @@ def fit(
             initial_epoch=record.epochs,
             epochs=config.epochs,
             callbacks=callbacks,
+            shuffle=False,  # the dataset does
             verbose=verbose,
         )
     keeper.use_best()
@@ -105,7 +106,7 @@ def overfit_batches(
     few = dataset.take(batches).cache()
     losses: list[float] = []
     while len(losses) < epochs:
-        losses.append(float(model.fit(few, verbose=0).history["loss"][0]))
+        losses.append(float(model.fit(few, shuffle=False, verbose=0).history["loss"][0]))
         if losses[-1] < OVERFIT_LOSS:
             return losses
     raise UserError(

@@ -1,0 +1,58 @@
+"""A saved genre model judged on a data folder, without training."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mtmusic.errors import UserError
+from mtmusic.evaluation.metrics import genre_table
+from mtmusic.files import replace_folder
+from mtmusic.jobs.folders import load_genre_split, print_data
+from mtmusic.jobs.genre_run import data_card, judge, write_judgement
+from mtmusic.jobs.recipes import Recipe, from_card
+from mtmusic.models import export
+
+
+def evaluate_genre(
+    model_path: Path,
+    folder: Path,
+    split: str = "test",
+    classes: str = "lab",
+    beat: bool | None = None,
+    skip_bad: bool = False,
+    out: Path | None = None,
+    command: str = "",
+) -> dict[str, Any]:
+    """Judges the model on one split and writes a run's report of it; returns what metrics.json holds.
+
+    out: default `<run>/evaluations/<folder>_<split>`, replaced whole. Raises UserError where the clips are not such
+    as the model takes, or their classes not its own.
+    """
+    model, card = export.load(model_path)
+    if card["task"] != "genre":
+        raise UserError(f"Expected a genre model, got one of {card['task']} in {model_path}")
+    data = load_genre_split(folder, split, card["classes"], classes, beat, skip_bad)
+    if bool(card["beat"]) != data.beat:
+        kinds = {True: "beat-synchronised", False: "full-rate"}
+        raise UserError(
+            f"Expected {kinds[bool(card['beat'])]} clips, which {model_path} was trained on, "
+            f"got {kinds[data.beat]} ones in {folder} (--beat or --no-beat, if the folder does not tell)"
+        )
+    recipe = replace(from_card(card, Recipe()), batch_size=card.get("recipe", {}).get("batch_size", 32))
+    print_data(data)
+
+    judgement = judge(model, recipe, data.splits)
+
+    out = out or export.locate(model_path)[0] / "evaluations" / f"{folder.resolve().name}_{split}"
+    work = out.with_name(out.name + ".partial")
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        judged_card = card | {"command": command, "data": data_card(data)}
+        metrics = write_judgement(work, model, recipe, data, judgement, judged_card, {})
+        replace_folder(work, out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    print(genre_table(metrics[split]))
+    print(f"Report: {out / 'report.html'}")
+    return metrics
