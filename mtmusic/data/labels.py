@@ -241,8 +241,12 @@ def _read_rows(path: Path, delimiter: str) -> tuple[list[str], list[tuple[int, l
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"Expected UTF-8 text, got other bytes at {error.start} in {path}: save it as UTF-8") from error
-    reader = csv.reader(text.splitlines(), delimiter=delimiter)
-    lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(c.strip() for c in cells)]
+    reader = csv.reader(text.splitlines(), delimiter=delimiter, strict=True)  # strict: an open quote swallows no rows
+    try:
+        cut = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except csv.Error as error:
+        raise UserError(f"Expected rows of text, got a broken one in {path} line {reader.line_num}: {error}") from error
+    lines = [(number, cells) for number, cells in cut if any(cells)]
     if not lines:
         raise UserError(f"Expected a header and a row a clip, got an empty file: {path}")
     if len(lines) == 1:

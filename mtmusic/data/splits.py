@@ -44,27 +44,30 @@ def k_fold(clips: Clips, folds: int = 5, seed: int = 0) -> Iterator[tuple[Clips,
 
 
 def subset(clips: Clips, size: int, seed: int = 0) -> Clips:
-    """`size` of the clips, stratified; all of them where there are no more. Raises UserError below one a class."""
+    """`size` of the clips, stratified, each class with one at least; all of them where there are no more.
+
+    Raises UserError below one a class.
+    """
     if size >= len(clips):
         return clips
     strata = stratification(clips)
     if size < len(set(strata)):
         raise UserError(f"Expected a subset of {len(set(strata))} clips or more, one a class, got {size}")
-    try:
-        kept, _ = train_test_split(np.arange(len(clips)), train_size=size, stratify=strata, random_state=seed)
-    except ValueError as error:
-        raise _too_few(clips, f"a stratified subset of {size}") from error
-    return clips.take(np.sort(kept))
+    shuffled = np.random.default_rng(seed).permutation(len(clips))
+    place = np.empty(len(clips))  # 0 for the first clip of each class, towards 1 for its last
+    for stratum in set(strata):
+        members = shuffled[strata[shuffled] == stratum]
+        place[members] = np.arange(len(members)) / len(members)
+    return clips.take(np.sort(np.argsort(place, kind="stable")[:size]))
 
 
 def stratification(clips: Clips) -> np.ndarray:
     """(clips,) int: the class, or the quartile of the clip's mean standardised target (missing ones left out)."""
     if clips.classes:
         return clips.targets
-    spread = np.nanstd(clips.targets, axis=0)
-    scores = (clips.targets - np.nanmean(clips.targets, axis=0)) / np.where(spread > 0, spread, 1)
-    labelled = ~np.isnan(scores)
-    means = np.where(labelled, scores, 0).sum(axis=1) / np.maximum(labelled.sum(axis=1), 1)
+    targets = np.ma.masked_invalid(clips.targets)
+    scores = (targets - targets.mean(axis=0)) / targets.std(axis=0)  # a task without spread is masked too
+    means = np.ma.filled(scores.mean(axis=1), 0)
     ranks = np.argsort(np.argsort(means, kind="stable"), kind="stable")
     return ranks * TARGET_BINS // len(clips)
 

@@ -74,8 +74,16 @@ class StridedMask(keras.layers.Layer):
 class ZeroAbsentFrames(keras.layers.Layer):
     """Sets absent frames to 0, what 'same' padding puts beyond the last frame: so no neighbour hears them.
 
-    x (batch, frames, bins, channels), present (batch, frames, 1) bool -> the shape of x.
+    x (batch, frames, bins, channels), present (batch, frames, 1) bool -> the shape of x. Ends the implicit mask that
+    BatchNormalization makes of its `mask` argument and Conv2D would warn of.
     """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def compute_mask(self, *args: Any, **kwargs: Any) -> None:
+        return None
 
     def call(self, x: Any, present: Any) -> Any:
         return ops.where(ops.expand_dims(present, -1), x, ops.zeros((), x.dtype))

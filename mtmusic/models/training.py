@@ -171,9 +171,9 @@ class _Keeper(keras.callbacks.Callback):
         if newest is None:
             return self.record
         self.record = TrainingRecord(**json.loads((newest / "record.json").read_text()))
+        self.model.optimizer.build(self.model.trainable_variables)
         self.model.load_weights(newest / "best.weights.h5")
         self.best_weights = self.model.get_weights()
-        self.model.optimizer.build(self.model.trainable_variables)
         self.model.load_weights(newest / "last.weights.h5")
         return self.record
 

@@ -1,0 +1,140 @@
+"""Measures the peak memory of one epoch of training on full-rate folders of growing size.
+
+    python benchmarks/memory.py
+    python benchmarks/memory.py --clips 1200 2400 4800 --cap-mib 256 --json memory.json
+
+The folders are made in a temporary folder. Each is larger than --cap-mib, so that the training job caches it in a
+file and not in memory. Each training is a process of its own; the peak counts from what the process held before.
+Prints a row a folder, and whether the peak grew with the folder.
+Exit code 0; 2 where it cannot run, with what to do.
+"""
+
+import contextlib
+import io
+import os
+import resource
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT / "scripts"))
+
+import common  # noqa: E402
+from mtmusic.errors import UserError  # noqa: E402
+from mtmusic.files import write_json  # noqa: E402
+
+CLASSES = ("Blues", "Rock")
+HELD_OUT = 8
+"""Clips of the validation and of the test split."""
+
+GROWTH = 0.1
+"""A peak that grows by less than this share of the folder's growth is said to be bounded."""
+
+
+@common.reports_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    flags = common.parser(__doc__)
+    flags.add_argument(
+        "--clips", type=int, nargs="+", default=[50, 100, 200, 400], metavar="N", help="(default: 50 100 200 400)"
+    )
+    flags.add_argument("--frames", type=int, default=1292, metavar="N", help="of a clip (default: 1292)")
+    flags.add_argument(
+        "--cap-mib", type=float, default=16, metavar="MIB", help="a larger training set goes to a file (default: 16)"
+    )
+    flags.add_argument("--batch-size", type=int, default=4, metavar="N", help="(default: 4)")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write what was measured to it")
+    arguments = common.parse(flags, argv)
+    if min(arguments.clips, default=0) < HELD_OUT:
+        raise UserError(f"Expected --clips of {HELD_OUT} or more, got {min(arguments.clips)}")
+    smallest = _mel_mib(min(arguments.clips), arguments.frames)
+    if smallest <= arguments.cap_mib:
+        raise UserError(
+            f"Expected folders larger than --cap-mib {arguments.cap_mib:g}, got one of {smallest:.1f} MiB as float32: "
+            "give more --clips or a lower cap"
+        )
+
+    print(f"{'clips':>6} {'folder, MiB':>12} {'peak above start, MiB':>22}")
+    rows = []
+    for clips in sorted(arguments.clips):
+        rows.append(_peak_of(clips, arguments.frames, arguments.batch_size, arguments.cap_mib))
+        print(f"{clips:>6} {rows[-1]['folder_mib']:>12.0f} {rows[-1]['peak_mib']:>22.0f}", flush=True)
+    grew = growth(rows)
+    if grew is not None:
+        word = "bounded" if grew < GROWTH else "it grew with the folder"
+        print(f"The peak grew by {grew:.0%} of what the folder grew by: {word}")
+    if arguments.json:
+        write_json(arguments.json, {"cap_mib": arguments.cap_mib, "rows": rows, "growth": grew})
+    return 0
+
+
+def _peak_of(clips: int, frames: int, batch_size: int, cap_mib: float) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as temporary, ProcessPoolExecutor(1, get_context("spawn")) as child:
+        folder = Path(temporary) / "full"
+        write_folder(folder, clips, frames)
+        peak = child.submit(train, folder, batch_size, cap_mib).result()
+    return {"clips": clips, "folder_mib": _mel_mib(clips, frames), "peak_mib": peak}
+
+
+def growth(rows: list[dict[str, float]]) -> float | None:
+    """The growth of the peak as a share of the folder's, smallest folder to largest; None for one folder."""
+    folder = rows[-1]["folder_mib"] - rows[0]["folder_mib"]
+    return (rows[-1]["peak_mib"] - rows[0]["peak_mib"]) / folder if folder else None
+
+
+def _mel_mib(clips: int, frames: int) -> float:
+    """What the clips' mel takes in memory as float32."""
+    from mtmusic.constants import MEL_BINS
+
+    return clips * frames * MEL_BINS * 4 / 2**20
+
+
+def write_folder(folder: Path, clips: int, frames: int) -> None:
+    """A genre folder of `clips` training clips: hard links to one float16 array a class, so that it takes no disk."""
+    import numpy as np
+
+    from mtmusic.constants import CHROMA_BINS, MEL_BINS, MEL_FLOOR_DB
+    from mtmusic.data.labels import write_genre_labels
+    from mtmusic.data.spectrograms import write_array
+
+    rng = np.random.default_rng(0)
+    for genre in CLASSES:
+        mel = rng.uniform(MEL_FLOOR_DB, 0, (MEL_BINS, frames))
+        chroma = rng.uniform(0, 1, (CHROMA_BINS, frames))
+        write_array(folder / f"{genre}.npy", np.concatenate([mel, chroma]).astype(np.float16))
+    for split, count in (("train", clips), ("validation", HELD_OUT), ("test", HELD_OUT)):
+        ids = [f"{split}{number}" for number in range(count)]
+        genres = [CLASSES[number % len(CLASSES)] for number in range(count)]
+        (folder / split).mkdir()
+        for clip_id, genre in zip(ids, genres, strict=True):
+            os.link(folder / f"{genre}.npy", folder / split / f"{clip_id}.fused.full.npy")
+        write_genre_labels(folder, split, ids, genres)
+
+
+def train(folder: Path, batch_size: int, cap_mib: float) -> float:
+    """One epoch of the training job, in this process; returns by how many MiB its peak memory rose."""
+    from dataclasses import replace
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="google.api_core")
+    from mtmusic.jobs import genre
+    from mtmusic.jobs.recipes import LAB_LSTM
+
+    genre.MEMORY_CACHE_BYTES = int(cap_mib * 2**20)
+    recipe = replace(LAB_LSTM, units=8, batch_size=batch_size, epochs=1)
+    before = _peak_mib()
+    with contextlib.redirect_stdout(io.StringIO()):
+        genre.train_genre(genre.GenreOptions(out=folder.parent / "run", data=folder, recipe=recipe, beat=False))
+    return _peak_mib() - before
+
+
+def _peak_mib() -> float:
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+if __name__ == "__main__":
+    sys.exit(main())

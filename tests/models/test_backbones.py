@@ -1,0 +1,170 @@
+import keras
+import numpy as np
+import pytest
+
+from mtmusic.constants import FEATURE_BINS, PAD_VALUE
+from mtmusic.errors import UserError
+from mtmusic.models.backbones import cnn_backbone, lstm_backbone
+from mtmusic.models.heads import genre_classifier
+from mtmusic.models.training import overfit_batches
+
+LENGTHS = range(1, 41)
+
+
+def clip(frames: int, bins: int = 128, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed + frames).uniform(-80, 0, (frames, bins)).astype("float32")
+
+
+def padded(clips: list[np.ndarray], frames: int) -> np.ndarray:
+    batch = np.full((len(clips), frames, clips[0].shape[1]), PAD_VALUE, "float32")
+    for row, one in zip(batch, clips, strict=True):
+        row[: len(one)] = one
+    return batch
+
+
+def scrambled(model: keras.Model) -> keras.Model:
+    """Weights, and BatchNorm's statistics too, that no initialiser would give."""
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        positive = "variance" in weight.path or "gamma" in weight.path
+        weight.assign(rng.uniform(0.5, 1.5, weight.shape) if positive else rng.normal(0, 0.1, weight.shape))
+    return model
+
+
+def answers(model: keras.Model, batch: np.ndarray) -> np.ndarray:
+    return model.predict_on_batch(batch)
+
+
+@pytest.fixture(scope="module", params=["lstm", "two bidirectional lstm layers", "masked cnn"])
+def any_length_model(request) -> keras.Model:
+    backbone = {
+        "lstm": lambda: lstm_backbone(units=16),
+        "two bidirectional lstm layers": lambda: lstm_backbone(
+            units=8, layers_count=2, bidirectional=True, dropout=0.3
+        ),
+        "masked cnn": lambda: cnn_backbone(pooling="masked"),
+    }[request.param]()
+    return scrambled(genre_classifier(backbone, list("abc")))
+
+
+def test_a_clip_gives_the_same_logits_alone_and_in_a_padded_batch_at_every_length(any_length_model):
+    clips = [clip(frames) for frames in LENGTHS]
+    together = answers(any_length_model, padded(clips, 48))
+    alone = np.concatenate([answers(any_length_model, one[None]) for one in clips])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert np.ptp(alone, axis=0).min() > 0.01  # the clips do differ
+
+
+def test_longer_padding_changes_nothing(any_length_model):
+    clips = [clip(5), clip(23)]
+    short, long = answers(any_length_model, padded(clips, 23)), answers(any_length_model, padded(clips, 90))
+    np.testing.assert_allclose(short, long, atol=1e-5)
+
+
+def test_a_silent_frame_inside_a_clip_is_heard(any_length_model):
+    one = clip(20)
+    silenced = one.copy()
+    silenced[18] = -80.0
+    difference = answers(any_length_model, one[None]) - answers(any_length_model, silenced[None])
+    assert np.abs(difference).max() > 1e-4
+
+
+def test_padding_stays_out_of_the_masked_cnns_statistics():
+    clips, targets = [clip(5), clip(19), clip(32)], np.array([0, 1, 2])
+    statistics = []
+    for frames in (32, 80):
+        keras.utils.set_random_seed(0)
+        model = genre_classifier(cnn_backbone(pooling="masked"), list("abc"))
+        model.train_on_batch(padded(clips, frames), targets)
+        statistics.append([np.array(weight) for weight in model.weights])
+    for short, long in zip(*statistics, strict=True):
+        np.testing.assert_allclose(short, long, atol=2e-4)
+
+
+def test_masked_statistics_are_those_of_the_present_frames_alone():
+    keras.utils.set_random_seed(0)
+    backbone = cnn_backbone(pooling="masked")
+    first = backbone.get_layer("block1_conv")
+    one = clip(7)
+    outputs = np.array(first(one[None, ..., None] / 40 + 1))[0]
+    backbone(padded([one], 40), training=True)
+    moving = np.array(backbone.get_layer("block1_norm").moving_mean)
+    np.testing.assert_allclose(moving, 0.1 * outputs.mean(axis=(0, 1)), rtol=1e-3, atol=1e-5)
+
+
+def test_the_flat_cnn_answers_a_clip_the_same_whatever_stands_beside_it():
+    model = scrambled(genre_classifier(cnn_backbone(frames=32), list("abc")))
+    clips = [clip(frames) for frames in (1, 9, 32)]
+    together = answers(model, padded(clips, 32))
+    alone = np.concatenate([answers(model, padded([one], 32)) for one in clips])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_the_flat_cnn_is_the_labs():
+    backbone = cnn_backbone(frames=128)
+    blocks = [layer for layer in backbone.layers if layer.name.startswith("block")]
+    kinds = ["Conv2D", "FusedBatchNormalization", "ReLU", "MaxPooling2D"]
+    assert [type(layer).__name__ for layer in blocks] == kinds * 4
+    assert [layer.filters for layer in blocks[::4]] == [128, 64, 32, 8]
+    assert {layer.kernel_size for layer in blocks[::4]} == {(5, 5)}
+    assert {layer.pool_size for layer in blocks[3::4]} == {(2, 2)}
+    assert backbone.name == "backbone"
+    assert backbone.output_shape == (None, 512)
+    assert cnn_backbone(frames=100).output_shape == (None, 384)  # the seed report's affect clips
+
+
+@pytest.mark.parametrize(("feature", "features"), [("mel", 64), ("chroma", 8), ("fused", 72)])
+def test_every_feature_fits_both_poolings(feature, features):
+    flat = cnn_backbone(feature, frames=16)
+    assert flat.output_shape[1] == max(1, FEATURE_BINS[feature] // 16) * 8
+    assert cnn_backbone(feature, pooling="masked").output_shape == (None, features)
+
+
+@pytest.mark.parametrize("frames", [15, 0, None])
+def test_too_few_frames_for_the_poolings_are_refused(frames):
+    with pytest.raises(UserError, match="16 frames or more"):
+        cnn_backbone(frames=frames)
+
+
+def test_an_unknown_pooling_is_refused():
+    with pytest.raises(ValueError, match="flatten"):
+        cnn_backbone(pooling="mean")
+
+
+def test_the_bidirectional_lstm_equals_a_loop_in_numpy():
+    backbone = scrambled(lstm_backbone("chroma", units=3, bidirectional=True))
+    one = np.random.default_rng(0).uniform(0, 1, (7, 12)).astype("float32")
+    forward, backward = np.split(np.array([np.array(w) for w in backbone.weights], dtype=object), 2)
+
+    def last_state(frames: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        kernel, recurrent, bias = weights
+        state, cell = np.zeros(3), np.zeros(3)
+        for frame in frames:
+            gates = frame @ kernel + state @ recurrent + bias
+            i, f, o = (1 / (1 + np.exp(-gates[k * 3 : k * 3 + 3])) for k in (0, 1, 3))
+            cell = f * cell + i * np.tanh(gates[6:9])
+            state = o * np.tanh(cell)
+        return state
+
+    expected = np.concatenate([last_state(one * 2 - 1, forward), last_state(one[::-1] * 2 - 1, backward)])
+    batch = padded([one, np.repeat(one, 2, axis=0)], 14)
+    np.testing.assert_allclose(answers(backbone, batch)[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("feature", FEATURE_BINS)
+@pytest.mark.parametrize("kind", ["cnn", "masked cnn", "lstm"])
+def test_every_backbone_learns_three_batches_by_heart(kind, feature):
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(0)
+    backbone = {
+        "cnn": lambda: cnn_backbone(feature, frames=16),
+        "masked cnn": lambda: cnn_backbone(feature, pooling="masked"),
+        "lstm": lambda: lstm_backbone(feature, units=64),
+    }[kind]()
+    rng = np.random.default_rng(0)
+    low, high = (0, 1) if feature == "chroma" else (-80, 0)
+    clips = rng.uniform(low, high, (6, 16, FEATURE_BINS[feature])).astype("float32")
+    dataset = tf.data.Dataset.from_tensor_slices((clips, np.array([0, 1, 2, 0, 1, 2]))).batch(2)
+    losses = overfit_batches(genre_classifier(backbone, list("abc"), learning_rate=3e-3), dataset)
+    assert losses[-1] < 0.01 < losses[0]

@@ -1,0 +1,86 @@
+import keras
+import numpy as np
+import pytest
+
+from mtmusic.errors import UserError
+from mtmusic.models.backbones import cnn_backbone, lstm_backbone
+from mtmusic.models.export import save
+from mtmusic.models.heads import genre_classifier
+from mtmusic.models.transfer import describe, freeze, load_backbone
+
+CARD = {"task": "genre", "classes": ["a", "b"], "feature": "mel", "beat": True, "frames": 16}
+
+
+def batch() -> tuple[np.ndarray, np.ndarray]:
+    return np.random.default_rng(0).uniform(-80, 0, (4, 16, 128)).astype("float32"), np.array([0, 1, 0, 1])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("source")
+    model = genre_classifier(cnn_backbone(frames=16), ["a", "b"])
+    model.train_on_batch(*batch())
+    save(model, folder, CARD, batch()[0])
+    return folder
+
+
+def changed_layers(backbone: keras.Model, classes: int = 3) -> set[str]:
+    """The layers whose weights, statistics included, a training step changes under a new head."""
+    model = genre_classifier(backbone, [str(i) for i in range(classes)])
+    before = {layer.name: layer.get_weights() for layer in backbone.layers}
+    model.train_on_batch(*batch())
+    return {
+        layer.name
+        for layer in backbone.layers
+        if any(not np.array_equal(a, b) for a, b in zip(before[layer.name], layer.get_weights(), strict=True))
+    }
+
+
+def layers_of(*blocks: int) -> set[str]:
+    return {f"block{number}_{kind}" for number in blocks for kind in ("conv", "norm")}
+
+
+@pytest.mark.parametrize(
+    ("which", "trained"), [("all", ()), ("none", (1, 2, 3, 4)), (0, (1, 2, 3, 4)), ("2", (3, 4)), (4, ())]
+)
+def test_what_is_frozen_is_bit_identical_after_training_and_the_rest_is_not(run, which, trained):
+    backbone, _ = load_backbone(run)
+    freeze(backbone, which)
+    assert changed_layers(backbone) == layers_of(*trained)
+
+
+def test_freezing_an_lstm_counts_its_layers():
+    backbone = lstm_backbone(units=4, layers_count=2, dropout=0.2)
+    assert freeze(backbone, 1) == ["block1_lstm", "block1_dropout"]
+    assert changed_layers(backbone) == {"block2_lstm"}
+
+
+@pytest.mark.parametrize("which", ["some", 5, "-1", -1])
+def test_other_values_are_refused(which):
+    with pytest.raises(UserError, match="0 to 4"):
+        freeze(cnn_backbone(frames=16), which)
+
+
+def test_the_loaded_backbone_is_the_saved_one(run):
+    backbone, card = load_backbone(run)
+    assert card == CARD
+    saved = keras.models.load_model(run / "model.keras").get_layer("backbone")
+    assert all(np.array_equal(a, b) for a, b in zip(backbone.get_weights(), saved.get_weights(), strict=True))
+
+
+def test_transfer_says_what_is_loaded_fresh_frozen_and_trainable(run):
+    backbone, _ = load_backbone(run)
+    frozen = freeze(backbone, "all")
+    model = genre_classifier(backbone, ["a", "b", "c"])
+    told = describe(model, "the source", frozen)
+    assert "backbone of the source, 266,760 parameters" in told
+    assert "Fresh:     genre" in told
+    assert "block4_pool" in told
+    assert f"Trainable: {64 * 3 + 3} of" in told
+
+
+def test_a_model_without_a_backbone_is_refused(tmp_path):
+    model = keras.Sequential([keras.Input((16, 128)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    save(model, tmp_path, CARD, batch()[0])
+    with pytest.raises(UserError, match="backbone"):
+        load_backbone(tmp_path)
