@@ -1,0 +1,326 @@
+"""train_genre.py and evaluate.py on tiny folders: what they write is read."""
+
+import base64
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from mtmusic.data.spectrograms import read_array, write_array
+from tests.folders import PROJECT, write_tiny_genre_folder
+
+RUN_FILES = {
+    "model.keras", "card.json", "metrics.json", "predictions.csv", "history.csv", "figures", "report.html",
+    "examples.npz",
+}  # fmt: skip
+TINY_LSTM = ("--backbone", "lstm", "--units", "8", "--batch-size", "8", "--epochs", "3", "--learning-rate", "0.01")
+
+
+def train(script, folder: Path, out: Path, *flags: str) -> int:
+    return script("train_genre").main(["--data", str(folder), "--out", str(out), *flags])
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+class Images(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.sources: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        if tag == "img":
+            self.sources.append(given["src"])
+        self.links += [given[name] for name in ("href", "src") if given.get(name, "").startswith(("http", "//"))]
+
+
+def test_a_run_holds_all_that_the_contract_names(script, genre_folder, tmp_path, capsys):
+    out = tmp_path / "runs" / "genre_lstm"
+    assert train(script, genre_folder, out, *TINY_LSTM, "--overfit-batch") == 0
+    assert {path.name for path in out.iterdir()} == RUN_FILES
+    assert not list(out.parent.glob("*.partial"))
+
+    card, metrics = read_json(out / "card.json"), read_json(out / "metrics.json")
+    assert (card["task"], card["classes"], card["feature"]) == ("genre", ["Blues", "Jazz", "Rock"], "mel")
+    assert (card["beat"], card["frames"], card["seed"], card["data"]["demo"]) == (True, None, 0, False)
+    assert card["metrics"]["test"]["accuracy"] == metrics["test"]["accuracy"]
+    assert card["command"].startswith("python scripts/train_genre.py --data")
+    assert metrics["epochs"] == 3
+    assert 1 <= metrics["best_epoch"] <= 3
+    assert metrics["seconds_per_epoch"] > 0
+    assert metrics["model_trained_on"] == "train"
+    assert 0 <= metrics["test"]["accuracy_low"] <= metrics["test"]["accuracy"] <= metrics["test"]["accuracy_high"] <= 1
+
+    rows = list(csv.DictReader((out / "predictions.csv").open()))
+    tested = [row for row in rows if row["split"] == "test"]
+    assert len(tested) == 9
+    assert np.mean([row["true"] == row["predicted"] for row in tested]) == pytest.approx(metrics["test"]["accuracy"])
+    assert all(sum(float(row[name]) for name in card["classes"]) == pytest.approx(1, abs=1e-4) for row in rows)
+    assert len((out / "history.csv").read_text().splitlines()) == 4
+
+    examples = np.load(out / "examples.npz")
+    model = keras.models.load_model(out / "model.keras")
+    assert examples["spectrogram"].shape[0] == 8
+    np.testing.assert_allclose(model.predict(examples["spectrogram"], verbose=0), examples["prediction"], atol=1e-5)
+
+    printed = capsys.readouterr().out
+    assert "Overfit check: three batches" in printed
+    assert "backbone (Functional)" in printed
+    assert "macro" in printed
+    assert str(out / "report.html") in printed
+
+
+def test_the_report_is_one_page_without_outside_addresses(script, genre_folder, tmp_path):
+    out = tmp_path / "run"
+    train(script, genre_folder, out, "--frames", "16", "--batch-size", "8", "--epochs", "1")
+    page = Images()
+    page.feed((out / "report.html").read_text())
+    pictures = {path.read_bytes() for path in (out / "figures").glob("*.png")}
+    embedded = {base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in page.sources}
+    assert embedded == pictures
+    names = {path.stem for path in (out / "figures").iterdir()}
+    assert names == {
+        "learning_curves", "confusion_test", "confusion_validation", "spectrograms", "activations", "class_histograms",
+    }  # fmt: skip
+    assert page.links == []
+    assert read_json(out / "card.json")["frames"] == 16
+
+
+def test_two_runs_with_one_seed_give_equal_metrics_and_another_seed_does_not(script, genre_folder, tmp_path):
+    flags = ("--frames", "16", "--batch-size", "8", "--epochs", "2")
+    metrics = []
+    for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
+        train(script, genre_folder, tmp_path / name, *flags, "--seed", seed)
+        metrics.append(read_json(tmp_path / name / "metrics.json"))
+        metrics[-1].pop("seconds_per_epoch")
+    histories = [(tmp_path / name / "history.csv").read_text() for name in "abc"]
+    assert metrics[0] == metrics[1]
+    assert histories[0] == histories[1] != histories[2]
+
+
+def test_retraining_on_all_saves_and_judges_that_model(script, genre_folder, tmp_path):
+    out = tmp_path / "run"
+    assert train(script, genre_folder, out, *TINY_LSTM, "--retrain-on-all") == 0
+    metrics = read_json(out / "metrics.json")
+    assert metrics["model_trained_on"] == "train+validation"
+    assert {path.name for path in out.iterdir()} == RUN_FILES
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--backbone", "cnn", "--pooling", "masked", "--feature", "chroma"),
+        ("--backbone", "cnn", "--frames", "16", "--feature", "fused"),
+        ("--backbone", "lstm", "--units", "4", "--layers", "2", "--bidirectional", "--feature", "fused"),
+        ("--backbone", "lstm", "--units", "4", "--frames", "10", "--subset", "12", "--validation", "0.25"),
+    ],
+    ids=["masked chroma", "flat fused", "deep lstm", "cut subset"],
+)
+def test_every_network_trains(script, genre_folder, tmp_path, flags):
+    out = tmp_path / "run"
+    assert train(script, genre_folder, out, *flags, "--epochs", "1", "--batch-size", "8") == 0
+    assert read_json(out / "metrics.json")["epochs"] == 1
+    if "--subset" in flags:
+        counts = read_json(out / "card.json")["data"]["clips"]
+        assert sum(counts["train"].values()) + sum(counts["validation"].values()) == 12
+        assert sum(counts["test"].values()) == 9
+
+
+def test_a_backbone_goes_on_from_another_run(script, genre_folder, tmp_path, capsys):
+    source = tmp_path / "source"
+    train(script, genre_folder, source, "--frames", "16", "--batch-size", "8", "--epochs", "1")
+    other = write_tiny_genre_folder(tmp_path / "other_beat", ("Folk", "Pop"), seed=1)
+    out = tmp_path / "transferred"
+    capsys.readouterr()
+    flags = ("--from", str(source), "--freeze", "all", "--epochs", "1", "--batch-size", "8", "--frames", "24")
+    assert train(script, other, out, *flags) == 0
+    printed = capsys.readouterr().out
+    assert "Fresh:     genre" in printed
+    assert "Frozen:    block1_conv" in printed
+    before, after = (keras.models.load_model(run / "model.keras").get_layer("backbone") for run in (source, out))
+    assert all(np.array_equal(a, b) for a, b in zip(before.get_weights(), after.get_weights(), strict=True))
+    assert after.input_shape == (None, 24, 128)
+
+
+def test_a_validation_folder_is_used(script, genre_folder, tmp_path):
+    (genre_folder / "test").rename(genre_folder / "validation")
+    (genre_folder / "test_labels.txt").rename(genre_folder / "validation_labels.txt")
+    write_tiny_genre_folder(tmp_path / "more_beat", test=2, seed=5)
+    (tmp_path / "more_beat" / "test").rename(genre_folder / "test")
+    (tmp_path / "more_beat" / "test_labels.txt").rename(genre_folder / "test_labels.txt")
+    train(script, genre_folder, tmp_path / "run", *TINY_LSTM)
+    counts = read_json(tmp_path / "run" / "card.json")["data"]["clips"]
+    assert {split: sum(counts[split].values()) for split in counts} == {"train": 24, "validation": 9, "test": 6}
+
+
+def test_skip_bad_trains_on_the_rest_and_says_what_it_left_out(script, genre_folder, tmp_path, capsys):
+    (genre_folder / "train" / "3.fused.full.npy").write_bytes(b"")
+    assert train(script, genre_folder, tmp_path / "run", *TINY_LSTM) == 2
+    assert not (tmp_path / "run").exists()
+    capsys.readouterr()
+    assert train(script, genre_folder, tmp_path / "run", *TINY_LSTM, "--skip-bad") == 0
+    assert "Left out: Expected a whole .npy array" in capsys.readouterr().out
+    counts = read_json(tmp_path / "run" / "card.json")["data"]["clips"]
+    assert sum(counts["train"].values()) + sum(counts["validation"].values()) == 23
+
+
+def test_a_finished_run_is_refused_then_overwritten(script, genre_folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    train(script, genre_folder, out, *TINY_LSTM)
+    before = (out / "card.json").read_bytes()
+    assert train(script, genre_folder, out, *TINY_LSTM) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (out / "card.json").read_bytes() == before
+    assert train(script, genre_folder, out, *TINY_LSTM, "--resume") == 0
+    assert "nothing to resume" in capsys.readouterr().out
+    assert train(script, genre_folder, out, *TINY_LSTM, "--seed", "1", "--overwrite") == 0
+    assert read_json(out / "card.json")["seed"] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "tiny_beat"]
+
+
+def test_an_old_run_stays_where_the_new_one_fails(script, genre_folder, tmp_path):
+    out = tmp_path / "run"
+    train(script, genre_folder, out, *TINY_LSTM)
+    before = (out / "card.json").read_bytes()
+    assert train(script, genre_folder, out, *TINY_LSTM, "--overwrite", "--learning-rate", "nan") == 2
+    assert (out / "card.json").read_bytes() == before
+
+
+def test_a_killed_run_resumes_and_keeps_its_best_epoch(script, genre_folder, tmp_path, capsys):
+    """The learning rate makes the first epochs the best; the kill comes after, the patience ends the run."""
+    out = tmp_path / "run"
+    work = tmp_path / "run.partial" / "checkpoints"
+    flags = [*TINY_LSTM[:6], "--epochs", "12", "--learning-rate", "0.5"]
+    command = [sys.executable, "scripts/train_genre.py", "--data", str(genre_folder), "--out", str(out), *flags]
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(work.glob("epoch-0000[4-9]")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    record = read_json(max(work.glob("epoch-*")) / "record.json")
+    assert 4 <= record["epochs"] < 12
+
+    assert train(script, genre_folder, out, *flags) == 2
+    assert "--resume goes on with it" in capsys.readouterr().err
+    assert train(script, genre_folder, out, *flags[:-1], "0.4", "--resume") == 2
+    assert "learning_rate 0.5, now 0.4" in capsys.readouterr().err
+    assert train(script, genre_folder, out, *flags, "--resume") == 0
+
+    history = list(csv.DictReader((out / "history.csv").open()))
+    metrics = read_json(out / "metrics.json")
+    assert metrics["epochs"] == len(history) == 12
+    losses = [float(row["val_loss"]) for row in history]
+    assert losses[: record["epochs"]] == record["history"]["val_loss"]
+    assert metrics["best_epoch"] == int(np.argmin(losses)) + 1
+    if min(losses[: record["epochs"]]) <= min(losses[record["epochs"] :]):
+        assert metrics["best_epoch"] == record["best_epoch"]
+    assert {path.name for path in out.iterdir()} == RUN_FILES
+
+
+def break_pickle(folder):
+    np.save(folder / "train" / "1.fused.full.npy", np.array([{}], dtype=object), allow_pickle=True)
+
+
+def break_several(folder):
+    for number in range(1, 24):
+        write_array(folder / "train" / f"{number}.fused.full.npy", np.full((140, 3), np.nan, "float32"))
+
+
+def one_class(folder):
+    for split in ("train", "test"):
+        path = folder / f"{split}_labels.txt"
+        path.write_text(path.read_text().replace("Blues", "Rock").replace("Jazz", "Rock"))
+
+
+BAD = {
+    "no such folder": (lambda f: None, ("--data", "nowhere"), "no such folder"),
+    "pickled array": (break_pickle, (), "pickled"),
+    "several bad files": (break_several, (), "and 3 more"),
+    "one class": (one_class, (), "two classes"),
+    "frames under the pooling": (lambda f: None, ("--backbone", "cnn", "--frames", "15"), "16 frames"),
+    "frames below one": (lambda f: None, ("--frames", "0"), "--frames"),
+    "a split too small": (lambda f: None, ("--validation", "0.05"), "hold-out"),
+    "a share over one": (lambda f: None, ("--validation", "2"), "between 0 and 1"),
+    "freeze without from": (lambda f: None, ("--freeze", "all"), "--from"),
+    "no run to start from": (lambda f: None, ("--from", "nowhere"), "model.keras"),
+    "units for a cnn": (lambda f: None, ("--backbone", "cnn", "--units", "5"), "--backbone lstm only"),
+    "no epochs": (lambda f: None, ("--epochs", "0"), "--epochs"),
+    "subset below the classes": (lambda f: None, ("--subset", "2"), "subset"),
+    "unknown class mapping": (lambda f: None, ("--classes", "nowhere.json"), "nowhere.json"),
+    "text out": (lambda f: (f / "note.txt").write_text("mine"), ("--out", "{folder}"), "holds other things"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "flags", "expected"), BAD.values(), ids=BAD)
+def test_bad_input_gets_one_message_exit_code_2_and_nothing_written(
+    script, genre_folder, tmp_path, capsys, spoil, flags, expected
+):
+    spoil(genre_folder)
+    out = tmp_path / "run"
+    flags = [flag.format(folder=genre_folder) for flag in flags]
+    backbone = () if "--backbone" in flags else ("--backbone", "lstm")
+    assert train(script, genre_folder, out, *backbone, *flags) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert expected in captured.err
+    assert "Traceback" not in captured.err
+    assert len(captured.err.splitlines()) == (22 if expected == "and 3 more" else 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny_beat"]
+
+
+def test_help_answers_in_half_a_second_and_names_the_command():
+    for path in (PROJECT / "scripts").glob("*.py"):
+        if path.name == "common.py":
+            continue
+        command = [sys.executable, "-X", "importtime", str(path), "--help"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert f"python scripts/{path.name}" in done.stdout
+        imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+        assert not imported & {"numpy", "tensorflow", "keras", "librosa", "sklearn"}
+
+
+def test_evaluate_writes_the_same_report_for_a_saved_model(script, genre_folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    train(script, genre_folder, out, *TINY_LSTM)
+    before = (out / "metrics.json").read_bytes()
+    main = script("evaluate").main
+    assert main(["--model", str(out), "--data", str(genre_folder)]) == 0
+    folder = out / "evaluations" / "tiny_beat_test"
+    assert read_json(folder / "metrics.json")["test"] == read_json(out / "metrics.json")["test"]
+    assert {path.name for path in folder.iterdir()} == RUN_FILES - {"model.keras", "history.csv", "examples.npz"}
+    assert main(["--model", str(out / "model.keras"), "--data", str(genre_folder), "--split", "train"]) == 0
+    assert (out / "evaluations" / "tiny_beat_train" / "report.html").is_file()
+    assert (out / "metrics.json").read_bytes() == before
+
+    capsys.readouterr()
+    other = write_tiny_genre_folder(tmp_path / "other_beat", ("Folk", "Rock"))
+    assert main(["--model", str(out), "--data", str(other)]) == 2
+    assert "'Folk' is not one of Blues, Jazz, Rock" in capsys.readouterr().err
+    assert main(["--model", str(out), "--data", str(genre_folder), "--no-beat"]) == 2
+    assert "beat-synchronised" in capsys.readouterr().err
+    assert main(["--model", str(tmp_path), "--data", str(genre_folder)]) == 2
+
+
+@pytest.mark.real
+def test_real_clips_train_and_are_judged(script, real_data, tmp_path):
+    folder = real_data / "emotify" / "fma_genre_spectrograms_beat"
+    flags = ("--backbone", "lstm", "--units", "16", "--epochs", "2")
+    assert train(script, folder, tmp_path / "run", *flags) == 0
+    card = read_json(tmp_path / "run" / "card.json")
+    assert card["classes"] == ["Classical", "Electronic", "Pop", "Rock"]
+    assert sum(card["data"]["clips"]["test"].values()) == 100
+    assert read_array(folder / "train" / "1001.fused.full.npy").shape[0] == 140
