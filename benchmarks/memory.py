@@ -126,7 +126,8 @@ def train(folder: Path, batch_size: int, cap_mib: float) -> float:
     genre.MEMORY_CACHE_BYTES = int(cap_mib * 2**20)
     recipe = replace(LAB_LSTM, units=8, batch_size=batch_size, epochs=1)
     before = _peak_mib()
-    with contextlib.redirect_stdout(io.StringIO()):
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
         genre.train_genre(genre.GenreOptions(out=folder.parent / "run", data=folder, recipe=recipe, beat=False))
     return _peak_mib() - before
 

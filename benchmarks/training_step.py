@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ import common  # noqa: E402
 from mtmusic.errors import UserError  # noqa: E402
 from mtmusic.files import write_json  # noqa: E402
 
+HEADER = ("case", "pass", "peer", "ours, s", "peer, s", "ours/peer", "min to max")
 PASSES = {"step": "step_seconds", "forward": "forward_seconds"}
 
 
@@ -82,13 +84,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     names = [arguments.only] if arguments.only else list(CASES)
     measured = []
+    print(_line(HEADER))
     for name in names:
         case = _quick(CASES[name]) if arguments.quick else CASES[name]
-        measured += _compare(name, case, arguments.rounds, [arguments.peer_python, str(program)])
-    rows = [row for entry in measured for row in rows_of(entry)]
-    print(_table(rows))
+        found = _compare(name, case, arguments.rounds, [arguments.peer_python, str(program)])
+        for row in chain(*map(rows_of, found)):
+            print(_line(_cells(row)), flush=True)
+        measured += found
     if arguments.json:
-        write_json(arguments.json, {"rows": rows, "measurements": measured})
+        write_json(arguments.json, {"rows": list(chain(*map(rows_of, measured))), "measurements": measured})
     return 0
 
 
@@ -137,7 +141,7 @@ def measure(case: Case) -> dict[str, Any]:
     labels = rng.integers(10, size=case.batch)
     backbone = cnn_backbone(frames=case.frames) if case.model == "cnn" else lstm_backbone()
     model = genre_classifier(backbone, [str(number) for number in range(10)])
-    forward = tf.function(lambda x: model(x, training=False))
+    forward = tf.function(lambda x: model(x, training=False), autograph=False)
     clips = tf.constant(spectrogram)
     return {
         "step_seconds": _median_seconds(lambda: model.train_on_batch(spectrogram, labels), case.repeats),
@@ -194,14 +198,14 @@ def rows_of(measured: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
-    lines = [f"{'case':<10} {'pass':<8} {'peer':<14} {'ours, s':>9} {'peer, s':>9} {'ours/peer':>9}  min to max"]
-    for row in rows:
-        lines.append(
-            f"{row['case']:<10} {row['pass']:<8} {row['peer_runs']:<14} {row['ours_seconds']:>9.4f} "
-            f"{row['peer_seconds']:>9.4f} {row['ratio']:>9.2f}  {row['ratio_min']:.2f} to {row['ratio_max']:.2f}"
-        )
-    return "\n".join(lines)
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    seconds = [f"{row[key]:.4f}" for key in ("ours_seconds", "peer_seconds")]
+    spread = f"{row['ratio_min']:.2f} to {row['ratio_max']:.2f}"
+    return (row["case"], row["pass"], row["peer_runs"], *seconds, f"{row['ratio']:.2f}", spread)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "{:<10} {:<8} {:<14} {:>9} {:>9} {:>9}  {}".format(*cells)
 
 
 if __name__ == "__main__":

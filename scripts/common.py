@@ -26,6 +26,9 @@ def reports_errors(main: Main) -> Main:
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except OSError as error:  # a folder that cannot be written, a full disk
+            print(f"error: {error}", file=sys.stderr)
+            return 2
         except KeyboardInterrupt:
             print("\nstopped", file=sys.stderr)
             return 130

@@ -2,13 +2,14 @@
 
 import importlib
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from matplotlib.figure import Figure
 
+from mtmusic.evaluation import plots
 from tests.folders import PROJECT, write_tiny_genre_folder
 
 
@@ -26,13 +27,18 @@ def genre_folder(tmp_path: Path) -> Path:
     return write_tiny_genre_folder(tmp_path / "tiny_beat")
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+@pytest.fixture(scope="session")
+def script() -> Callable[[str], ModuleType]:
     """Imports a script by its name, as `python scripts/<name>.py` would find it."""
-    monkeypatch.syspath_prepend(str(PROJECT / "scripts"))
+    return importlib.import_module
 
-    def load(name: str) -> ModuleType:
-        sys.modules.pop(name, None)
-        return importlib.import_module(name)
 
-    return load
+@pytest.fixture
+def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws no pictures, which take most of a tiny run's time: for tests that look at other things."""
+
+    def save_blank(figure: Figure, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Figure(figsize=(0.1, 0.1)).savefig(path)
+
+    monkeypatch.setattr(plots, "save_figure", save_blank)

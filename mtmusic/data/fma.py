@@ -22,7 +22,7 @@ SIZES = ("small", "medium", "large")
 SPLITS = {"training": "train", "validation": "validation", "test": "test"}
 TASKS = ("valence", "energy", "danceability")
 UNDECODABLE = frozenset({99134, 108925, 133297})
-"""Songs of fma_small that hold no more than a second or two of sound, or none."""
+"""Songs of fma_small that are known to hold nothing that can be decoded."""
 
 SPLIT, SIZE = ("set", "split"), ("set", "subset")
 ARTIST, GENRE = ("artist", "id"), ("track", "genre_top")
@@ -174,7 +174,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             width = None
             reader = csv.reader(file, strict=True)  # strict: an open quote swallows no rows
-            for cells in reader:
+            for cells in filter(None, reader):
                 width = width or len(cells)
                 if len(cells) != width:
                     raise UserError(f"Expected {width} columns, got {len(cells)} in {path} line {reader.line_num}")

@@ -277,14 +277,14 @@ def _usable_rows(
 
 
 def _groups(folder: Path | str, ids: Sequence[str]) -> np.ndarray | None:
-    """Each clip's group from groups.csv (`id,group`), a clip that it does not name being its own; None without."""
+    """Each clip's group from groups.csv (`id,group`), a clip without one being its own; None without."""
     path = Path(folder) / "groups.csv"
     if not path.is_file():
         return None
     header, rows = _read_rows(path, ",")
     if [name.lower() for name in header] != ["id", "group"] or any(len(cells) != 2 for _, cells in rows):
         raise UserError(f"Expected two columns, id,group, got others in {path}")
-    groups = {clip_id(cells[0]): f"group {cells[1]}" for _, cells in rows}
+    groups = {clip_id(cells[0]): f"group {cells[1]}" for _, cells in rows if cells[1]}
     return np.array([groups.get(i, f"clip {i}") for i in ids])
 
 

@@ -1,5 +1,6 @@
 """A data folder to a trained, judged and saved genre model."""
 
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -110,6 +111,8 @@ def _refuse_early(options: GenreOptions) -> None:
     for name in ("epochs", "batch_size", "units", "layers"):
         if getattr(options.recipe, name) < 1:
             raise UserError(f"Expected --{name.replace('_', '-')} of 1 or more, got {getattr(options.recipe, name)}")
+    if not 0 < options.recipe.learning_rate < math.inf:
+        raise UserError(f"Expected --learning-rate above 0, got {options.recipe.learning_rate}")
     if options.recipe.frames is not None and options.recipe.frames < 1:
         raise UserError(f"Expected --frames of 1 or more, got {options.recipe.frames}")
 
@@ -165,7 +168,7 @@ def _overfit(options: GenreOptions, recipe: Recipe, data: GenreData, work: Path)
 
 def _train(model: keras.Model, options: GenreOptions, recipe: Recipe, data: GenreData, work: Path) -> TrainingRecord:
     runs.seed_everything(options.seed)
-    with TemporaryDirectory(dir=work, prefix="cache-") as cache:
+    with TemporaryDirectory(dir=work, prefix=runs.CACHE_PREFIX) as cache:
         return fit(
             model,
             _dataset(data.splits["train"], recipe, Path(cache) / "train", shuffle=True, seed=options.seed),
@@ -182,7 +185,7 @@ def _retrain(options: GenreOptions, recipe: Recipe, data: GenreData, record: Tra
     print(f"\nTraining anew on train and validation, {record.best_epoch} epochs")
     clips = concatenate(data.splits["train"], data.splits["validation"])
     model = _model(options, recipe, data, quiet=True)
-    with TemporaryDirectory(dir=work, prefix="cache-") as cache:
+    with TemporaryDirectory(dir=work, prefix=runs.CACHE_PREFIX) as cache:
         dataset = _dataset(clips, recipe, Path(cache) / "all", shuffle=True, seed=options.seed)
         config = replace(recipe.training, epochs=record.best_epoch)
         fit(model, dataset, config=config, checkpoints=work / "retrain", verbose=runs.verbosity())

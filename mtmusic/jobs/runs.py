@@ -21,6 +21,9 @@ from mtmusic.files import replace_folder, write_json, write_text
 
 METRICS = "metrics.json"
 SETTINGS = "settings.json"
+CACHE_PREFIX = "cache-"
+"""Of the folders that a training keeps its file cache in, and leaves behind only when it is killed."""
+
 MAY_CHANGE = ("epochs", "patience")
 """Settings that a resumed run may give anew."""
 
@@ -49,6 +52,8 @@ def open_run(out: Path, settings: Mapping[str, Any], resume: bool) -> Path:
     work = _work(out)
     if resume and (work / SETTINGS).is_file():
         _require_equal(json.loads((work / SETTINGS).read_text()), settings, work)
+        for left_behind in work.glob(f"{CACHE_PREFIX}*"):
+            shutil.rmtree(left_behind)
     else:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)

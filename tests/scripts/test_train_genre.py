@@ -4,6 +4,8 @@ import base64
 import csv
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,9 +48,21 @@ class Images(HTMLParser):
         self.links += [given[name] for name in ("href", "src") if given.get(name, "").startswith(("http", "//"))]
 
 
-def test_a_run_holds_all_that_the_contract_names(script, genre_folder, tmp_path, capsys):
-    out = tmp_path / "runs" / "genre_lstm"
-    assert train(script, genre_folder, out, *TINY_LSTM, "--overfit-batch") == 0
+@pytest.fixture(scope="module")
+def finished(script, tmp_path_factory) -> tuple[Path, Path]:
+    """A data folder, and a run that was trained on it, pictures and all. Not to be changed."""
+    place = tmp_path_factory.mktemp("finished")
+    folder = write_tiny_genre_folder(place / "tiny_beat")
+    assert train(script, folder, place / "run", *TINY_LSTM) == 0
+    return folder, place / "run"
+
+
+def copied(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished[1], tmp_path / "run"))
+
+
+def test_a_run_holds_all_that_the_contract_names(finished):
+    _, out = finished
     assert {path.name for path in out.iterdir()} == RUN_FILES
     assert not list(out.parent.glob("*.partial"))
 
@@ -63,7 +77,7 @@ def test_a_run_holds_all_that_the_contract_names(script, genre_folder, tmp_path,
     assert metrics["model_trained_on"] == "train"
     assert 0 <= metrics["test"]["accuracy_low"] <= metrics["test"]["accuracy"] <= metrics["test"]["accuracy_high"] <= 1
 
-    rows = list(csv.DictReader((out / "predictions.csv").open()))
+    rows = list(csv.DictReader((out / "predictions.csv").read_text().splitlines()))
     tested = [row for row in rows if row["split"] == "test"]
     assert len(tested) == 9
     assert np.mean([row["true"] == row["predicted"] for row in tested]) == pytest.approx(metrics["test"]["accuracy"])
@@ -75,11 +89,17 @@ def test_a_run_holds_all_that_the_contract_names(script, genre_folder, tmp_path,
     assert examples["spectrogram"].shape[0] == 8
     np.testing.assert_allclose(model.predict(examples["spectrogram"], verbose=0), examples["prediction"], atol=1e-5)
 
+
+def test_the_terminal_shows_counts_network_report_and_page(script, genre_folder, tmp_path, capsys, quick_figures):
+    out = tmp_path / "run"
+    assert train(script, genre_folder, out, *TINY_LSTM, "--overfit-batch", "--epochs", "1") == 0
     printed = capsys.readouterr().out
+    assert re.search(r"Jazz +6 +2 +3", printed)
     assert "Overfit check: three batches" in printed
     assert "backbone (Functional)" in printed
     assert "macro" in printed
     assert str(out / "report.html") in printed
+    assert (out / "figures" / "loss_curve.png").is_file()
 
 
 def test_the_report_is_one_page_without_outside_addresses(script, genre_folder, tmp_path):
@@ -98,7 +118,9 @@ def test_the_report_is_one_page_without_outside_addresses(script, genre_folder, 
     assert read_json(out / "card.json")["frames"] == 16
 
 
-def test_two_runs_with_one_seed_give_equal_metrics_and_another_seed_does_not(script, genre_folder, tmp_path):
+def test_two_runs_with_one_seed_give_equal_metrics_and_another_seed_does_not(
+    script, genre_folder, tmp_path, quick_figures
+):
     flags = ("--frames", "16", "--batch-size", "8", "--epochs", "2")
     metrics = []
     for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
@@ -110,7 +132,7 @@ def test_two_runs_with_one_seed_give_equal_metrics_and_another_seed_does_not(scr
     assert histories[0] == histories[1] != histories[2]
 
 
-def test_retraining_on_all_saves_and_judges_that_model(script, genre_folder, tmp_path):
+def test_retraining_on_all_saves_and_judges_that_model(script, genre_folder, tmp_path, quick_figures):
     out = tmp_path / "run"
     assert train(script, genre_folder, out, *TINY_LSTM, "--retrain-on-all") == 0
     metrics = read_json(out / "metrics.json")
@@ -128,7 +150,7 @@ def test_retraining_on_all_saves_and_judges_that_model(script, genre_folder, tmp
     ],
     ids=["masked chroma", "flat fused", "deep lstm", "cut subset"],
 )
-def test_every_network_trains(script, genre_folder, tmp_path, flags):
+def test_every_network_trains(script, genre_folder, tmp_path, flags, quick_figures):
     out = tmp_path / "run"
     assert train(script, genre_folder, out, *flags, "--epochs", "1", "--batch-size", "8") == 0
     assert read_json(out / "metrics.json")["epochs"] == 1
@@ -138,7 +160,7 @@ def test_every_network_trains(script, genre_folder, tmp_path, flags):
         assert sum(counts["test"].values()) == 9
 
 
-def test_a_backbone_goes_on_from_another_run(script, genre_folder, tmp_path, capsys):
+def test_a_backbone_goes_on_from_another_run(script, genre_folder, tmp_path, capsys, quick_figures):
     source = tmp_path / "source"
     train(script, genre_folder, source, "--frames", "16", "--batch-size", "8", "--epochs", "1")
     other = write_tiny_genre_folder(tmp_path / "other_beat", ("Folk", "Pop"), seed=1)
@@ -154,7 +176,7 @@ def test_a_backbone_goes_on_from_another_run(script, genre_folder, tmp_path, cap
     assert after.input_shape == (None, 24, 128)
 
 
-def test_a_validation_folder_is_used(script, genre_folder, tmp_path):
+def test_a_validation_folder_is_used(script, genre_folder, tmp_path, quick_figures):
     (genre_folder / "test").rename(genre_folder / "validation")
     (genre_folder / "test_labels.txt").rename(genre_folder / "validation_labels.txt")
     write_tiny_genre_folder(tmp_path / "more_beat", test=2, seed=5)
@@ -165,7 +187,7 @@ def test_a_validation_folder_is_used(script, genre_folder, tmp_path):
     assert {split: sum(counts[split].values()) for split in counts} == {"train": 24, "validation": 9, "test": 6}
 
 
-def test_skip_bad_trains_on_the_rest_and_says_what_it_left_out(script, genre_folder, tmp_path, capsys):
+def test_skip_bad_trains_on_the_rest_and_says_what_it_left_out(script, genre_folder, tmp_path, capsys, quick_figures):
     (genre_folder / "train" / "3.fused.full.npy").write_bytes(b"")
     assert train(script, genre_folder, tmp_path / "run", *TINY_LSTM) == 2
     assert not (tmp_path / "run").exists()
@@ -176,29 +198,28 @@ def test_skip_bad_trains_on_the_rest_and_says_what_it_left_out(script, genre_fol
     assert sum(counts["train"].values()) + sum(counts["validation"].values()) == 23
 
 
-def test_a_finished_run_is_refused_then_overwritten(script, genre_folder, tmp_path, capsys):
-    out = tmp_path / "run"
-    train(script, genre_folder, out, *TINY_LSTM)
+def test_a_finished_run_is_refused_then_overwritten(script, finished, tmp_path, capsys, quick_figures):
+    folder, out = finished[0], copied(finished, tmp_path)
     before = (out / "card.json").read_bytes()
-    assert train(script, genre_folder, out, *TINY_LSTM) == 2
+    assert train(script, folder, out, *TINY_LSTM) == 2
     assert "--overwrite" in capsys.readouterr().err
-    assert (out / "card.json").read_bytes() == before
-    assert train(script, genre_folder, out, *TINY_LSTM, "--resume") == 0
+    assert train(script, folder, out, *TINY_LSTM, "--resume") == 0
     assert "nothing to resume" in capsys.readouterr().out
-    assert train(script, genre_folder, out, *TINY_LSTM, "--seed", "1", "--overwrite") == 0
+    assert (out / "card.json").read_bytes() == before
+    assert train(script, folder, out, *TINY_LSTM, "--seed", "1", "--epochs", "1", "--overwrite") == 0
     assert read_json(out / "card.json")["seed"] == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "tiny_beat"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_an_old_run_stays_where_the_new_one_fails(script, genre_folder, tmp_path):
-    out = tmp_path / "run"
-    train(script, genre_folder, out, *TINY_LSTM)
+def test_an_old_run_stays_where_the_new_one_fails(script, finished, tmp_path, capsys):
+    folder, out = finished[0], copied(finished, tmp_path)
     before = (out / "card.json").read_bytes()
-    assert train(script, genre_folder, out, *TINY_LSTM, "--overwrite", "--learning-rate", "nan") == 2
+    assert train(script, folder, out, *TINY_LSTM, "--overwrite", "--learning-rate", "1e38") == 2
+    assert "lower --learning-rate" in capsys.readouterr().err
     assert (out / "card.json").read_bytes() == before
 
 
-def test_a_killed_run_resumes_and_keeps_its_best_epoch(script, genre_folder, tmp_path, capsys):
+def test_a_killed_run_resumes_and_keeps_its_best_epoch(script, genre_folder, tmp_path, capsys, quick_figures):
     """The learning rate makes the first epochs the best; the kill comes after, the patience ends the run."""
     out = tmp_path / "run"
     work = tmp_path / "run.partial" / "checkpoints"
@@ -220,7 +241,7 @@ def test_a_killed_run_resumes_and_keeps_its_best_epoch(script, genre_folder, tmp
     assert "learning_rate 0.5, now 0.4" in capsys.readouterr().err
     assert train(script, genre_folder, out, *flags, "--resume") == 0
 
-    history = list(csv.DictReader((out / "history.csv").open()))
+    history = list(csv.DictReader((out / "history.csv").read_text().splitlines()))
     metrics = read_json(out / "metrics.json")
     assert metrics["epochs"] == len(history) == 12
     losses = [float(row["val_loss"]) for row in history]
@@ -258,9 +279,11 @@ BAD = {
     "freeze without from": (lambda f: None, ("--freeze", "all"), "--from"),
     "no run to start from": (lambda f: None, ("--from", "nowhere"), "model.keras"),
     "units for a cnn": (lambda f: None, ("--backbone", "cnn", "--units", "5"), "--backbone lstm only"),
+    "a rate of nothing": (lambda f: None, ("--learning-rate", "nan"), "--learning-rate"),
     "no epochs": (lambda f: None, ("--epochs", "0"), "--epochs"),
     "subset below the classes": (lambda f: None, ("--subset", "2"), "subset"),
     "unknown class mapping": (lambda f: None, ("--classes", "nowhere.json"), "nowhere.json"),
+    "out below a file": (lambda f: None, ("--out", "{folder}/train_labels.txt/run"), "train_labels.txt"),
     "text out": (lambda f: (f / "note.txt").write_text("mine"), ("--out", "{folder}"), "holds other things"),
 }
 
@@ -293,9 +316,8 @@ def test_help_answers_in_half_a_second_and_names_the_command():
         assert not imported & {"numpy", "tensorflow", "keras", "librosa", "sklearn"}
 
 
-def test_evaluate_writes_the_same_report_for_a_saved_model(script, genre_folder, tmp_path, capsys):
-    out = tmp_path / "run"
-    train(script, genre_folder, out, *TINY_LSTM)
+def test_evaluate_writes_the_same_report_for_a_saved_model(script, finished, tmp_path, capsys):
+    genre_folder, out = finished[0], copied(finished, tmp_path)
     before = (out / "metrics.json").read_bytes()
     main = script("evaluate").main
     assert main(["--model", str(out), "--data", str(genre_folder)]) == 0
@@ -306,13 +328,18 @@ def test_evaluate_writes_the_same_report_for_a_saved_model(script, genre_folder,
     assert (out / "evaluations" / "tiny_beat_train" / "report.html").is_file()
     assert (out / "metrics.json").read_bytes() == before
 
-    capsys.readouterr()
+
+def test_evaluate_refuses_what_the_model_was_not_made_for(script, finished, tmp_path, capsys):
+    main = script("evaluate").main
+    genre_folder, out = finished
     other = write_tiny_genre_folder(tmp_path / "other_beat", ("Folk", "Rock"))
     assert main(["--model", str(out), "--data", str(other)]) == 2
     assert "'Folk' is not one of Blues, Jazz, Rock" in capsys.readouterr().err
     assert main(["--model", str(out), "--data", str(genre_folder), "--no-beat"]) == 2
     assert "beat-synchronised" in capsys.readouterr().err
     assert main(["--model", str(tmp_path), "--data", str(genre_folder)]) == 2
+    assert "model.keras" in capsys.readouterr().err
+    assert not (out / "evaluations").exists()
 
 
 @pytest.mark.real

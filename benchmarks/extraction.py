@@ -1,0 +1,149 @@
+"""Times feature extraction, ours and the lab's calls in turn on the same songs, and how it scales with workers.
+
+    python benchmarks/extraction.py --songs ../shared/data/audio
+    python benchmarks/extraction.py --rounds 5 --json extraction.json
+
+The peer is lab_extractor.py in --peer: the lab's helper code, call by call, with librosa. Both get the same decoded
+waveform of at most 30 s, on one thread, warm; decoding is timed apart. Prints a row a song and frame rate: median
+seconds of ours and of the peer, ours / peer, which is below 1 where ours is faster, and how far the arrays differ;
+then songs a second with one and two workers, from file to array. Without --songs: the real recordings in
+MTMUSIC_REAL_DATA (default ../shared/data), else synthesised ones.
+Exit code 0; 2 where it cannot run, with what to do.
+"""
+
+import importlib.util
+import os
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT / "scripts"))
+
+import common  # noqa: E402
+from mtmusic.errors import UserError  # noqa: E402
+from mtmusic.files import write_json  # noqa: E402
+
+SECONDS, QUICK_SECONDS = 30.0, 5.0
+WORKERS = (1, 2)
+SYNTHESISED = ("Classical", "Jazz", "Rock")
+SONGS_A_WORKER = 16
+
+Extract = Callable[[Any, int, bool], Any]
+
+
+@common.reports_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    flags = common.parser(__doc__)
+    flags.add_argument(
+        "--peer",
+        type=Path,
+        metavar="FOLDER",
+        default=Path(os.environ.get("MTMUSIC_PEER") or PROJECT.parent / "shared" / "peer"),
+        help="the folder of lab_extractor.py (default: MTMUSIC_PEER, else ../shared/peer beside the project)",
+    )
+    flags.add_argument("--songs", type=Path, nargs="+", metavar="SONGS", help="files, or folders of them")
+    flags.add_argument("--rounds", type=int, default=5, metavar="N", help="ours and the peer in turn (default: 5)")
+    flags.add_argument("--quick", action="store_true", help="one song of 5 s, one round, to see that it runs")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
+    arguments = common.parse(flags, argv)
+    if arguments.rounds < 1:
+        raise UserError(f"Expected --rounds of 1 or more, got {arguments.rounds}")
+    peer = load_peer(arguments.peer / "lab_extractor.py")
+
+    from threadpoolctl import threadpool_limits
+
+    seconds = QUICK_SECONDS if arguments.quick else SECONDS
+    with tempfile.TemporaryDirectory() as temporary:
+        songs = _songs(arguments.songs, Path(temporary), seconds)[: 1 if arguments.quick else None]
+        rounds = 1 if arguments.quick else arguments.rounds
+        with threadpool_limits(1):
+            rows = [row for song in songs for row in compare(song, seconds, peer, rounds)]
+        print(_table(rows))
+        count = len(WORKERS) if arguments.quick else SONGS_A_WORKER * max(WORKERS)
+        scaling = measure_scaling(songs, count, seconds, Path(temporary))
+    for row in scaling:
+        print(f"{row['rate']:<5} {row['workers']} workers: {row['songs_per_second']:.2f} songs of {seconds:g} s a second")
+    if arguments.json:
+        write_json(arguments.json, {"rounds": rounds, "seconds": seconds, "rows": rows, "scaling": scaling})
+    return 0
+
+
+def load_peer(program: Path) -> Extract:
+    """The peer's extract(waveform, rate, beat) -> (140, frames)."""
+    if not program.is_file():
+        raise UserError(f"Expected the peer at {program}, got no such file: give its folder with --peer")
+    spec = importlib.util.spec_from_file_location("lab_extractor", program)
+    module = importlib.util.module_from_spec(spec)
+    with warnings.catch_warnings():  # it silences all
+        spec.loader.exec_module(module)
+    return module.extract
+
+
+def _songs(places: Sequence[Path] | None, temporary: Path, seconds: float) -> list[Path]:
+    """Those given, else the real recordings, else synthesised ones."""
+    from mtmusic.audio.extraction import find_songs
+
+    real = Path(os.environ.get("MTMUSIC_REAL_DATA") or PROJECT.parent / "shared" / "data") / "audio"
+    if places or real.is_dir():
+        return find_songs(places or [real])
+
+    import soundfile
+
+    from mtmusic.audio.synthesis import synthesise
+    from mtmusic.constants import SAMPLE_RATE
+
+    for genre in SYNTHESISED:
+        soundfile.write(temporary / f"{genre}.wav", synthesise(genre, 0, seconds)[0], SAMPLE_RATE)
+    return find_songs([temporary])
+
+
+def compare(song: Path, seconds: float, peer: Extract, rounds: int) -> list[dict[str, Any]]:
+    """A row for full rate and one for beat: medians over the rounds, and how far the arrays differ."""
+    from mtmusic.audio.features import fused_spectrogram
+    from mtmusic.audio.loading import load_waveform
+    from mtmusic.constants import SAMPLE_RATE
+
+    decoding, waveform = timed(lambda: load_waveform(song, duration=seconds))
+    rows = []
+    for beat in (False, True):
+        calls = {
+            "ours": lambda: fused_spectrogram(waveform, beat),  # noqa: B023
+            "peer": lambda: peer(waveform, SAMPLE_RATE, beat),  # noqa: B023
+        }
+        arrays = {name: call() for name, call in calls.items()}  # compiles, and fills the caches
+        taken = [{name: timed(call)[0] for name, call in calls.items()} for _ in range(rounds)]
+        rows.append(
+            {
+                "song": song.name,
+                "rate": "beat" if beat else "full",
+                "seconds": len(waveform) / SAMPLE_RATE,
+                "decode_seconds": decoding,
+                "ours_seconds": statistics.median(pair["ours"] for pair in taken),
+                "peer_seconds": statistics.median(pair["peer"] for pair in taken),
+                "ratio": statistics.median(pair["ours"] / pair["peer"] for pair in taken),
+                **parity(arrays["ours"], arrays["peer"]),
+            }
+        )
+    return rows
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = call()
+    return time.perf_counter() - start, result
+
+
+def parity(ours: Any, peer: Any) -> dict[str, Any]:
+    """The largest differences; None where the frames are not the same in number."""
+    from mtmusic.constants import FEATURE_ROWS
+
+    equal = ours.shape == peer.shape
+    differences = {name: float(abs(ours[FEATURE_ROWS[name]] - peer[FEATURE_ROWS[name]]).max()) if equal else None
+                   for name in ("mel", "chroma")}
+    return {"frames": ours.shape[1], "peer_frames": peer.shape[1], "differences": differences}

@@ -1,0 +1,185 @@
+"""Many songs -> arrays, in parallel; a song that fails is told and stops nothing.
+
+One path for one machine and for a cluster: joblib, with its own processes or on an existing dask.distributed cluster.
+How an array is written arrives as an argument, since files of arrays are the data wing's.
+"""
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from joblib import Parallel, delayed, parallel_config
+from threadpoolctl import threadpool_limits
+
+from mtmusic.audio.features import full_and_beat_spectrograms, fused_spectrogram
+from mtmusic.audio.loading import SUFFIXES, load_with_doubts
+from mtmusic.errors import UserError
+
+CONNECT_SECONDS = 5
+
+WriteArray = Callable[[Path, np.ndarray], None]
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """The part of each song that is decoded, in seconds, and the number format of its arrays."""
+
+    offset: float = 0.0
+    duration: float = 30.0
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Song:
+    """One song, and every file that its full-rate and its beat-synchronised array are to be written to."""
+
+    path: Path
+    full: tuple[Path, ...] = ()
+    beat: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a song. failure: why it has no arrays, or empty. doubts: what may be wrong with it."""
+
+    path: Path
+    failure: str = ""
+    doubts: tuple[str, ...] = ()
+
+
+def find_songs(places: Iterable[Path]) -> list[Path]:
+    """Every song, once, as an absolute path, sorted: files as given, and below folders those with a song's suffix.
+
+    Hidden files and folders are passed by, and links to folders are not followed. Raises UserError for a place that
+    is not there, a folder that cannot be read, and where there is no song at all.
+    """
+    places = list(places)
+    found: set[str] = set()
+    for place in places:
+        if place.is_dir():
+            found.update(_songs_below(place))
+        elif os.path.lexists(place):
+            found.add(os.path.abspath(place))  # noqa: PTH100  unlike resolve, a link keeps its own name
+        else:
+            raise UserError(f"Expected a song or a folder of songs, got no such file: {place}")
+    if not found:
+        raise UserError(f"Expected songs ({' '.join(SUFFIXES)}), found none in {', '.join(map(str, places))}")
+    return [Path(path) for path in sorted(found)]
+
+
+def _songs_below(folder: Path) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise UserError(f"Cannot read the folder {error.filename}: {error.strerror}") from error
+
+    for parent, folders, files in os.walk(os.path.abspath(folder), onerror=refuse):  # noqa: PTH100
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (os.path.join(parent, name) for name in files if is_song_name(name))  # noqa: PTH118
+
+
+def is_song_name(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def plain_id(name: str) -> str:
+    """The name in letters, digits, `-` and `_`: what an id may hold."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_") or "song"
+
+
+def song_ids(paths: Sequence[Path], known: Mapping[Path, str]) -> dict[Path, str]:
+    """An id a song: its known one, else its file's name, with a hash of its path where several bear that name.
+
+    Ids differ in more than case, which some file systems do not see.
+    """
+    new = {path: plain_id(path.stem) for path in paths if path not in known}
+    bearers = Counter(name.lower() for name in (*new.values(), *known.values()))
+    ids = {path: name if bearers[name.lower()] == 1 else f"{name}-{_hash(path)}" for path, name in new.items()}
+    return {path: known[path] if path in known else ids[path] for path in paths}
+
+
+def _hash(path: Path) -> str:
+    return hashlib.blake2b(os.fsencode(path), digest_size=5).hexdigest()
+
+
+def extract_songs(
+    songs: Sequence[Song], excerpt: Excerpt, write: WriteArray, jobs: int = -1, scheduler: str | None = None
+) -> Iterator[Outcome]:
+    """Yields each song's outcome as it is done, in any order.
+
+    jobs: worker processes, -1: one a core. scheduler: "tcp://HOST:PORT" of a dask.distributed cluster, whose workers
+    see the same files; `jobs` is then not used. Raises UserError where the cluster cannot be used, and where a worker
+    was killed and not replaced.
+    """
+    tasks = (delayed(extract_song)(song, excerpt, write) for song in songs)
+    with _workers(jobs, scheduler):
+        yield from Parallel(return_as="generator_unordered")(tasks)
+
+
+def extract_song(song: Song, excerpt: Excerpt, write: WriteArray) -> Outcome:
+    """One song from its file to its arrays, on one thread."""
+    try:
+        with threadpool_limits(1):
+            waveform, doubts = load_with_doubts(song.path, excerpt.offset, excerpt.duration)
+            for paths, array in _arrays(waveform, song):
+                if not np.isfinite(array).all():
+                    raise UserError(f"Expected samples around 1 or below, got far louder ones in {song.path}")
+                for path in paths:
+                    write(path, array.astype(excerpt.dtype))
+    except Exception as error:  # whatever is wrong with one song, memory and disk included, the others go on
+        return Outcome(song.path, str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+    return Outcome(song.path, doubts=tuple(doubts))
+
+
+def _arrays(waveform: np.ndarray, song: Song) -> list[tuple[tuple[Path, ...], np.ndarray]]:
+    """The song's files, and the (140, frames) array that goes there: both kinds in one pass where both are wanted."""
+    if song.full and song.beat:
+        return list(zip((song.full, song.beat), full_and_beat_spectrograms(waveform), strict=True))
+    return [(song.full or song.beat, fused_spectrogram(waveform, beat=bool(song.beat)))]
+
+
+@contextmanager
+def _workers(jobs: int, scheduler: str | None) -> Iterator[None]:
+    """Inside, joblib works with processes of this machine, or on the cluster."""
+    try:
+        if scheduler is None:
+            with parallel_config("loky", n_jobs=jobs):
+                yield
+        else:
+            with _cluster(scheduler):
+                yield
+    except BrokenExecutor as error:
+        raise UserError(
+            "A worker process was killed, perhaps for want of memory: start again with fewer --jobs; what is done stays"
+        ) from error
+
+
+@contextmanager
+def _cluster(scheduler: str) -> Iterator[None]:
+    try:
+        from distributed import CancelledError, Client, KilledWorker
+    except ImportError as error:
+        raise UserError('--scheduler needs dask.distributed: pip install "mtmusic[cluster]"') from error
+    try:
+        client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"No dask scheduler answers at {scheduler}: start one with `dask scheduler`") from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        except TimeoutError as error:
+            raise UserError(f"No workers at {scheduler}: start some with `dask worker {scheduler}`") from error
+        if sum(client.ncores().values()) == 1:  # joblib would do the work here, in this process
+            raise UserError(f"Expected two cores or more at {scheduler}, got one: start more workers, or use --jobs")
+        try:
+            with parallel_config("dask", client=client):
+                yield
+        except CancelledError as error:
+            raise UserError(f"{scheduler} is gone: start it again, and this; what is done stays") from error
+        except KilledWorker as error:
+            raise UserError(f"A song killed several workers of {scheduler} in turn: {error}") from error

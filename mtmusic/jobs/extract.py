@@ -1,0 +1,257 @@
+"""From songs to data folders: ids, labels and split first, then every array to its place, the label files last.
+
+A run that was stopped is started again by the same command: an array is whole or absent, and what is there is not
+computed again.
+"""
+
+import csv
+import fcntl
+import os
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from mtmusic import __version__
+from mtmusic.audio.extraction import Excerpt, Outcome, Song, extract_songs, find_songs, song_ids
+from mtmusic.constants import HOP_LENGTH, SAMPLE_RATE
+from mtmusic.data.labels import label_path, read_features_json, write_affect_labels, write_genre_labels
+from mtmusic.data.spectrograms import SUFFIXES, array_path, write_array
+from mtmusic.errors import UserError
+from mtmusic.files import whole_file, write_json
+from mtmusic.jobs.song_labels import SongLabels, labels_from_folders, labels_from_table, splits_of
+
+SPLITS = ("train", "test")
+SONGS, FAILURES, GROUPS = "songs.csv", "failures.csv", "groups.csv"
+ANY_NAME = "surrogateescape"
+"""How text holds names of files, which may be any bytes."""
+RATES = {"full": (False,), "beat": (True,), "both": (False, True)}
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """rate: of RATES. At most one of genres_from_folders and labels. jobs: worker processes, -1: one a core."""
+
+    songs: tuple[Path, ...]
+    out: Path
+    rate: str = "full"
+    excerpt: Excerpt = field(default_factory=Excerpt)
+    gzip: bool = False
+    genres_from_folders: bool = False
+    labels: Path | None = None
+    test_share: float = 0.2
+    seed: int = 0
+    jobs: int = -1
+    scheduler: str | None = None
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """One folder to write. kind: its labels are "genre" or "affect", or None. splits: of its songs, by id."""
+
+    path: Path
+    beat: bool
+    kind: str | None
+    splits: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What was done. found: songs, with and without labels; splits: of those that have arrays now, by id."""
+
+    folders: tuple[DataFolder, ...]
+    found: int
+    splits: Mapping[str, str]
+    failed: tuple[Outcome, ...]
+
+
+def extract_features(options: ExtractOptions) -> Extraction:
+    """Writes the data folders.
+
+    `<out>` holds the labels that there are, genres or tasks; with both the tasks go to `<out>_affect`. With rate
+    "both" the beat-synchronised arrays go to `<out>_beat` (and `<out>_affect_beat`). Songs without a label are left
+    out; without labels at all every array goes to test/. Raises UserError where it cannot run.
+    """
+    paths = find_songs(options.songs)
+    options = replace(options, out=Path(os.path.abspath(options.out)))  # noqa: PTH100  a cluster works elsewhere
+    with _only_run(options.out):
+        known = _read_songs_csv(options.out / SONGS)
+        ids = song_ids(paths, known)
+        labels, splits = _labels_and_splits(options, ids)
+        folders = _data_folders(options, labels, splits)
+        for folder in folders:
+            _open_folder(folder, options.excerpt, known | ids)
+        failed = _extract([_song(path, ids[path], folders, options.gzip) for path in paths], options)
+        bad = {ids[outcome.path] for outcome in failed}
+        for folder in folders:
+            _close_folder(folder, labels, bad, failed)
+    extraction = Extraction(folders, len(paths), {i: split for i, split in splits.items() if i not in bad}, failed)
+    _print(extraction)
+    return extraction
+
+
+def _labels_and_splits(options: ExtractOptions, ids: Mapping[Path, str]) -> tuple[SongLabels, dict[str, str]]:
+    """The labels, and the split of every song that is wanted."""
+    if options.genres_from_folders:
+        labels = labels_from_folders(ids)
+    elif options.labels is not None:
+        labels = labels_from_table(options.labels, ids, options.songs)
+    else:
+        return SongLabels(), dict.fromkeys(ids.values(), "test")
+    paths = {song_id: path for path, song_id in ids.items()}
+    return labels, splits_of(labels, paths, options.test_share, options.seed)
+
+
+def _data_folders(options: ExtractOptions, labels: SongLabels, splits: Mapping[str, str]) -> tuple[DataFolder, ...]:
+    kinds: dict[str | None, Mapping[str, object]] = {"genre": labels.genres, "affect": labels.values}
+    kinds = {kind: labelled for kind, labelled in kinds.items() if labelled} or {None: splits}
+    folders = []
+    for kind, labelled in kinds.items():
+        name = options.out.name + ("_affect" if kind == "affect" and labels.genres else "")
+        own = {song_id: split for song_id, split in splits.items() if song_id in labelled}
+        for beat in RATES[options.rate]:
+            ending = "_beat" if beat and options.rate == "both" else ""
+            folders.append(DataFolder(options.out.with_name(name + ending), beat, kind, own))
+    return tuple(folders)
+
+
+@contextmanager
+def _only_run(out: Path) -> Iterator[None]:
+    """Makes the folder and refuses it to a second run. The system lets go of it when this process ends, however."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = os.open(out, os.O_RDONLY)
+        try:
+            if not _locked(handle):
+                raise UserError(f"Another run is writing {out}: wait for it, or give another folder")
+            yield
+        finally:
+            os.close(handle)
+    except OSError as error:  # also a full disk
+        raise UserError(f"Cannot go on in {out}: {error}; the same command takes up the rest") from error
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _open_folder(folder: DataFolder, excerpt: Excerpt, ids: Mapping[Path, str]) -> None:
+    """Writes features.json and songs.csv, and clears what does not fit any more."""
+    content = {"sample_rate": SAMPLE_RATE, "hop_length": HOP_LENGTH, "beat": folder.beat, **asdict(excerpt)}
+    _require_ours(folder.path, content)
+    if folder.kind:  # an earlier split
+        for name in (*(label_path(folder.path, split).name for split in SPLITS), GROUPS):
+            (folder.path / name).unlink(missing_ok=True)
+    for half_written in folder.path.glob("t*/.*.fused.full.npy*"):  # by a run that was killed
+        half_written.unlink(missing_ok=True)
+    versions = {"mtmusic": __version__} | {name: version(name) for name in ("librosa", "soundfile", "numpy")}
+    write_json(folder.path / "features.json", {**content, "versions": versions})
+    _write_csv(folder.path / SONGS, ("id", "path"), sorted((song_id, str(path)) for path, song_id in ids.items()))
+
+
+def _require_ours(folder: Path, content: Mapping[str, object]) -> None:
+    """Raises UserError where the folder holds other things, or arrays that were made otherwise."""
+    before = read_features_json(folder)
+    if not before and folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise UserError(f"Expected a folder that is new, or made by this script, got {folder}: it holds other things")
+    differing = [f"{name} {before[name]}, now {now}" for name, now in content.items() if before.get(name, now) != now]
+    if differing:
+        raise UserError(f"{folder} holds arrays made with {'; '.join(differing)}: give another folder")
+
+
+def _song(path: Path, song_id: str, folders: Sequence[DataFolder], gzip: bool) -> Song:
+    """The song, and the arrays that it still lacks."""
+    lacking: dict[bool, list[Path]] = {False: [], True: []}
+    for folder in folders:
+        if song_id in folder.splits and not _has_array(folder, song_id):
+            lacking[folder.beat].append(folder.path / folder.splits[song_id] / f"{song_id}{SUFFIXES[gzip]}")
+    return Song(path, tuple(lacking[False]), tuple(lacking[True]))
+
+
+def _has_array(folder: DataFolder, song_id: str) -> bool:
+    """An array that an earlier run, with other labels or songs, put into the other split is moved."""
+    place = folder.path / folder.splits[song_id]
+    found = next(filter(None, (array_path(folder.path / split, song_id) for split in SPLITS)), None)
+    if found and folder.kind and found.parent != place:
+        place.mkdir(exist_ok=True)
+        found.replace(place / found.name)
+    return found is not None
+
+
+def _extract(songs: Sequence[Song], options: ExtractOptions) -> tuple[Outcome, ...]:
+    """What failed of those songs that lack an array; doubts are said as they come."""
+    songs = [song for song in songs if song.full or song.beat]
+    failed = []
+    with tqdm(total=len(songs), desc="Extracting", unit="song") as progress:
+        for outcome in extract_songs(songs, options.excerpt, write_array, options.jobs, options.scheduler):
+            for doubt in outcome.doubts:
+                progress.write(f"warning: {doubt}", file=sys.stderr)
+            if outcome.failure:
+                failed.append(outcome)
+                progress.set_postfix(failed=len(failed), refresh=False)
+            progress.update()
+    return tuple(sorted(failed, key=lambda outcome: outcome.path))
+
+
+def _close_folder(folder: DataFolder, labels: SongLabels, bad: Set[str], failed: Sequence[Outcome]) -> None:
+    """Writes the labels of what is there, and failures.csv where something failed."""
+    good = sorted(folder.splits.keys() - bad)
+    for split in SPLITS:
+        ids = [song_id for song_id in good if folder.splits[song_id] == split]
+        if folder.kind == "genre":
+            write_genre_labels(folder.path, split, ids, [labels.genres[i] for i in ids], "{id}" + SUFFIXES[False])
+        elif folder.kind == "affect":
+            values = np.array([labels.values[i] for i in ids])
+            write_affect_labels(folder.path, split, ids, labels.tasks, values)
+    if folder.kind and labels.groups:
+        grouped = [(song_id, labels.groups[song_id]) for song_id in good if song_id in labels.groups]
+        _write_csv(folder.path / GROUPS, ("id", "group"), grouped)
+    if failed:
+        rows = [(str(outcome.path), outcome.failure) for outcome in failed]
+        _write_csv(folder.path / FAILURES, ("path", "reason"), rows)
+    else:
+        (folder.path / FAILURES).unlink(missing_ok=True)
+
+
+def _read_songs_csv(path: Path) -> dict[Path, str]:
+    """The ids that an earlier run gave; they stay."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8", errors=ANY_NAME) as file:
+        header, *rows = [*csv.reader(file)] or [[]]
+    if header != ["id", "path"] or any(len(row) != 2 for row in rows):
+        raise UserError(f"Expected the columns id,path, got others in {path}: give another folder")
+    return {Path(song): song_id for song_id, song in rows}
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8", errors=ANY_NAME) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _print(extraction: Extraction) -> None:
+    counts = Counter(extraction.splits.values())
+    without_label = extraction.found - len(extraction.splits) - len(extraction.failed)
+    print(f"Songs: {extraction.found}; train {counts['train']}, test {counts['test']}, without a label {without_label}")
+    if extraction.failed:
+        print(f"Failed: {len(extraction.failed)}, listed in {extraction.folders[0].path / FAILURES}")
+    for folder in extraction.folders:
+        kind = f", {folder.kind} labels" if folder.kind else ""
+        print(f"Folder: {folder.path} ({'beat-synchronised' if folder.beat else 'full rate'}{kind})")
+    for folder in extraction.folders:
+        if folder.kind == "genre":
+            arguments = ["--data", str(folder.path), "--classes", "all"]
+            print("Train:", shlex.join(["python", "scripts/train_genre.py", *arguments]))

@@ -1,0 +1,137 @@
+"""What is known of songs that are to become a data folder: from the folders' names or from a table, and the split."""
+
+import csv
+import math
+import os
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mtmusic.audio.extraction import plain_id
+from mtmusic.data.labels import Clips
+from mtmusic.data.splits import hold_out
+from mtmusic.errors import UserError
+
+NAMED_COLUMNS = ("path", "id", "genre", "group")
+NO_GENRE = "(none)"
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class SongLabels:
+    """Of songs by id: the genre; the tasks' values, (tasks,) in [0, 1], NaN where missing; the group. All may lack."""
+
+    genres: dict[str, str] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ()
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
+
+    def ids(self) -> list[str]:
+        """Those with a genre or a value, sorted."""
+        return sorted(self.genres.keys() | self.values.keys())
+
+
+def labels_from_folders(ids: Mapping[Path, str]) -> SongLabels:
+    """Each song's genre is the name of the folder that it lies in."""
+    return SongLabels({song_id: _genre(path.parent.name) for path, song_id in ids.items()})
+
+
+def labels_from_table(table: Path, ids: Mapping[Path, str], roots: Sequence[Path]) -> SongLabels:
+    """From a CSV file with a header: a column path or id; genre, group, and any other column is a task of 0 to 1.
+
+    Paths are absolute, or relative to the table, to one of `roots` or to the working folder. An empty cell is a
+    missing label. Rows whose song is not among `ids` are passed by. Raises UserError for a table that cannot be used.
+    """
+    tasks, rows = _read_table(table)
+    labels = SongLabels(tasks=tasks)
+    names = set(ids.values())
+    problems: list[str] = []
+    seen: set[str] = set()
+    for number, row in rows:
+        song_id = _song_of(row, ids, names, [table.parent, *roots, Path()])
+        if song_id is None:
+            continue
+        if song_id in seen:
+            problems.append(f"line {number}: the song {song_id} stands there twice")
+        seen.add(song_id)
+        _add_row(labels, song_id, row, f"line {number}", problems)
+    if problems:
+        raise UserError.listing(f"Cannot use {table}", problems)
+    if not labels.ids():
+        raise UserError(f"Expected labels of the songs in {table}, got none: {len(seen)} of its rows name a song")
+    return labels
+
+
+def splits_of(labels: SongLabels, paths: Mapping[str, Path], test_share: float, seed: int) -> dict[str, str]:
+    """train or test for every labelled song: stratified by genre, else by the tasks' values; no group is parted.
+
+    Raises UserError where there are too few songs, in all or of a genre.
+    """
+    ids = labels.ids()
+    if labels.genres:
+        genres = [labels.genres.get(i, NO_GENRE) for i in ids]
+        classes, targets = np.unique(genres, return_inverse=True)
+    else:
+        classes, targets = np.array([]), np.array([labels.values[i] for i in ids], np.float32)
+    groups = np.array([f"group {labels.groups[i]}" if i in labels.groups else f"clip {i}" for i in ids])
+    clips = Clips(
+        tuple(ids),
+        tuple(paths[i] for i in ids),
+        targets,
+        tuple(map(str, classes)),
+        () if len(classes) else labels.tasks,
+        groups if labels.groups else None,
+    )
+    kept, held = hold_out(clips, test_share, seed)
+    return dict.fromkeys(kept.ids, "train") | dict.fromkeys(held.ids, "test")
+
+
+def _read_table(table: Path) -> tuple[tuple[str, ...], list[tuple[int, Row]]]:
+    """The tasks, and each row's line number and cells by column; NAMED_COLUMNS in small letters."""
+    try:
+        lines = csv.reader(table.read_text(encoding="utf-8-sig").splitlines(), strict=True)
+        rows = [(lines.line_num, [cell.strip() for cell in cells]) for cells in lines]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"Expected a table in CSV and UTF-8, got another file: {table}: {error}") from error
+    header = [name.lower() if name.lower() in NAMED_COLUMNS else name for name in rows[0][1]] if rows else []
+    tasks = tuple(name for name in header if name not in NAMED_COLUMNS)
+    if not {"path", "id"} & set(header) or not (tasks or "genre" in header) or len(set(header)) < len(header):
+        raise UserError(f"Expected the columns path or id, and genre or tasks, got {','.join(header)!r} in {table}")
+    for number, cells in rows[1:]:
+        if cells and len(cells) != len(header):
+            raise UserError(f"Expected {len(header)} columns, got {len(cells)} in {table} line {number}")
+    return tasks, [(number, dict(zip(header, cells, strict=True))) for number, cells in rows[1:] if cells]
+
+
+def _song_of(row: Row, ids: Mapping[Path, str], names: Set[str], roots: Sequence[Path]) -> str | None:
+    """The id of the row's song, by its path, else by its id; None where it is not among the songs."""
+    if row.get("path"):
+        named = (Path(os.path.abspath(root / row["path"])) for root in roots)  # noqa: PTH100  keeps links' names
+        return next((ids[path] for path in named if path in ids), None)
+    song_id = plain_id(row["id"]) if row.get("id") else ""
+    return song_id if song_id in names else None
+
+
+def _add_row(labels: SongLabels, song_id: str, row: Row, where: str, problems: list[str]) -> None:
+    if genre := _genre(row.get("genre", "")):
+        labels.genres[song_id] = genre
+    if row.get("group"):
+        labels.groups[song_id] = row["group"]
+    cells = [row[task] for task in labels.tasks]
+    try:
+        values = np.array([float(cell) if cell else math.nan for cell in cells])
+    except ValueError:
+        values = np.array([math.inf])
+    if np.any((values < 0) | (values > 1)):
+        tasks = ", ".join(labels.tasks)
+        problems.append(f"{where}: expected numbers from 0 to 1 for the tasks {tasks}, got {','.join(cells)}")
+    elif not np.isnan(values).all():
+        labels.values[song_id] = values
+
+
+def _genre(name: str) -> str:
+    """The name as a label file can hold it: no TAB, no quotation mark, valid UTF-8."""
+    return " ".join(name.replace('"', "'").encode(errors="replace").decode().split())

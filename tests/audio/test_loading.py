@@ -1,0 +1,158 @@
+"""Oracle: librosa.load."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+
+from mtmusic.audio.loading import load_waveform
+from mtmusic.errors import UserError
+
+Save = Callable[..., Path]
+
+
+def tones(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
+    """(samples, channels): 440 Hz and its multiples, one a channel, peak 0.5."""
+    time = np.arange(int(seconds * rate)) / rate
+    return 0.5 * np.sin(2 * np.pi * 440 * np.outer(time, 1 + np.arange(channels)))
+
+
+def librosa_load(path: Path, offset: float = 0.0, duration: float | None = None) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of modules that audioread imports
+        return librosa.load(path, offset=offset, duration=duration)[0]
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Save:
+    """save("x.wav", samples, rate) -> its path."""
+
+    def write(name: str, samples: np.ndarray, rate: int = 22_050, subtype: str | None = None) -> Path:
+        soundfile.write(tmp_path / name, samples, rate, subtype=subtype)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "channels"),
+    [
+        ("a.wav", 22_050, 1),
+        ("a.wav", 8_000, 1),
+        ("a.flac", 96_000, 2),
+        ("a.wav", 44_100, 6),
+        ("a.ogg", 48_000, 2),
+        ("a.mp3", 44_100, 2),
+    ],
+)
+@pytest.mark.parametrize(("offset", "duration"), [(0.0, None), (0.0, 5.0), (0.37, 5.1)])
+def test_equals_librosa(save: Save, name: str, rate: int, channels: int, offset: float, duration: float) -> None:
+    path = save(name, tones(6, rate, channels), rate)
+    waveform = load_waveform(path, offset, duration)
+    assert waveform.dtype == np.float32
+    np.testing.assert_array_equal(waveform, librosa_load(path, offset, duration))
+
+
+@pytest.mark.real
+def test_equals_librosa_on_recordings(real_data: Path) -> None:
+    paths = sorted((real_data / "audio").glob("*.ogg"))
+    assert len(paths) == 5
+    for path in paths:
+        np.testing.assert_array_equal(load_waveform(path, duration=30), librosa_load(path, duration=30))
+
+
+def test_only_the_part_asked_for_is_decoded(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save("long.wav", np.tile(tones(60, 8_000), (10, 1)), 8_000)
+    asked = []
+    read = soundfile.SoundFile.read
+    monkeypatch.setattr(
+        soundfile.SoundFile, "read", lambda f, frames=-1, **k: asked.append(frames) or read(f, frames, **k)
+    )
+    assert len(load_waveform(path, offset=500, duration=30)) == 30 * 22_050
+    assert asked == [30 * 8_000]
+
+
+def test_what_soundfile_cannot_read_goes_to_librosas_fallback(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save("a.wav", tones(6, 44_100, 2), 44_100)
+    expected = load_waveform(path, 1, 5)
+
+    def refuse(*arguments: object) -> None:
+        raise soundfile.LibsndfileError(1)
+
+    monkeypatch.setattr(soundfile.SoundFile, "__init__", refuse)
+    monkeypatch.setattr(soundfile.SoundFile, "__del__", lambda self: None)
+    np.testing.assert_array_equal(load_waveform(path, 1, 5), expected)
+
+
+@pytest.mark.parametrize(
+    ("samples", "told"),
+    [
+        (np.zeros(6 * 22_050), "is silent"),
+        (np.clip(3 * tones(6, 22_050), -1, 1), r"is clipped: \d\d\.\d% of its samples"),
+        (tones(4.9, 22_050), r"is short: 4\.9 s"),
+        (tones(0.2, 22_050), r"is short: 0\.2 s"),
+    ],
+)
+def test_warns(save: Save, samples: np.ndarray, told: str) -> None:
+    path = save("a.wav", samples)
+    with pytest.warns(UserWarning, match=rf"a\.wav {told}") as told_of:
+        load_waveform(path)
+    assert len(told_of) == 1
+    assert told_of[0].filename == __file__
+
+
+def test_a_part_that_is_asked_for_is_not_short(save: Save) -> None:
+    assert len(load_waveform(save("a.wav", tones(6, 22_050)), duration=2)) == 2 * 22_050
+
+
+def test_a_truncated_mp3_gives_what_it_has(save: Save) -> None:
+    path = save("a.mp3", tones(20, 44_100), 44_100)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.warns(UserWarning, match=r"a\.mp3 is truncated: (9|10)\.\d s"):
+        assert 9 < len(load_waveform(path)) / 22_050 < 11
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF1234WAVE", b"hello\n" * 500])
+@pytest.mark.parametrize("name", ["a.mp3", "a.wav", "a.m4a"])
+def test_refuses_what_is_no_audio(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=name) as error:
+        load_waveform(path)
+    assert ("install ffmpeg" in str(error.value)) == (name == "a.m4a" and content != b"")
+
+
+def test_refuses_a_folder_and_a_broken_link(tmp_path: Path) -> None:
+    (tmp_path / "x.wav").mkdir()
+    (tmp_path / "y.wav").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"got a folder: .*x\.wav"):
+        load_waveform(tmp_path / "x.wav")
+    with pytest.raises(UserError, match=r"got no such file: .*y\.wav"):
+        load_waveform(tmp_path / "y.wav")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_refuses_samples_that_are_not_finite(save: Save, value: float) -> None:
+    samples = tones(6, 22_050)
+    samples[[7, 1000]] = value
+    with pytest.raises(UserError, match=r"got 2 NaN or infinite in .*a\.wav"):
+        load_waveform(save("a.wav", samples, subtype="FLOAT"))
+
+
+def test_refuses_no_samples_and_an_offset_beyond_the_end(save: Save) -> None:
+    with pytest.raises(UserError, match=r"Expected audio, got none in .*empty\.wav"):
+        load_waveform(save("empty.wav", np.zeros(0)))
+    with pytest.raises(UserError, match=r"after second 40, got none in .*a\.wav"):
+        load_waveform(save("a.wav", tones(6, 22_050)), offset=40)
+
+
+def test_no_warning_of_python_comes_through(save: Save) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        load_waveform(save("a.wav", tones(6, 44_100), 44_100))
+    assert told == []

@@ -1,0 +1,27 @@
+"""One problem in one line; several in a list that ends."""
+
+import pytest
+
+from mtmusic.errors import LISTED_PROBLEMS, UserError
+
+
+def test_one_problem_is_one_line() -> None:
+    assert str(UserError.listing("Cannot use data", ["line 2: no class"])) == "Cannot use data: line 2: no class"
+
+
+def test_several_problems_are_a_line_each() -> None:
+    expected = "Cannot use data: 2 problems\n  line 2: no class\n  line 4: no array"
+    assert str(UserError.listing("Cannot use data", ["line 2: no class", "line 4: no array"])) == expected
+
+
+@pytest.mark.parametrize(("count", "rest"), [(20, None), (21, 1), (1020, 1000)])
+def test_the_first_twenty_are_shown_and_the_rest_counted(count: int, rest: int | None) -> None:
+    assert LISTED_PROBLEMS == 20
+    heading, *lines = str(UserError.listing("Cannot use data", [f"line {i}" for i in range(count)])).splitlines()
+    assert heading == f"Cannot use data: {count} problems"
+    assert lines[:20] == [f"  line {i}" for i in range(20)]
+    assert lines[20:] == ([] if rest is None else [f"  ... and {rest} more"])
+
+
+def test_a_listing_is_a_user_error() -> None:
+    assert type(UserError.listing("Cannot use data", ["a", "b"])) is UserError

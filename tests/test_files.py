@@ -1,0 +1,119 @@
+"""Whole files or none."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mtmusic.files import cache_folder, replace_folder, whole_file, write_json, write_text
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "run.npy.gz"
+    with whole_file(path) as beside:
+        assert beside.parent == path.parent
+        assert beside.name.endswith(".run.npy.gz")
+        beside.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert names(path.parent) == ["run.npy.gz"]
+
+
+def test_an_old_file_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with whole_file(path) as beside:
+        beside.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def write_and_fail() -> None:
+        with whole_file(path) as beside:
+            beside.write_text("ha")
+            raise error
+
+    with pytest.raises(error):
+        write_and_fail()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with whole_file(path) as first, whole_file(path) as second:
+        assert first != second
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"  # the last to end
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_text_is_written_as_utf8(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "Björk\n")
+    assert (tmp_path / "a.txt").read_bytes() == "Björk\n".encode()
+
+
+def test_json_is_written_with_a_final_newline(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"beat": True, "rate": 0.5})
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == {"beat": True, "rate": 0.5}
+    assert text.endswith("}\n")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_json_knows_no_nan_and_no_infinity(tmp_path: Path, number: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"loss": number})
+    assert names(tmp_path) == []
+
+
+def folder_with(path: Path, file: str) -> Path:
+    path.mkdir()
+    (path / file).touch()
+    return path
+
+
+def test_a_folder_is_put_where_none_was(tmp_path: Path) -> None:
+    replace_folder(folder_with(tmp_path / "new", "model"), tmp_path / "runs" / "genre_cnn")
+    assert names(tmp_path / "runs" / "genre_cnn") == ["model"]
+    assert names(tmp_path) == ["runs"]
+
+
+def test_a_folder_replaces_an_old_one_whole(tmp_path: Path) -> None:
+    old = folder_with(tmp_path / "old", "old model")
+    replace_folder(folder_with(tmp_path / "new", "model"), old)
+    assert names(old) == ["model"]
+    assert names(tmp_path) == ["old"]
+
+
+def test_an_old_folder_comes_back_where_the_new_one_cannot_be_put(tmp_path: Path) -> None:
+    old = folder_with(tmp_path / "old", "old model")
+    with pytest.raises(FileNotFoundError):
+        replace_folder(tmp_path / "absent", old)
+    assert names(old) == ["old model"]
+    assert names(tmp_path) == ["old"]
+
+
+def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MTMUSIC_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+
+
+@pytest.mark.parametrize("value", [None, ""], ids=["unset", "empty"])
+def test_the_cache_is_in_the_home_folder_by_default(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    if value is None:
+        monkeypatch.delenv("MTMUSIC_CACHE", raising=False)
+    else:
+        monkeypatch.setenv("MTMUSIC_CACHE", value)
+    assert cache_folder() == Path("/home/someone/.cache/mtmusic")
