@@ -68,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         count = len(WORKERS) if arguments.quick else SONGS_A_WORKER * max(WORKERS)
         scaling = measure_scaling(songs, count, seconds, Path(temporary))
     for row in scaling:
-        print(f"{row['rate']:<5} {row['workers']} workers: {row['songs_per_second']:.2f} songs of {seconds:g} s a second")
+        print(
+            f"{row['rate']:<5} {row['workers']} workers: {row['songs_per_second']:.2f} songs of {seconds:g} s a second"
+        )
     if arguments.json:
         write_json(arguments.json, {"rounds": rounds, "seconds": seconds, "rows": rows, "scaling": scaling})
     return 0
@@ -109,7 +111,8 @@ def compare(song: Path, seconds: float, peer: Extract, rounds: int) -> list[dict
     from mtmusic.audio.loading import load_waveform
     from mtmusic.constants import SAMPLE_RATE
 
-    decoding, waveform = timed(lambda: load_waveform(song, duration=seconds))
+    for _ in range(2):  # the first imports the resampler
+        decoding, waveform = timed(lambda: load_waveform(song, duration=seconds))
     rows = []
     for beat in (False, True):
         calls = {
@@ -140,10 +143,60 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def parity(ours: Any, peer: Any) -> dict[str, Any]:
-    """The largest differences; None where the frames are not the same in number."""
+    """The largest differences, in dB and of chroma; None where the frames, and so the beats, differ in number."""
     from mtmusic.constants import FEATURE_ROWS
 
-    equal = ours.shape == peer.shape
-    differences = {name: float(abs(ours[FEATURE_ROWS[name]] - peer[FEATURE_ROWS[name]]).max()) if equal else None
-                   for name in ("mel", "chroma")}
-    return {"frames": ours.shape[1], "peer_frames": peer.shape[1], "differences": differences}
+    def largest(feature: str) -> float | None:
+        rows = FEATURE_ROWS[feature]
+        return float(abs(ours[rows] - peer[rows]).max()) if ours.shape == peer.shape else None
+
+    return {
+        "frames": ours.shape[1],
+        "peer_frames": peer.shape[1],
+        "mel_difference_db": largest("mel"),
+        "chroma_difference": largest("chroma"),
+    }
+
+
+def measure_scaling(songs: Sequence[Path], count: int, seconds: float, folder: Path) -> list[dict[str, Any]]:
+    """Songs a second by rate and number of workers, from file to array on disk, with workers that are warm."""
+    from mtmusic.audio.extraction import Excerpt, Song, extract_songs
+    from mtmusic.data.spectrograms import write_array
+
+    def extract(number: int, workers: int, beat: bool) -> None:
+        places = [(folder / f"{i}.fused.full.npy",) for i in range(number)]
+        work = [
+            Song(songs[i % len(songs)], () if beat else place, place if beat else ()) for i, place in enumerate(places)
+        ]
+        for outcome in extract_songs(work, Excerpt(duration=seconds), write_array, jobs=workers):
+            if outcome.failure:
+                raise UserError(outcome.failure)
+
+    rows = []
+    for beat in (False, True):
+        for workers in WORKERS:
+            extract(2 * workers, workers, beat)
+            taken, _ = timed(lambda: extract(count, workers, beat))  # noqa: B023
+            rows.append({"rate": "beat" if beat else "full", "workers": workers, "songs_per_second": count / taken})
+    return rows
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        f"{'song':<24} {'rate':<5} {'decode, s':>9} {'ours, s':>8} {'peer, s':>8} {'ours/peer':>9} "
+        f"{'frames':>6} {'peer':>6} {'mel, dB':>9} {'chroma':>9}"
+    ]
+    for row in rows:
+        differences = [
+            "-" if row[name] is None else f"{row[name]:.1e}" for name in ("mel_difference_db", "chroma_difference")
+        ]
+        lines.append(
+            f"{row['song'][:24]:<24} {row['rate']:<5} {row['decode_seconds']:>9.3f} {row['ours_seconds']:>8.3f} "
+            f"{row['peer_seconds']:>8.3f} {row['ratio']:>9.3f} {row['frames']:>6} {row['peer_frames']:>6} "
+            f"{differences[0]:>9} {differences[1]:>9}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -51,6 +51,14 @@ def parse(flags: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpars
     return arguments
 
 
+def seed(text: str) -> int:
+    """The type of --seed: what NumPy, scikit-learn and TensorFlow all take."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"expected 0 to {2**32 - 1}, got {text}")
+    return value
+
+
 def command(script: str, argv: Sequence[str] | None) -> str:
     """The command that repeats this call."""
     return shlex.join(["python", f"scripts/{Path(script).name}", *(sys.argv[1:] if argv is None else argv)])
@@ -108,7 +116,7 @@ def add_run_flags(flags: argparse.ArgumentParser, out: str) -> None:
         help="of train held out to choose the epoch, where the folder has no validation split (default: 0.2)",
     )
     flags.add_argument("--subset", type=int, metavar="N", help="train on N clips, stratified: for debugging")
-    flags.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    flags.add_argument("--seed", type=seed, default=0, help="(default: 0)")
     flags.add_argument(
         "--overfit-batch", action="store_true", help="first check that the network can learn three batches by heart"
     )

@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = common.parser(__doc__)
     flags.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the cache)")
     flags.add_argument("--overwrite", action="store_true", help="make it anew in the place of what is there")
-    flags.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    flags.add_argument("--seed", type=common.seed, default=0, help="(default: 0)")
     arguments = common.parse(flags, argv)
 
     from mtmusic.jobs.demo import demo_corpus_folder, make_demo_corpus

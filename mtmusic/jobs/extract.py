@@ -8,31 +8,23 @@ import csv
 import fcntl
 import os
 import shlex
-import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from mtmusic import __version__
-from mtmusic.audio.extraction import Excerpt, Outcome, Song, extract_songs, find_songs, song_ids
-from mtmusic.constants import HOP_LENGTH, SAMPLE_RATE
-from mtmusic.data.labels import label_path, read_features_json, write_affect_labels, write_genre_labels
-from mtmusic.data.spectrograms import SUFFIXES, array_path, write_array
+from mtmusic.audio.extraction import Excerpt, Outcome, Song, find_songs, song_ids
+from mtmusic.data.labels import label_path, write_affect_labels, write_genre_labels
+from mtmusic.data.spectrograms import SUFFIXES, array_path
 from mtmusic.errors import UserError
-from mtmusic.files import whole_file, write_json
 from mtmusic.jobs.song_labels import SongLabels, labels_from_folders, labels_from_table, splits_of
+from mtmusic.jobs.songs import ANY_NAME, RATES, extract_all, made_how, require_ours, write_csv, write_features_json
 
 SPLITS = ("train", "test")
 SONGS, FAILURES, GROUPS = "songs.csv", "failures.csv", "groups.csv"
-ANY_NAME = "surrogateescape"
-"""How text holds names of files, which may be any bytes."""
-RATES = {"full": (False,), "beat": (True,), "both": (False, True)}
 
 
 @dataclass(frozen=True)
@@ -88,7 +80,9 @@ def extract_features(options: ExtractOptions) -> Extraction:
         folders = _data_folders(options, labels, splits)
         for folder in folders:
             _open_folder(folder, options.excerpt, known | ids)
-        failed = _extract([_song(path, ids[path], folders, options.gzip) for path in paths], options)
+        songs = [_song(path, ids[path], folders, options.gzip) for path in paths]
+        lacking = [song for song in songs if song.full or song.beat]
+        failed = extract_all(lacking, options.excerpt, options.jobs, options.scheduler)
         bad = {ids[outcome.path] for outcome in failed}
         for folder in folders:
             _close_folder(folder, labels, bad, failed)
@@ -148,26 +142,15 @@ def _locked(handle: int) -> bool:
 
 def _open_folder(folder: DataFolder, excerpt: Excerpt, ids: Mapping[Path, str]) -> None:
     """Writes features.json and songs.csv, and clears what does not fit any more."""
-    content = {"sample_rate": SAMPLE_RATE, "hop_length": HOP_LENGTH, "beat": folder.beat, **asdict(excerpt)}
-    _require_ours(folder.path, content)
+    content = made_how(folder.beat, excerpt)
+    require_ours(folder.path, content)
     if folder.kind:  # an earlier split
         for name in (*(label_path(folder.path, split).name for split in SPLITS), GROUPS):
             (folder.path / name).unlink(missing_ok=True)
     for half_written in folder.path.glob("t*/.*.fused.full.npy*"):  # by a run that was killed
         half_written.unlink(missing_ok=True)
-    versions = {"mtmusic": __version__} | {name: version(name) for name in ("librosa", "soundfile", "numpy")}
-    write_json(folder.path / "features.json", {**content, "versions": versions})
-    _write_csv(folder.path / SONGS, ("id", "path"), sorted((song_id, str(path)) for path, song_id in ids.items()))
-
-
-def _require_ours(folder: Path, content: Mapping[str, object]) -> None:
-    """Raises UserError where the folder holds other things, or arrays that were made otherwise."""
-    before = read_features_json(folder)
-    if not before and folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise UserError(f"Expected a folder that is new, or made by this script, got {folder}: it holds other things")
-    differing = [f"{name} {before[name]}, now {now}" for name, now in content.items() if before.get(name, now) != now]
-    if differing:
-        raise UserError(f"{folder} holds arrays made with {'; '.join(differing)}: give another folder")
+    write_features_json(folder.path, content)
+    write_csv(folder.path / SONGS, ("id", "path"), sorted((song_id, str(path)) for path, song_id in ids.items()))
 
 
 def _song(path: Path, song_id: str, folders: Sequence[DataFolder], gzip: bool) -> Song:
@@ -189,21 +172,6 @@ def _has_array(folder: DataFolder, song_id: str) -> bool:
     return found is not None
 
 
-def _extract(songs: Sequence[Song], options: ExtractOptions) -> tuple[Outcome, ...]:
-    """What failed of those songs that lack an array; doubts are said as they come."""
-    songs = [song for song in songs if song.full or song.beat]
-    failed = []
-    with tqdm(total=len(songs), desc="Extracting", unit="song") as progress:
-        for outcome in extract_songs(songs, options.excerpt, write_array, options.jobs, options.scheduler):
-            for doubt in outcome.doubts:
-                progress.write(f"warning: {doubt}", file=sys.stderr)
-            if outcome.failure:
-                failed.append(outcome)
-                progress.set_postfix(failed=len(failed), refresh=False)
-            progress.update()
-    return tuple(sorted(failed, key=lambda outcome: outcome.path))
-
-
 def _close_folder(folder: DataFolder, labels: SongLabels, bad: Set[str], failed: Sequence[Outcome]) -> None:
     """Writes the labels of what is there, and failures.csv where something failed."""
     good = sorted(folder.splits.keys() - bad)
@@ -216,10 +184,10 @@ def _close_folder(folder: DataFolder, labels: SongLabels, bad: Set[str], failed:
             write_affect_labels(folder.path, split, ids, labels.tasks, values)
     if folder.kind and labels.groups:
         grouped = [(song_id, labels.groups[song_id]) for song_id in good if song_id in labels.groups]
-        _write_csv(folder.path / GROUPS, ("id", "group"), grouped)
+        write_csv(folder.path / GROUPS, ("id", "group"), grouped)
     if failed:
         rows = [(str(outcome.path), outcome.failure) for outcome in failed]
-        _write_csv(folder.path / FAILURES, ("path", "reason"), rows)
+        write_csv(folder.path / FAILURES, ("path", "reason"), rows)
     else:
         (folder.path / FAILURES).unlink(missing_ok=True)
 
@@ -233,13 +201,6 @@ def _read_songs_csv(path: Path) -> dict[Path, str]:
     if header != ["id", "path"] or any(len(row) != 2 for row in rows):
         raise UserError(f"Expected the columns id,path, got others in {path}: give another folder")
     return {Path(song): song_id for song_id, song in rows}
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8", errors=ANY_NAME) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def _print(extraction: Extraction) -> None:

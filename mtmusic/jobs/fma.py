@@ -3,23 +3,17 @@
 First the plan, which reads tables, names and sums alone; then the arrays, and the label files of those that are there.
 """
 
-import csv
 import hashlib
-import io
 import shlex
-import sys
 from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from mtmusic.audio.extraction import Excerpt, Outcome, Song, extract_songs
-from mtmusic.constants import HOP_LENGTH, SAMPLE_RATE
+from mtmusic.audio.extraction import Excerpt, Outcome, Song
 from mtmusic.data.fma import (
     SPLITS,
     UNDECODABLE,
@@ -31,11 +25,10 @@ from mtmusic.data.fma import (
     read_tracks,
     song_path,
 )
-from mtmusic.data.labels import Clips, label_path, read_features_json, write_affect_labels, write_genre_labels
-from mtmusic.data.spectrograms import SUFFIXES, array_path, write_array
+from mtmusic.data.labels import Clips, label_path, write_affect_labels, write_genre_labels
+from mtmusic.data.spectrograms import SUFFIXES, array_path
 from mtmusic.errors import UserError
-from mtmusic.files import write_json, write_text
-from mtmusic.jobs.extract import RATES
+from mtmusic.jobs.songs import RATES, extract_all, made_how, require_ours, write_csv, write_features_json
 
 READERS = 8  # threads; hashing holds no lock
 DIGITS = "[0-9]"
@@ -106,7 +99,7 @@ def plan_fma(audio: Path, metadata: Path, size: str = "small", seed: int = 0) ->
 
 def write_fma(
     plan: FmaPlan, out: Path, rate: str = "full", jobs: int = -1, scheduler: str | None = None
-) -> list[Outcome]:
+) -> tuple[Outcome, ...]:
     """Writes the plan's data folders below `out`, and returns the songs that failed, which failures.csv lists too.
 
     rate, of RATES: "full" makes genre/ and affect/, "beat" genre_beat/ and affect_beat/, "both" all four. A song's
@@ -115,12 +108,12 @@ def write_fma(
     """
     folders = fma_folders(plan, out.absolute(), rate)
     for folder in folders:
-        _require_ours(folder)
+        require_ours(folder.path, made_how(folder.beat, EXCERPT))
     for folder in folders:
         _open_folder(folder)
-    failed = _extract(_songs_to_do(folders), jobs, scheduler)
+    failed = extract_all(_songs_to_do(folders), EXCERPT, jobs, scheduler)
     rows = [(str(outcome.path), outcome.failure) for outcome in failed]
-    write_text(out / "failures.csv", _csv(("path", "reason"), rows))
+    write_csv(out / "failures.csv", ("path", "reason"), rows)
     for folder in folders:
         _write_labels(folder, {outcome.path for outcome in failed})
     return failed
@@ -136,22 +129,11 @@ def fma_folders(plan: FmaPlan, out: Path, rate: str) -> list[FmaFolder]:
     ]
 
 
-def _require_ours(folder: FmaFolder) -> None:
-    """Raises UserError where the folder holds other things, or arrays made otherwise."""
-    if folder.path.exists() and not read_features_json(folder.path).items() >= _made_how(folder).items():
-        raise UserError(f"Expected a new folder or one of this script's, got {folder.path}: give another --out")
-
-
 def _open_folder(folder: FmaFolder) -> None:
     """Writes features.json, and drops the labels of an earlier call, which come back when the arrays are there."""
     for split in SPLITS.values():
         label_path(folder.path, split).unlink(missing_ok=True)
-    versions = {name: version(name) for name in ("mtmusic", "librosa", "soundfile", "numpy")}
-    write_json(folder.path / "features.json", _made_how(folder) | {"versions": versions})
-
-
-def _made_how(folder: FmaFolder) -> dict[str, Any]:
-    return {"sample_rate": SAMPLE_RATE, "hop_length": HOP_LENGTH, "beat": folder.beat, **asdict(EXCERPT)}
+    write_features_json(folder.path, made_how(folder.beat, EXCERPT))
 
 
 def _songs_to_do(folders: Sequence[FmaFolder]) -> list[Song]:
@@ -166,19 +148,6 @@ def _songs_to_do(folders: Sequence[FmaFolder]) -> list[Song]:
     return [Song(song, full=tuple(arrays[False]), beat=tuple(arrays[True])) for song, arrays in lacking.items()]
 
 
-def _extract(songs: Sequence[Song], jobs: int, scheduler: str | None) -> list[Outcome]:
-    """Writes the songs' arrays, says doubts as they come, and returns what failed."""
-    outcomes = extract_songs(songs, EXCERPT, write_array, jobs, scheduler)
-    failed = []
-    with tqdm(outcomes, "Extracting", len(songs), unit="song") as done:
-        for outcome in done:
-            for doubt in outcome.doubts:
-                done.write(f"warning: {doubt}", file=sys.stderr)
-            if outcome.failure:
-                failed.append(outcome)
-    return sorted(failed, key=lambda outcome: outcome.path)
-
-
 def _write_labels(folder: FmaFolder, failed: Set[Path]) -> None:
     """The label files and groups.csv of the clips whose songs did not fail."""
     groups: list[tuple[str, str]] = []
@@ -191,13 +160,7 @@ def _write_labels(folder: FmaFolder, failed: Set[Path]) -> None:
         else:
             write_affect_labels(folder.path, split, clips.ids, clips.tasks, clips.targets)
         groups += zip(clips.ids, clips.groups if clips.groups is not None else (), strict=True)
-    write_text(folder.path / "groups.csv", _csv(("id", "group"), groups))
-
-
-def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    return text.getvalue()
+    write_csv(folder.path / "groups.csv", ("id", "group"), groups)
 
 
 def print_plan(plan: FmaPlan) -> None:

@@ -205,7 +205,7 @@ def test_a_folder_with_other_things_is_not_touched(
     (tmp_path / "data/affect").mkdir(parents=True)
     (tmp_path / "data/affect/thesis.tex").touch()
     assert script("prepare_fma").main(command) == 2
-    assert "Expected a new folder or one of this script's" in capsys.readouterr().err
+    assert "new, or made by this script" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "data").rglob("*")) == ["affect", "thesis.tex"]
 
 

@@ -316,6 +316,13 @@ def test_help_answers_in_half_a_second_and_names_the_command():
         assert not imported & {"numpy", "tensorflow", "keras", "librosa", "sklearn"}
 
 
+def test_a_negative_seed_is_refused(script, genre_folder, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        train(script, genre_folder, tmp_path / "run", "--seed", "-1")
+    assert ended.value.code == 2
+    assert "expected 0 to 4294967295" in capsys.readouterr().err
+
+
 def test_evaluate_writes_the_same_report_for_a_saved_model(script, finished, tmp_path, capsys):
     genre_folder, out = finished[0], copied(finished, tmp_path)
     before = (out / "metrics.json").read_bytes()
