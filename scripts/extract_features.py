@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     labels.add_argument("--genres-from-folders", action="store_true", help="a song's genre is its folder's name")
     labels.add_argument("--labels", type=Path, metavar="FILE.csv", help="a table of labels")
     flags.add_argument("--test-share", type=float, default=0.2, metavar="SHARE", help="of the songs (default: 0.2)")
-    flags.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
+    flags.add_argument("--seed", type=common.seed, default=0, help="of the split (default: 0)")
     flags.add_argument("--duration", type=float, default=30.0, metavar="S", help="seconds a song (default: 30)")
     flags.add_argument("--offset", type=float, default=0.0, metavar="S", help="seconds to leave out first (default: 0)")
     flags.add_argument("--dtype", choices=("float16", "float32"), default="float32", help="(default: float32)")

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rate.add_argument("--both", dest="rate", action="store_const", const="both", help="full-rate ones and these")
     flags.add_argument("--jobs", type=int, metavar="N", help="worker processes (default: one a core)")
     flags.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="work on this dask.distributed cluster instead")
-    flags.add_argument("--seed", type=int, default=0, help="of the affect split (default: 0)")
+    flags.add_argument("--seed", type=common.seed, default=0, help="of the affect split (default: 0)")
     arguments = common.parse(flags, argv)
     if arguments.jobs is not None and arguments.jobs < 1:
         raise UserError(f"Expected --jobs of 1 or more, got {arguments.jobs}")
