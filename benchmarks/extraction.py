@@ -121,6 +121,7 @@ def compare(song: Path, seconds: float, peer: Extract, rounds: int) -> list[dict
         }
         arrays = {name: call() for name, call in calls.items()}  # compiles, and fills the caches
         taken = [{name: timed(call)[0] for name, call in calls.items()} for _ in range(rounds)]
+        ratios = [pair["ours"] / pair["peer"] for pair in taken]
         rows.append(
             {
                 "song": song.name,
@@ -129,7 +130,9 @@ def compare(song: Path, seconds: float, peer: Extract, rounds: int) -> list[dict
                 "decode_seconds": decoding,
                 "ours_seconds": statistics.median(pair["ours"] for pair in taken),
                 "peer_seconds": statistics.median(pair["peer"] for pair in taken),
-                "ratio": statistics.median(pair["ours"] / pair["peer"] for pair in taken),
+                "ratio": statistics.median(ratios),
+                "ratio_min": min(ratios),
+                "ratio_max": max(ratios),
                 **parity(arrays["ours"], arrays["peer"]),
             }
         )
@@ -183,7 +186,7 @@ def measure_scaling(songs: Sequence[Path], count: int, seconds: float, folder: P
 
 def _table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        f"{'song':<24} {'rate':<5} {'decode, s':>9} {'ours, s':>8} {'peer, s':>8} {'ours/peer':>9} "
+        f"{'song':<24} {'rate':<5} {'decode, s':>9} {'ours, s':>8} {'peer, s':>8} {'ours/peer':>9}  {'min to max':<12} "
         f"{'frames':>6} {'peer':>6} {'mel, dB':>9} {'chroma':>9}"
     ]
     for row in rows:
@@ -192,7 +195,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
         ]
         lines.append(
             f"{row['song'][:24]:<24} {row['rate']:<5} {row['decode_seconds']:>9.3f} {row['ours_seconds']:>8.3f} "
-            f"{row['peer_seconds']:>8.3f} {row['ratio']:>9.3f} {row['frames']:>6} {row['peer_frames']:>6} "
+            f"{row['peer_seconds']:>8.3f} {row['ratio']:>9.3f}  {row['ratio_min']:.2f} to {row['ratio_max']:.2f} "
+            f"{row['frames']:>6} {row['peer_frames']:>6} "
             f"{differences[0]:>9} {differences[1]:>9}"
         )
     return "\n".join(lines)

@@ -3,8 +3,8 @@
     python benchmarks/memory.py
     python benchmarks/memory.py --clips 1200 2400 4800 --cap-mib 256 --json memory.json
 
-The folders are made in a temporary folder. Each is larger than --cap-mib, so that the training job caches it in a
-file and not in memory. Each training is a process of its own; the peak counts from what the process held before.
+The folders are made in a temporary folder. Each is larger than --cap-mib, so that the training job reads it anew
+each epoch and caches nothing. Each training is a process of its own; the peak counts from what the process held before.
 Prints a row a folder, and whether the peak grew with the folder.
 Exit code 0; 2 where it cannot run, with what to do.
 """
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     flags.add_argument("--frames", type=int, default=1292, metavar="N", help="of a clip (default: 1292)")
     flags.add_argument(
-        "--cap-mib", type=float, default=16, metavar="MIB", help="a larger training set goes to a file (default: 16)"
+        "--cap-mib", type=float, default=16, metavar="MIB", help="a larger training set is not cached (default: 16)"
     )
     flags.add_argument("--batch-size", type=int, default=4, metavar="N", help="(default: 4)")
     flags.add_argument("--json", type=Path, metavar="FILE", help="write what was measured to it")

@@ -89,7 +89,7 @@ def add_training_flags(flags: argparse.ArgumentParser) -> None:
     def add(name: str, **kwargs: Any) -> None:
         recipe.add_argument(name, default=argparse.SUPPRESS, **kwargs)
 
-    recipe.add_argument("--backbone", choices=("cnn", "lstm"), default="cnn", help="(default: cnn)")
+    add("--backbone", choices=("cnn", "lstm"), help="(default: cnn, or that of --from)")
     add("--feature", choices=("mel", "chroma", "fused"), help="what the network hears (default: mel)")
     add(
         "--frames",
@@ -140,11 +140,16 @@ def add_run_flags(flags: argparse.ArgumentParser, out: str) -> None:
 
 
 def recipe_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What of the recipe was given. Raises UserError for a setting that the chosen backbone does not have."""
+    """What of the recipe was given. Raises UserError for a setting that the backbone does not have, or has already."""
     only = {"cnn": ("pooling",), "lstm": ("units", "layers", "bidirectional")}
-    other = "lstm" if arguments.backbone == "cnn" else "cnn"
-    for name in only[other]:
-        if name in arguments:
-            raise UserError(f"Expected --{name} with --backbone {other} only, got --backbone {arguments.backbone}")
-    names = ("feature", "frames", "epochs", "batch_size", "learning_rate", *only[arguments.backbone])
-    return {name: getattr(arguments, name) for name in names if name in arguments}
+    shaping = ("backbone", "feature", *only["cnn"], *only["lstm"])
+    given = vars(arguments)
+    if arguments.source is not None and (fixed := [name for name in shaping if name in given]):
+        raise UserError(f"Expected --from without --{fixed[0]}: the backbone comes as {arguments.source} has it")
+    backbone = given.get("backbone", "cnn")
+    for name in only["lstm" if backbone == "cnn" else "cnn"]:
+        if name in given:
+            other = "lstm" if backbone == "cnn" else "cnn"
+            raise UserError(f"Expected --{name} with --backbone {other} only, got --backbone {backbone}")
+    names = (*shaping, "frames", "epochs", "batch_size", "learning_rate")
+    return {name: given[name] for name in names if name in given}

@@ -11,7 +11,6 @@ Exit code 0; 2 where it cannot run, with what to do.
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import common
 
@@ -32,9 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     train_genre(
         GenreOptions(
-            out=arguments.out or Path("saved_models") / f"genre_{arguments.backbone}",
+            out=arguments.out,
             data=arguments.data,
-            recipe=replace(RECIPES[arguments.backbone], **settings),
+            recipe=replace(RECIPES[settings.get("backbone", "cnn")], **settings),
             source=arguments.source,
             freeze=arguments.freeze,
             beat=arguments.beat,

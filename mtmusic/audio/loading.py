@@ -1,5 +1,6 @@
 """A song's file -> mono float32 at SAMPLE_RATE, as librosa.load gives it, or an error that names the file."""
 
+import os
 import warnings
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def _decode(path: Path, offset: float, duration: float | None) -> tuple[np.ndarr
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}") from error
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:  # bytes: names need not be UTF-8
             start = min(int(offset * file.samplerate), file.frames)
             promised = file.frames - start
             if duration is not None:

@@ -8,7 +8,7 @@ from typing import Any
 from mtmusic.errors import UserError
 from mtmusic.evaluation.metrics import genre_table
 from mtmusic.files import replace_folder
-from mtmusic.jobs.folders import load_genre_split, print_data
+from mtmusic.jobs.folders import RATES, load_genre_split, print_data
 from mtmusic.jobs.genre_run import data_card, judge, write_judgement
 from mtmusic.jobs.recipes import Recipe, from_card
 from mtmusic.models import export
@@ -34,10 +34,9 @@ def evaluate_genre(
         raise UserError(f"Expected a genre model, got one of {card['task']} in {model_path}")
     data = load_genre_split(folder, split, card["classes"], classes, beat, skip_bad)
     if bool(card["beat"]) != data.beat:
-        kinds = {True: "beat-synchronised", False: "full-rate"}
         raise UserError(
-            f"Expected {kinds[bool(card['beat'])]} clips, which {model_path} was trained on, "
-            f"got {kinds[data.beat]} ones in {folder} (--beat or --no-beat, if the folder does not tell)"
+            f"Expected {RATES[bool(card['beat'])]} clips, which {model_path} was trained on, "
+            f"got {RATES[data.beat]} ones in {folder} (--beat or --no-beat, if the folder does not tell)"
         )
     recipe = replace(from_card(card, Recipe()), batch_size=card.get("recipe", {}).get("batch_size", 32))
     print_data(data)

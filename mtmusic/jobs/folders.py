@@ -13,6 +13,7 @@ from mtmusic.errors import UserError
 from mtmusic.jobs.demo import demo_corpus
 
 DEMO_FOLDER = "fma_genre_spectrograms_beat"
+RATES = {True: "beat-synchronised", False: "full-rate"}
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def print_data(data: GenreData) -> None:
     """The data's counts, by class and split, for the terminal."""
     if data.demo:
         print("Data: the demo corpus of synthesised music. What it teaches says nothing about real songs; give --data.")
-    print(f"Folder: {data.folder} ({'beat-synchronised' if data.beat else 'full rate'})")
+    print(f"Folder: {data.folder} ({RATES[data.beat]})")
     print(f"Frames: {data.frames.min()} to {data.frames.max()}, median {np.median(data.frames):.0f}")
     for line in data.left_out:
         print(f"Left out: {line}")

@@ -3,7 +3,6 @@
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import keras
@@ -17,7 +16,7 @@ from mtmusic.evaluation import plots
 from mtmusic.evaluation.metrics import genre_table
 from mtmusic.files import write_text
 from mtmusic.jobs import runs
-from mtmusic.jobs.folders import GenreData, load_genre_data, print_data
+from mtmusic.jobs.folders import RATES, GenreData, load_genre_data, print_data
 from mtmusic.jobs.genre_run import examples, genre_card, judge, write_judgement
 from mtmusic.jobs.recipes import LAB_CNN, Recipe, build_backbone, complete, from_card
 from mtmusic.models import export
@@ -26,14 +25,18 @@ from mtmusic.models.training import OVERFIT_LOSS, TrainingRecord, fit, history_c
 from mtmusic.models.transfer import describe, freeze, load_backbone
 
 MEMORY_CACHE_BYTES = 2 * 2**30
-"""A training set larger than this as float32 is cached in a file beside the run."""
+"""A split larger than this as float32 is read anew each epoch, so that memory does not grow with the folder."""
 
 
 @dataclass(frozen=True)
 class GenreOptions:
-    """All that `train_genre` is told. data: None is the demo corpus; beat: None is told from the folder."""
+    """All that `train_genre` is told.
 
-    out: Path
+    out: None is saved_models/genre_<backbone>, with _transfer behind it where a source is given. data: None is the demo
+    corpus; beat: None is told from the folder. source: a run whose backbone, architecture and all, is started from.
+    """
+
+    out: Path | None = None
     data: Path | None = None
     recipe: Recipe = LAB_CNN
     source: Path | None = None
@@ -54,11 +57,12 @@ class GenreOptions:
 
 def train_genre(options: GenreOptions) -> dict[str, Any]:
     """Trains, judges and saves; returns what metrics.json holds. Raises UserError for what the user can mend."""
-    if done := runs.finished(options.out, options.resume):
-        print(f"{options.out} is a finished run: nothing to resume")
-        return done
     _refuse_early(options)
-    runs.refuse_taken(options.out, options.resume, options.overwrite)
+    recipe, out = _recipe(options), _out(options)
+    if done := runs.finished(out, options.resume):
+        print(f"{out} is a finished run: nothing to resume")
+        return done
+    runs.refuse_taken(out, options.resume, options.overwrite)
     data = load_genre_data(
         options.data,
         options.classes,
@@ -68,40 +72,44 @@ def train_genre(options: GenreOptions) -> dict[str, Any]:
         options.seed,
         options.skip_bad,
     )
-    recipe = _recipe(options, data)
+    recipe = complete(recipe, data.beat)
+    _refuse_other_rate(options, data)
     model = _model(options, recipe, data)
-    work = runs.open_run(options.out, _settings(options, recipe, data), options.resume)
-    print_data(data)
-    model.summary(expand_nested=True, line_length=100)
+    with runs.run_folder(out, _settings(options, recipe, data), options.resume) as work:
+        print_data(data)
+        model.summary(expand_nested=True, line_length=100)
+        metrics = _train_and_judge(model, options, recipe, data, work)
+    print(f"\nTest split, {len(data.splits['test'])} clips, trained on {metrics['model_trained_on']}:")
+    print(genre_table(metrics["test"]))
+    print(f"Report: {out / 'report.html'}")
+    return metrics
 
+
+def _train_and_judge(
+    model: keras.Model, options: GenreOptions, recipe: Recipe, data: GenreData, work: Path
+) -> dict[str, Any]:
+    """Writes the whole run into `work`; the test split is judged once, by the model that is saved."""
     if options.overfit_batch:
         _overfit(options, recipe, data, work)
     record = _train(model, options, recipe, data, work)
 
     judgement = judge(model, recipe, {"validation": data.splits["validation"]})
-    trained_on = "train"
     if options.retrain_on_all:
         model = _retrain(options, recipe, data, record, work)
-        trained_on = "train+validation"
     judgement |= judge(model, recipe, {"test": data.splits["test"]})
 
-    training = {
-        "epochs": record.epochs,
-        "best_epoch": record.best_epoch,
-        "seconds_per_epoch": record.seconds_per_epoch,
-        "model_trained_on": trained_on,
-    }
     card = genre_card(recipe, data, options.command, options.seed)
     export.save(model, work, card, examples(data.splits["test"], recipe))
     write_text(work / "history.csv", history_csv(record))
     figure = plots.learning_curves(record.history, record.best_epoch)
     plots.save_figure(figure, work / "figures/learning_curves.png")
-    metrics = write_judgement(work, model, recipe, data, judgement, card, training)
-    runs.close_run(work, options.out)
-    print(f"\nTest split, {len(data.splits['test'])} clips; epoch {record.best_epoch}, trained on {trained_on}")
-    print(genre_table(metrics["test"]))
-    print(f"Report: {options.out / 'report.html'}")
-    return metrics
+    training = {
+        "epochs": record.epochs,
+        "best_epoch": record.best_epoch,
+        "seconds_per_epoch": record.seconds_per_epoch,
+        "model_trained_on": "train+validation" if options.retrain_on_all else "train",
+    }
+    return write_judgement(work, model, recipe, data, judgement, card, training)
 
 
 def _refuse_early(options: GenreOptions) -> None:
@@ -117,21 +125,29 @@ def _refuse_early(options: GenreOptions) -> None:
         raise UserError(f"Expected --frames of 1 or more, got {options.recipe.frames}")
 
 
-def _recipe(options: GenreOptions, data: GenreData) -> Recipe:
-    """The recipe, with the architecture of the source's card where the backbone comes from another run."""
-    recipe = complete(options.recipe, data.beat)
+def _recipe(options: GenreOptions) -> Recipe:
+    """The recipe, with the architecture of the source's card where there is one; --frames alone may differ from it."""
     if options.source is None:
-        return recipe
-    _, card = load_backbone(options.source)
-    if bool(card["beat"]) != data.beat:
-        kinds = {True: "beat-synchronised", False: "full-rate"}
+        return options.recipe
+    recipe = from_card(export.read_card(export.locate(options.source)[0]), options.recipe)
+    return replace(recipe, frames=options.recipe.frames or recipe.frames)
+
+
+def _out(options: GenreOptions) -> Path:
+    transfer = "_transfer" if options.source is not None else ""
+    return options.out or Path("saved_models") / f"genre_{_recipe(options).backbone}{transfer}"
+
+
+def _refuse_other_rate(options: GenreOptions, data: GenreData) -> None:
+    """Beat-synchronised and full-rate frames are other things; a backbone knows one of them."""
+    if options.source is None:
+        return
+    beat = bool(export.read_card(export.locate(options.source)[0])["beat"])
+    if beat != data.beat:
         raise UserError(
-            f"Expected {kinds[bool(card['beat'])]} clips as {options.source} was trained on, "
-            f"got {kinds[data.beat]} ones in {data.folder}"
+            f"Expected {RATES[beat]} clips, which {options.source} was trained on, "
+            f"got {RATES[data.beat]} ones in {data.folder} (--beat or --no-beat, if the folder does not tell)"
         )
-    given = options.recipe.frames
-    source = from_card(card, recipe)
-    return replace(source, frames=given) if given is not None else source
 
 
 def _settings(options: GenreOptions, recipe: Recipe, data: GenreData) -> dict[str, Any]:
@@ -168,16 +184,15 @@ def _overfit(options: GenreOptions, recipe: Recipe, data: GenreData, work: Path)
 
 def _train(model: keras.Model, options: GenreOptions, recipe: Recipe, data: GenreData, work: Path) -> TrainingRecord:
     runs.seed_everything(options.seed)
-    with TemporaryDirectory(dir=work, prefix=runs.CACHE_PREFIX) as cache:
-        return fit(
-            model,
-            _dataset(data.splits["train"], recipe, Path(cache) / "train", shuffle=True, seed=options.seed),
-            _dataset(data.splits["validation"], recipe, Path(cache) / "validation"),
-            recipe.training,
-            checkpoints=work / "checkpoints",
-            tensorboard=work / "tensorboard" if options.tensorboard else None,
-            verbose=runs.verbosity(),
-        )
+    return fit(
+        model,
+        _dataset(data.splits["train"], recipe, shuffle=True, seed=options.seed),
+        _dataset(data.splits["validation"], recipe),
+        recipe.training,
+        checkpoints=work / "checkpoints",
+        tensorboard=work / "tensorboard" if options.tensorboard else None,
+        verbose=runs.verbosity(),
+    )
 
 
 def _retrain(options: GenreOptions, recipe: Recipe, data: GenreData, record: TrainingRecord, work: Path) -> keras.Model:
@@ -185,17 +200,14 @@ def _retrain(options: GenreOptions, recipe: Recipe, data: GenreData, record: Tra
     print(f"\nTraining anew on train and validation, {record.best_epoch} epochs")
     clips = concatenate(data.splits["train"], data.splits["validation"])
     model = _model(options, recipe, data, quiet=True)
-    with TemporaryDirectory(dir=work, prefix=runs.CACHE_PREFIX) as cache:
-        dataset = _dataset(clips, recipe, Path(cache) / "all", shuffle=True, seed=options.seed)
-        config = replace(recipe.training, epochs=record.best_epoch)
-        fit(model, dataset, config=config, checkpoints=work / "retrain", verbose=runs.verbosity())
+    dataset = _dataset(clips, recipe, shuffle=True, seed=options.seed)
+    config = replace(recipe.training, epochs=record.best_epoch)
+    fit(model, dataset, config=config, checkpoints=work / "retrain", verbose=runs.verbosity())
     return model
 
 
-def _dataset(
-    clips: Clips, recipe: Recipe, cache: Path | None = None, shuffle: bool = False, seed: int = 0
-) -> tf.data.Dataset:
-    """Cached in memory, or in the file where it would not fit; clips of any length go by length."""
+def _dataset(clips: Clips, recipe: Recipe, shuffle: bool = False, seed: int = 0) -> tf.data.Dataset:
+    """Cached in memory where the clips fit, else read anew each epoch; clips of any length go by length."""
     return make_dataset(
         clips,
         recipe.feature,
@@ -203,7 +215,7 @@ def _dataset(
         recipe.frames,
         shuffle=shuffle,
         seed=seed,
-        cache=cache if cache is not None and _bytes(clips, recipe) > MEMORY_CACHE_BYTES else "memory",
+        cache="memory" if _bytes(clips, recipe) <= MEMORY_CACHE_BYTES else None,
         buckets=_buckets(clips, recipe) if shuffle else 1,
     )
 

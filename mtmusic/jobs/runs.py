@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,6 @@ from mtmusic.files import replace_folder, write_json, write_text
 
 METRICS = "metrics.json"
 SETTINGS = "settings.json"
-CACHE_PREFIX = "cache-"
-"""Of the folders that a training keeps its file cache in, and leaves behind only when it is killed."""
-
 MAY_CHANGE = ("epochs", "patience")
 """Settings that a resumed run may give anew."""
 
@@ -44,25 +42,25 @@ def refuse_other_things(out: Path, mark: str) -> None:
         raise UserError(f"Expected --out to be new or an earlier result, got {out}, which holds other things")
 
 
-def open_run(out: Path, settings: Mapping[str, Any], resume: bool) -> Path:
-    """The folder to work in, beside `out`; `close_run` puts it in its place.
+@contextmanager
+def run_folder(out: Path, settings: Mapping[str, Any], resume: bool) -> Iterator[Path]:
+    """Gives a folder beside `out` to write the run into, and puts it in the place of `out` when the block ends.
 
+    What the user must mend leaves nothing behind; any other end, a kill say, leaves the folder for a resume.
     settings: all that the result depends on. Raises UserError where a resumed run had other ones.
     """
     work = _work(out)
     if resume and (work / SETTINGS).is_file():
         _require_equal(json.loads((work / SETTINGS).read_text()), settings, work)
-        for left_behind in work.glob(f"{CACHE_PREFIX}*"):
-            shutil.rmtree(left_behind)
     else:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         write_json(work / SETTINGS, dict(settings))
-    return work
-
-
-def close_run(work: Path, out: Path) -> None:
-    """Drops what only a resume needs, and puts the whole run in the place of the old one."""
+    try:
+        yield work
+    except UserError:
+        shutil.rmtree(work)
+        raise
     for name in ("checkpoints", "retrain"):
         shutil.rmtree(work / name, ignore_errors=True)
     (work / SETTINGS).unlink()

@@ -1,6 +1,7 @@
 """What is known of songs that are to become a data folder: from the folders' names or from a table, and the split."""
 
 import csv
+import io
 import math
 import os
 from collections.abc import Mapping, Sequence, Set
@@ -91,11 +92,13 @@ def splits_of(labels: SongLabels, paths: Mapping[str, Path], test_share: float, 
 
 def _read_table(table: Path) -> tuple[tuple[str, ...], list[tuple[int, Row]]]:
     """The tasks, and each row's line number and cells by column; NAMED_COLUMNS in small letters."""
+    if not table.is_file():
+        raise UserError(f"Expected a table of labels, got no such file: {table}")
     try:
-        lines = csv.reader(table.read_text(encoding="utf-8-sig").splitlines(), strict=True)
+        lines = csv.reader(io.StringIO(table.read_text(encoding="utf-8-sig")), strict=True)
         rows = [(lines.line_num, [cell.strip() for cell in cells]) for cells in lines]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"Expected a table in CSV and UTF-8, got another file: {table}: {error}") from error
+        raise UserError(f"Expected a table in CSV and UTF-8, got something else in {table}: {error}") from error
     header = [name.lower() if name.lower() in NAMED_COLUMNS else name for name in rows[0][1]] if rows else []
     tasks = tuple(name for name in header if name not in NAMED_COLUMNS)
     if not {"path", "id"} & set(header) or not (tasks or "genre" in header) or len(set(header)) < len(header):

@@ -59,7 +59,7 @@ def extract(tmp_path: Path, music: Path) -> Extract:
 
 
 def rows_of(path: Path) -> list[list[str]]:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         return list(csv.reader(file))[1:]
 
 
@@ -147,6 +147,7 @@ def labels_of(folder: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:
         ("", "Expected the columns path or id, and genre or tasks, got ''"),
         ("genre\nRock\n", "Expected the columns path or id"),
         ("path\nRock/1.wav\n", "and genre or tasks, got 'path'"),
+        (b"path,genre\nRock/1.wav,\xff\n", "Expected a table in CSV and UTF-8"),
         ("path,genre\nRock/1.wav\n", "Expected 2 columns, got 1 in .* line 2"),
         ("path,genre\nRock/1.wav,Rock\nRock/1.wav,Jazz\n", "line 3: the song .* stands there twice"),
         ("path,valence\nRock/1.wav,happy\n", "line 2: expected numbers from 0 to 1 for the tasks valence, got happy"),
@@ -155,8 +156,8 @@ def labels_of(folder: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:
         ("path,genre\nRock/1.wav,Rock\n", "Too few clips for a hold-out"),
     ],
 )
-def test_refuses_a_table(extract: Extract, tmp_path: Path, text: str, told: str) -> None:
-    (tmp_path / "table.csv").write_text(text)
+def test_refuses_a_table(extract: Extract, tmp_path: Path, text: str | bytes, told: str) -> None:
+    (tmp_path / "table.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=told):
         extract(labels=tmp_path / "table.csv")
     assert not list((tmp_path / "data").iterdir())
@@ -223,14 +224,15 @@ def odd_songs(folder: Path, waveform: np.ndarray) -> list[str]:
     (folder / "folder.wav").mkdir()
     soundfile.write(folder / "folder.wav" / "inside.wav", waveform, 22_050)
     soundfile.write(folder / "short.wav", waveform[:4410], 22_050)
-    soundfile.write(folder / "long.wav", np.tile(waveform[::3], 100), 8_000)
+    soundfile.write(folder / "long.wav", np.tile(waveform[::3], 110), 8_000)
     soundfile.write(folder / "low.wav", waveform[::3], 8_000)
     soundfile.write(folder / "high.wav", np.repeat(waveform, 4), 96_000)
+    soundfile.write(os.fsencode(folder / "name_\udce9.wav"), waveform, 22_050, format="WAV")  # no valid UTF-8
     soundfile.write(folder / "six.wav", np.outer(waveform, np.linspace(0.1, 1, 6)), 22_050)
     soundfile.write(folder / "cut.mp3", waveform, 22_050)
     content = (folder / "cut.mp3").read_bytes()
     (folder / "cut.mp3").write_bytes(content[: len(content) // 2])
-    return ["cut", "high", "inside", "long", "low", "short", "six"]
+    return ["cut", "high", "inside", "long", "low", "name", "short", "six"]
 
 
 def test_bad_songs_are_listed_and_the_others_done(

@@ -61,7 +61,10 @@ def test_songs_in_genre_folders_become_a_data_folder(main, tmp_path: Path, monke
         ((".", "data", "--duration", "inf"), "error: Expected --duration above 0"),
         ((".", "data", "--offset", "nan"), "error: Expected --duration above 0"),
         (("a.wav", "a.wav"), "error: Cannot go on in"),
-        (("a.wav", "data", "--labels", "absent.csv"), "error: Expected a table in CSV"),
+        (
+            ("a.wav", "data", "--labels", "absent.csv"),
+            "error: Expected a table of labels, got no such file: absent.csv",
+        ),
     ],
 )
 def test_refuses_in_one_line(main, tmp_path: Path, monkeypatch, capsys, arguments, told: str) -> None:

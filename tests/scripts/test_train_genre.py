@@ -174,6 +174,10 @@ def test_a_backbone_goes_on_from_another_run(script, genre_folder, tmp_path, cap
     before, after = (keras.models.load_model(run / "model.keras").get_layer("backbone") for run in (source, out))
     assert all(np.array_equal(a, b) for a, b in zip(before.get_weights(), after.get_weights(), strict=True))
     assert after.input_shape == (None, 24, 128)
+    assert train(script, other, tmp_path / "again", "--from", str(source), "--feature", "chroma") == 2
+    assert "Expected --from without --feature" in capsys.readouterr().err
+    assert train(script, other, tmp_path / "again", "--from", str(source), "--no-beat") == 2
+    assert "Expected beat-synchronised clips" in capsys.readouterr().err
 
 
 def test_a_validation_folder_is_used(script, genre_folder, tmp_path, quick_figures):
@@ -216,6 +220,7 @@ def test_an_old_run_stays_where_the_new_one_fails(script, finished, tmp_path, ca
     before = (out / "card.json").read_bytes()
     assert train(script, folder, out, *TINY_LSTM, "--overwrite", "--learning-rate", "1e38") == 2
     assert "lower --learning-rate" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert (out / "card.json").read_bytes() == before
 
 
@@ -295,7 +300,7 @@ def test_bad_input_gets_one_message_exit_code_2_and_nothing_written(
     spoil(genre_folder)
     out = tmp_path / "run"
     flags = [flag.format(folder=genre_folder) for flag in flags]
-    backbone = () if "--backbone" in flags else ("--backbone", "lstm")
+    backbone = () if {"--backbone", "--from"} & {*flags} else ("--backbone", "lstm")
     assert train(script, genre_folder, out, *backbone, *flags) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")
