@@ -94,3 +94,22 @@ def test_growth_of_the_peak(benchmark):
 def test_memory_refuses_folders_under_the_cap(benchmark, capsys):
     assert benchmark("memory").main(["--clips", "8", "--frames", "64", "--cap-mib", "1"]) == 2
     assert capsys.readouterr().err.splitlines()[0].startswith("error: Expected folders larger than --cap-mib 1")
+
+
+def test_extraction_against_a_stub(benchmark, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MTMUSIC_REAL_DATA", str(tmp_path / "absent"))
+    (tmp_path / "lab_extractor.py").write_text(
+        "from mtmusic.audio.features import fused_spectrogram\n"
+        "extract = lambda waveform, rate, beat: fused_spectrogram(waveform, beat) + 1\n"
+    )
+    out = tmp_path / "out.json"
+    assert benchmark("extraction").main(["--peer", str(tmp_path), "--quick", "--json", str(out)]) == 0
+    content = json.loads(out.read_text())
+    assert [row["rate"] for row in content["rows"]] == ["full", "beat"]
+    assert all(row["mel_difference_db"] == pytest.approx(1, abs=1e-4) for row in content["rows"])
+    assert [(row["rate"], row["workers"]) for row in content["scaling"]] == [
+        ("full", 1), ("full", 2), ("beat", 1), ("beat", 2),
+    ]  # fmt: skip
+    assert all(row["songs_per_second"] > 0 for row in content["scaling"])
+    assert benchmark("extraction").main(["--peer", str(tmp_path / "absent"), "--quick"]) == 2
+    assert "lab_extractor.py" in capsys.readouterr().err
