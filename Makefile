@@ -23,7 +23,7 @@ setup: .venv/mtmusic
 	touch $@
 
 train: setup
-	$(BIN)/python scripts/train_genre.py --overwrite
+	$(BIN)/python scripts/train_genre.py $$(grep -qs '"demo": true' saved_models/genre_cnn/card.json && echo --overwrite)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -64,20 +64,20 @@ def command(script: str, argv: Sequence[str] | None) -> str:
     return shlex.join(["python", f"scripts/{Path(script).name}", *(sys.argv[1:] if argv is None else argv)])
 
 
-def add_data_flags(flags: argparse.ArgumentParser) -> None:
+def add_data_flags(flags: argparse.ArgumentParser, classes: str | None = "lab") -> None:
+    """classes: the default of --classes; None is the mapping that a model was trained with."""
     flags.add_argument("--data", type=Path, metavar="FOLDER", help="a genre data folder (default: the demo corpus)")
     flags.add_argument(
         "--classes",
-        default="lab",
+        default=classes,
         metavar="lab|all|FILE",
-        help="how raw genre names become classes: "
-        "the lab's 20 to 10, each its own, or a JSON file of raw name -> class or null (default: lab)",
+        help="raw genre names to classes: the lab's 20 to 10, each its own, or by a JSON file of raw name to class or "
+        f"null (default: {classes or 'as the model was trained'})",
     )
     flags.add_argument(
         "--beat",
         action=argparse.BooleanOptionalAction,
-        help="the clips are beat-synchronised, or "
-        "full rate (default: told from features.json, the labels or the folder's name)",
+        help="the clips are beat-synchronised, or full rate (default: told from the folder)",
     )
     flags.add_argument("--skip-bad", action="store_true", help="leave out clips that cannot be used, and list them")
 

@@ -17,7 +17,7 @@ import common
 def main(argv: Sequence[str] | None = None) -> int:
     flags = common.parser(__doc__)
     flags.add_argument("--model", type=Path, required=True, metavar="RUN", help="a run's folder or its model.keras")
-    common.add_data_flags(flags)
+    common.add_data_flags(flags, classes=None)
     flags.add_argument("--split", choices=("train", "validation", "test"), default="test", help="(default: test)")
     flags.add_argument("--out", type=Path, metavar="DIR", help="(default: below the run's folder)")
     arguments = common.parse(flags, argv)

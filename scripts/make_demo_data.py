@@ -23,12 +23,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = common.parse(flags, argv)
 
     from mtmusic.jobs.demo import demo_corpus_folder, make_demo_corpus
+    from mtmusic.jobs.folders import DEMO_FOLDER
+    from mtmusic.jobs.runs import refuse_other_things
 
     folder = arguments.out or demo_corpus_folder(arguments.seed)
-    if folder.exists() and not arguments.overwrite:
-        if arguments.out is not None:
-            raise UserError(f"Expected a new folder, got {folder}, which is there already: --overwrite replaces it")
-    else:
+    refuse_other_things(folder, f"{DEMO_FOLDER}/features.json")
+    there = folder.exists() and any(folder.iterdir())
+    if there and arguments.out is not None and not arguments.overwrite:
+        raise UserError(f"Expected a new folder, got {folder}, which holds a corpus already: --overwrite replaces it")
+    if not there or arguments.overwrite:
         make_demo_corpus(folder, arguments.seed)
     print(folder)
     return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mtmusic.data.labels import Clips, label_path, scan_affect_labels, scan_genre_labels
+from mtmusic.data.labels import Clips, GenreClasses, label_path, scan_affect_labels, scan_genre_labels
 from mtmusic.data.spectrograms import read_array
 from mtmusic.errors import UserError
 
@@ -28,7 +28,7 @@ class CheckedSplit:
 
 
 def checked_genre_split(
-    folder: Path | str, split: str, classes: str = "lab", known: Sequence[str] = ()
+    folder: Path | str, split: str, classes: GenreClasses = "lab", known: Sequence[str] = ()
 ) -> CheckedSplit:
     """`read_genre_labels`, with every array read once. Raises UserError for a label file that cannot be used at all."""
     return _checked(*scan_genre_labels(folder, split, classes, known))

@@ -14,6 +14,9 @@ from mtmusic.data.spectrograms import array_path
 from mtmusic.errors import UserError
 from mtmusic.files import write_text
 
+GenreClasses = str | Mapping[str, str | None]
+"""How raw genre names become classes: see `genre_mapping`."""
+
 LAB_CLASSES: dict[str, str | None] = {
     "Rock": "Rock", "Psych-Rock": "Rock", "Post-Rock": "Rock",
     "Folk": "Folk", "Psych-Folk": "Folk",
@@ -75,7 +78,7 @@ def concatenate(first: Clips, second: Clips) -> Clips:
     )
 
 
-def genre_mapping(classes: str | Mapping[str, str | None]) -> Mapping[str, str | None] | None:
+def genre_mapping(classes: GenreClasses) -> Mapping[str, str | None] | None:
     """LAB_CLASSES for "lab"; None for "all" (every raw name is its own class); else a mapping or a JSON file's path.
 
     The file holds one object: raw name -> class, null drops the clip. Raises UserError where it does not.
@@ -97,7 +100,7 @@ def genre_mapping(classes: str | Mapping[str, str | None]) -> Mapping[str, str |
 def read_genre_labels(
     folder: Path | str,
     split: str = "train",
-    classes: str | Mapping[str, str | None] = "lab",
+    classes: GenreClasses = "lab",
     known: Sequence[str] = (),
 ) -> Clips:
     """The clips of `<split>_labels.txt`: TAB separated, header `Id<TAB>Genre`.
@@ -126,7 +129,7 @@ def read_affect_labels(folder: Path | str, split: str = "train") -> Clips:
 def scan_genre_labels(
     folder: Path | str,
     split: str,
-    classes: str | Mapping[str, str | None] = "lab",
+    classes: GenreClasses = "lab",
     known: Sequence[str] = (),
 ) -> tuple[Clips, list[str]]:
     """As `read_genre_labels`, but rows that cannot be used are left out and told in a list, a line each."""
@@ -192,8 +195,8 @@ def is_beat_synchronised(folder: Path | str) -> bool | None:
     folder = Path(folder)
     if (beat := read_features_json(folder).get("beat")) is not None:
         return beat
-    labels = label_path(folder, "train")
-    beatsync = labels.is_file() and b"beatsync" in labels.read_bytes()
+    labels = [label_path(folder, split) for split in ("train", "validation", "test")]
+    beatsync = any(path.is_file() and b"beatsync" in path.read_bytes() for path in labels)
     return True if beatsync or folder.resolve().name.endswith("_beat") else None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from mtmusic.errors import UserError
 from mtmusic.files import write_text
 
-SPLITS = ("test", "validation")
+SPLITS = ("test", "validation", "train")
 SHOWN_MISTAKES = 10
 
 CAPTIONS = {
@@ -71,7 +71,7 @@ def write_report(folder: Path) -> Path:
         _heading(card, metrics),
         _section("Results", _results(metrics)),
         _section("By class", _per_class(metrics)),
-        _section("Data", _data(card["data"])),
+        _section("Data", _data(card.get("judged", card["data"]))),
         _section("Figures", "\n".join(map(_figure, _in_order((folder / "figures").glob("*.png"))))),
         _section("Most confident mistakes", _mistakes(folder / "predictions.csv") if "classes" in card else ""),
         _section("Training", _training(metrics, folder / "history.csv")),
@@ -137,6 +137,8 @@ def _heading(card: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         f"{card['data'].get('folder', 'its data')}: {frames} {card['feature']}{length}. "
         f"It tells {', '.join(names)}. Seed {card['seed']}."
     )
+    if "judged" in card:
+        sentence += f" Judged here on {card['judged'].get('folder')}, without training."
     demo = (
         '<p class="banner">Demo: learnt from synthesised music. These numbers say nothing about real songs.</p>'
         if card["data"].get("demo")
@@ -268,11 +270,15 @@ def _figure(path: Path) -> str:
 
 
 def _mistakes(predictions: Path) -> str:
+    """Of the test clips, or of the one split that was judged."""
+    read = _read_csv(predictions)
+    judged = {row.get("split") for row in read}
+    split = next((split for split in SPLITS if split in judged), "test")
     try:
         rows = [
             (row["id"], row["true"], row["predicted"], float(row[row["predicted"]]))
-            for row in _read_csv(predictions)
-            if row["split"] == "test" and row["true"] != row["predicted"]
+            for row in read
+            if row["split"] == split and row["true"] != row["predicted"]
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
@@ -280,7 +286,9 @@ def _mistakes(predictions: Path) -> str:
             f"got: {error!r}; train again to write it anew"
         ) from None
     rows.sort(key=lambda row: (-row[3], row[0]))
-    return _table(("id", "true", "predicted", "probability"), rows[:SHOWN_MISTAKES], caption="test clips", kind="words")
+    return _table(
+        ("id", "true", "predicted", "probability"), rows[:SHOWN_MISTAKES], caption=f"{split} clips", kind="words"
+    )
 
 
 def _training(metrics: Mapping[str, Any], history: Path) -> str:

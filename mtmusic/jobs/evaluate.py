@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mtmusic.data.labels import GenreClasses
 from mtmusic.errors import UserError
 from mtmusic.evaluation.metrics import genre_table
 from mtmusic.files import replace_folder
+from mtmusic.jobs import runs
 from mtmusic.jobs.folders import RATES, load_genre_split, print_data
 from mtmusic.jobs.genre_run import data_card, judge, write_judgement
 from mtmusic.jobs.recipes import Recipe, from_card
@@ -18,7 +20,7 @@ def evaluate_genre(
     model_path: Path,
     folder: Path,
     split: str = "test",
-    classes: str = "lab",
+    classes: GenreClasses | None = None,
     beat: bool | None = None,
     skip_bad: bool = False,
     out: Path | None = None,
@@ -26,12 +28,19 @@ def evaluate_genre(
 ) -> dict[str, Any]:
     """Judges the model on one split and writes a run's report of it; returns what metrics.json holds.
 
-    out: default `<run>/evaluations/<folder>_<split>`, replaced whole. Raises UserError where the clips are not such
-    as the model takes, or their classes not its own.
+    classes: by default the mapping that the model was trained with. out: default `<run>/evaluations/<folder>_<split>`;
+    an earlier result there is replaced whole. Raises UserError where the clips are not such as the model takes, their
+    classes not its own, or `out` holds other things.
     """
     model, card = export.load(model_path)
     if card["task"] != "genre":
         raise UserError(f"Expected a genre model, got one of {card['task']} in {model_path}")
+    out = out or export.locate(model_path)[0] / "evaluations" / f"{folder.resolve().name}_{split}"
+    runs.refuse_other_things(out, runs.METRICS)
+    if (out / export.MODEL_FILE).exists():
+        raise UserError(f"Expected --out to be new or an earlier result, got {out}, which holds a model")
+    trained_with = card.get("class_mapping", "lab")
+    classes = classes or ("all" if trained_with is None else trained_with)
     data = load_genre_split(folder, split, card["classes"], classes, beat, skip_bad)
     if bool(card["beat"]) != data.beat:
         raise UserError(
@@ -43,11 +52,10 @@ def evaluate_genre(
 
     judgement = judge(model, recipe, data.splits)
 
-    out = out or export.locate(model_path)[0] / "evaluations" / f"{folder.resolve().name}_{split}"
     work = out.with_name(out.name + ".partial")
     shutil.rmtree(work, ignore_errors=True)
     try:
-        judged_card = card | {"command": command, "data": data_card(data)}
+        judged_card = card | {"command": command, "judged": data_card(data)}
         metrics = write_judgement(work, model, recipe, data, judgement, judged_card, {})
         replace_folder(work, out)
     finally:

@@ -8,13 +8,15 @@ import numpy as np
 import tensorflow as tf
 
 from mtmusic.constants import FEATURE_ROWS, PAD_VALUE
-from mtmusic.data.labels import Clips
+from mtmusic.data.labels import Clips, label_path
 from mtmusic.data.pipeline import make_dataset
 from mtmusic.data.spectrograms import array_path, read_array
+from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
 from mtmusic.files import replace_folder, write_json
 from mtmusic.jobs.folders import GenreData, load_genre_data, print_data
 from mtmusic.jobs.genre_run import two_of_different_classes
+from mtmusic.jobs.recipes import FRAMES
 from mtmusic.jobs.runs import refuse_other_things
 
 SHOWN_BATCHES = 12
@@ -35,6 +37,8 @@ def explore_genre_data(
     Raises UserError for a folder that cannot be used, and for an `out` that holds other things.
     """
     refuse_other_things(out, SUMMARY)
+    if batch_size < 1:
+        raise UserError(f"Expected --batch-size of 1 or more, got {batch_size}")
     data = load_genre_data(folder, classes, beat, seed=seed, skip_bad=skip_bad)
     clips = data.splits["train"]
     work = out.with_name(out.name + ".partial")
@@ -58,6 +62,17 @@ def batch_lengths(clips: Clips, batch_size: int, seed: int) -> tuple[list[np.nda
     batches = make_dataset(clips, "chroma", batch_size, shuffle=True, seed=seed).as_numpy_iterator()
     present = [np.any(spectrogram != PAD_VALUE, axis=-1) for spectrogram, _ in batches]
     return [mask.sum(axis=1) for mask in present], [mask.shape[1] for mask in present]
+
+
+def folder_contents(folder: Path) -> dict[str, Any]:
+    """What lies in a data folder: of each split its arrays and its rows of labels, and the other files."""
+    splits = {}
+    for split in ("train", "validation", "test"):
+        labels, arrays = label_path(folder, split), [*(folder / split).glob("*.npy*")]
+        if labels.is_file() or arrays:
+            rows = labels.read_text(encoding="utf-8-sig").splitlines()[1:] if labels.is_file() else []
+            splits[split] = {"arrays": len(arrays), "labels": sum(bool(row.strip()) for row in rows)}
+    return {"splits": splits, "files": sorted(path.name for path in folder.iterdir() if path.is_file())}
 
 
 def mean_mel_profiles(clips: Clips) -> dict[str, np.ndarray]:
@@ -106,6 +121,7 @@ def _summary(data: GenreData, clips: Clips, lengths: list[np.ndarray], padded: l
     return {
         "devices": [device.name for device in tf.config.list_physical_devices()],
         "folder": str(data.folder),
+        "contents": folder_contents(data.folder),
         "frame_rate": _rate(data.beat),
         "clips": {split: part.counts() for split, part in data.splits.items()},
         "raw_classes": data.raw_counts,
@@ -118,6 +134,8 @@ def _summary(data: GenreData, clips: Clips, lengths: list[np.ndarray], padded: l
         },
         "batches": len(lengths),
         "padding_share": 1 - frames / held,
+        "flat_cnn_frames": FRAMES[data.beat],
+        "flat_cnn_padding_share": 1 - float(np.minimum(data.frames, FRAMES[data.beat]).mean()) / FRAMES[data.beat],
         "left_out": list(data.left_out),
     }
 
@@ -127,4 +145,8 @@ def _print_summary(summary: dict[str, Any], data: GenreData) -> None:
     print(f"Devices: {', '.join(summary['devices'])}")
     shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in summary["feature_shapes"].items())
     print(f"First clip: {tuple(summary['array_shape'])}, as (bins, frames): {shapes}")
+    for split, counts in summary["contents"]["splits"].items():
+        print(f"{split}/: {counts['arrays']} arrays, {counts['labels']} rows of labels")
+    print(f"Other files: {', '.join(summary['contents']['files']) or 'none'}")
     print(f"Batches: {summary['batches']} of train, {summary['padding_share']:.1%} of their frames are padding")
+    print(f"A flat CNN pads to {summary['flat_cnn_frames']} frames: {summary['flat_cnn_padding_share']:.1%} padding")

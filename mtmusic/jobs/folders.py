@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from mtmusic.data.checks import CheckedSplit, checked_genre_split, fingerprint, require_good
-from mtmusic.data.labels import Clips, is_beat_synchronised, is_synthetic, label_path, scan_genre_labels
+from mtmusic.data.labels import Clips, GenreClasses, is_beat_synchronised, is_synthetic, label_path, scan_genre_labels
 from mtmusic.data.splits import hold_out, subset
 from mtmusic.errors import UserError
 from mtmusic.jobs.demo import demo_corpus
 
 DEMO_FOLDER = "fma_genre_spectrograms_beat"
+LIKELY_BEAT_FRAMES = 200
+"""Under five seconds at full rate: clips so short are likely to be beat-synchronised."""
+
 RATES = {True: "beat-synchronised", False: "full-rate"}
 
 
@@ -33,7 +36,7 @@ class GenreData:
 
 def load_genre_data(
     folder: Path | None,
-    classes: str = "lab",
+    classes: GenreClasses = "lab",
     beat: bool | None = None,
     validation: float = 0.2,
     size: int | None = None,
@@ -56,9 +59,14 @@ def load_genre_data(
         checked[split] = checked_genre_split(folder, split, classes, known)
         known = checked[split].clips.classes
     data = _genre_data(folder, beat, checked, skip_bad)
-    if len(known) < 2:
-        raise UserError(f"Expected two classes or more, got {', '.join(known)} alone in {label_path(folder, 'train')}")
     clips = data.splits
+    present = [name for name, count in clips["train"].counts().items() if count]
+    if len(present) < 2:
+        raise UserError(
+            f"Expected two classes or more, got {', '.join(present)} alone in {label_path(folder, 'train')}"
+        )
+    if len(present) < len(known):
+        raise UserError(f"No clip of {', '.join(sorted({*known} - {*present}))} in {folder / 'train'} can be used")
     if size is not None:
         clips["train"] = subset(clips["train"], size, seed)
     if "validation" not in clips:
@@ -70,7 +78,7 @@ def load_genre_split(
     folder: Path,
     split: str,
     known: Sequence[str],
-    classes: str = "lab",
+    classes: GenreClasses = "lab",
     beat: bool | None = None,
     skip_bad: bool = False,
 ) -> GenreData:
@@ -78,18 +86,30 @@ def load_genre_split(
     return _genre_data(folder, beat, {split: checked_genre_split(folder, split, classes, known)}, skip_bad)
 
 
+def _is_beat_synchronised(folder: Path, beat: bool | None, frames: np.ndarray) -> bool:
+    """As told, else as the folder tells, else full rate. Raises UserError where the clips are too short for that."""
+    told = beat if beat is not None else is_beat_synchronised(folder)
+    if told is None and np.median(frames) < LIKELY_BEAT_FRAMES:
+        raise UserError(
+            f"Expected a folder that tells its frame rate, got clips of {np.median(frames):.0f} frames in {folder}: "
+            "give --beat or --no-beat"
+        )
+    return bool(told)
+
+
 def _genre_data(folder: Path, beat: bool | None, checked: dict[str, CheckedSplit], skip_bad: bool) -> GenreData:
     left_out = require_good(folder, checked, skip_bad)
     first = next(iter(checked))
+    frames = np.concatenate([part.frames for part in checked.values()])
     return GenreData(
         folder=folder,
-        beat=bool(is_beat_synchronised(folder)) if beat is None else beat,
+        beat=_is_beat_synchronised(folder, beat, frames),
         demo=is_synthetic(folder),
         fingerprint=fingerprint(list(checked.values())),
         splits={split: part.clips for split, part in checked.items()},
         raw_counts=scan_genre_labels(folder, first, "all")[0].counts(),
         merged_counts=checked[first].clips.counts(),
-        frames=np.concatenate([part.frames for part in checked.values()]),
+        frames=frames,
         left_out=left_out,
     )
 

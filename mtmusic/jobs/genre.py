@@ -60,7 +60,7 @@ def train_genre(options: GenreOptions) -> dict[str, Any]:
     _refuse_early(options)
     recipe, out = _recipe(options), _out(options)
     if done := runs.finished(out, options.resume):
-        print(f"{out} is a finished run: nothing to resume")
+        print(f"{out} is a finished run: nothing to resume. It was made by: {export.read_card(out).get('command')}")
         return done
     runs.refuse_taken(out, options.resume, options.overwrite)
     data = load_genre_data(
@@ -98,7 +98,7 @@ def _train_and_judge(
         model = _retrain(options, recipe, data, record, work)
     judgement |= judge(model, recipe, {"test": data.splits["test"]})
 
-    card = genre_card(recipe, data, options.command, options.seed)
+    card = genre_card(recipe, data, options.classes, options.command, options.seed)
     export.save(model, work, card, examples(data.splits["test"], recipe))
     write_text(work / "history.csv", history_csv(record))
     figure = plots.learning_curves(record.history, record.best_epoch)
@@ -189,7 +189,7 @@ def _train(model: keras.Model, options: GenreOptions, recipe: Recipe, data: Genr
         _dataset(data.splits["train"], recipe, shuffle=True, seed=options.seed),
         _dataset(data.splits["validation"], recipe),
         recipe.training,
-        checkpoints=work / "checkpoints",
+        checkpoints=work / runs.CHECKPOINTS,
         tensorboard=work / "tensorboard" if options.tensorboard else None,
         verbose=runs.verbosity(),
     )
@@ -202,7 +202,7 @@ def _retrain(options: GenreOptions, recipe: Recipe, data: GenreData, record: Tra
     model = _model(options, recipe, data, quiet=True)
     dataset = _dataset(clips, recipe, shuffle=True, seed=options.seed)
     config = replace(recipe.training, epochs=record.best_epoch)
-    fit(model, dataset, config=config, checkpoints=work / "retrain", verbose=runs.verbosity())
+    fit(model, dataset, config=config, checkpoints=work / runs.RETRAINED, verbose=runs.verbosity())
     return model
 
 

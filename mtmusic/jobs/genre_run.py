@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from mtmusic.data.labels import Clips
+from mtmusic.data.labels import Clips, GenreClasses, genre_mapping
 from mtmusic.data.pipeline import make_dataset
 from mtmusic.data.spectrograms import read_array
 from mtmusic.evaluation import plots
@@ -58,17 +58,18 @@ def write_judgement(
 
 
 def examples(clips: Clips, recipe: Recipe) -> np.ndarray:
-    """The first clips of the split as the model takes them, (clips, frames, bins)."""
-    first = clips.take(np.arange(min(EXAMPLES, len(clips))))
-    spectrograms, _ = next(make_dataset(first, recipe.feature, EXAMPLES, recipe.frames).as_numpy_iterator())
+    """Clips from the whole of the split, whose file is grouped by class, as the model takes them."""
+    chosen = clips.take(np.linspace(0, len(clips) - 1, min(EXAMPLES, len(clips))).astype(int))
+    spectrograms, _ = next(make_dataset(chosen, recipe.feature, EXAMPLES, recipe.frames).as_numpy_iterator())
     return spectrograms
 
 
-def genre_card(recipe: Recipe, data: GenreData, command: str, seed: int) -> dict[str, Any]:
+def genre_card(recipe: Recipe, data: GenreData, classes: GenreClasses, command: str, seed: int) -> dict[str, Any]:
     """What a user of the model must know, and what made it; `write_judgement` adds the metrics."""
     return {
         "task": "genre",
         "classes": list(data.splits["train"].classes),
+        "class_mapping": genre_mapping(classes),
         "feature": recipe.feature,
         "beat": data.beat,
         "frames": recipe.frames,

@@ -22,6 +22,8 @@ from mtmusic.files import replace_folder, write_json, write_text
 
 METRICS = "metrics.json"
 SETTINGS = "settings.json"
+CHECKPOINTS, RETRAINED = "checkpoints", "retrained"
+
 MAY_CHANGE = ("epochs", "patience")
 """Settings that a resumed run may give anew."""
 
@@ -46,7 +48,8 @@ def refuse_other_things(out: Path, mark: str) -> None:
 def run_folder(out: Path, settings: Mapping[str, Any], resume: bool) -> Iterator[Path]:
     """Gives a folder beside `out` to write the run into, and puts it in the place of `out` when the block ends.
 
-    What the user must mend leaves nothing behind; any other end, a kill say, leaves the folder for a resume.
+    What the user must mend before the first epoch leaves nothing behind; any other end, a kill say, leaves the folder
+    for a resume.
     settings: all that the result depends on. Raises UserError where a resumed run had other ones.
     """
     work = _work(out)
@@ -59,12 +62,13 @@ def run_folder(out: Path, settings: Mapping[str, Any], resume: bool) -> Iterator
     try:
         yield work
     except UserError:
-        shutil.rmtree(work)
+        if not any((work / CHECKPOINTS).glob("epoch-*")):
+            shutil.rmtree(work)
         raise
-    for name in ("checkpoints", "retrain"):
-        shutil.rmtree(work / name, ignore_errors=True)
-    (work / SETTINGS).unlink()
     replace_folder(work, out)
+    for name in (CHECKPOINTS, RETRAINED):
+        shutil.rmtree(out / name, ignore_errors=True)
+    (out / SETTINGS).unlink()
 
 
 def verbosity() -> int:

@@ -62,11 +62,12 @@ def read_card(folder: Path) -> dict[str, Any]:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"Expected the model's card, got none that can be read: {path}: {error}") from error
-    missing = {"task", "feature", "beat", "frames"} - set(card) if isinstance(card, dict) else {"an object"}
+    needed = {"task", "feature", "beat", "frames"}
+    if isinstance(card, dict) and card.get("task") == "genre":
+        needed.add("classes")
+    missing = needed - set(card) if isinstance(card, dict) else needed
     if missing:
-        raise UserError(
-            f"Expected a card with task, feature, beat and frames; {', '.join(sorted(missing))} missing in {path}"
-        )
+        raise UserError(f"Expected a card with {', '.join(sorted(needed))}; got none of {sorted(missing)} in {path}")
     return card
 
 

@@ -68,17 +68,19 @@ def fit(
     """Trains a compiled model and leaves it with the weights of its best epoch (without validation: of its last).
 
     checkpoints: a folder that holds the state after the last epoch, whole or not at all; where one lies there
-    already, the training goes on from it: weights, optimizer, best epoch, patience and history. score: called after
+    already, the training goes on from it: weights, optimizer, best epoch, patience and history; a dataset's shuffle
+    starts again with its first order, so later epochs are like those of an unbroken training, not equal. score: called
+    after
     each epoch with the targets and predictions of the whole validation set; its values join the logs, with "val_"
     before their names. Raises UserError where the loss becomes NaN.
     """
     keeper = _Keeper(config, checkpoints, validates=validation is not None)
     keeper.set_model(model)
     record = keeper.restore()
-    callbacks: list[keras.callbacks.Callback] = [_StopAtNaN()]
+    callbacks: list[keras.callbacks.Callback] = []
     if score is not None and validation is not None:
         callbacks.append(_ScoreCallback(validation, score))
-    callbacks.append(keeper)
+    callbacks += [_StopAtNaN(), keeper]
     if tensorboard is not None:
         callbacks.append(keras.callbacks.TensorBoard(tensorboard))
     if not record.finished and record.epochs < config.epochs:
@@ -126,6 +128,15 @@ def history_csv(record: TrainingRecord) -> str:
 
 
 class _StopAtNaN(keras.callbacks.Callback):
+    """Ends the training with advice where a loss or a score is no number: nothing after it could be the best."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        for name, value in (logs or {}).items():
+            if not math.isfinite(value):
+                raise UserError(
+                    f"{name} became {value} in epoch {epoch + 1}: the training diverged; lower --learning-rate"
+                )
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):

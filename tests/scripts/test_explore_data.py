@@ -22,7 +22,11 @@ def test_pictures_and_counts_are_written(script, genre_folder, tmp_path, capsys)
         "mel": 128, "chroma": 12, "fused": 140,
     }  # fmt: skip
     assert sum(sum(counts.values()) for counts in summary["clips"].values()) == 33
-    assert 0 < summary["padding_share"] < 0.5
+    assert 0 < summary["padding_share"] < 0.5 < summary["flat_cnn_padding_share"] < 1
+    assert summary["contents"]["splits"] == {
+        "train": {"arrays": 24, "labels": 24}, "test": {"arrays": 9, "labels": 9},
+    }  # fmt: skip
+    assert summary["contents"]["files"] == ["test_labels.txt", "train_labels.txt"]
     assert "Devices: " in capsys.readouterr().out
     assert script("explore_data").main(["--data", str(genre_folder), "--out", str(out)]) == 0  # its own is replaced
 
@@ -33,6 +37,9 @@ def test_a_folder_with_other_things_is_not_touched(script, genre_folder, tmp_pat
     assert script("explore_data").main(["--data", str(genre_folder), "--out", str(tmp_path / "mine")]) == 2
     assert "holds other things" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+    out = str(tmp_path / "seen")
+    assert script("explore_data").main(["--data", str(genre_folder), "--out", out, "--batch-size", "0"]) == 2
+    assert "--batch-size" in capsys.readouterr().err
 
 
 def test_batch_lengths_count_every_clip_once(genre_folder):

@@ -224,37 +224,55 @@ def test_an_old_run_stays_where_the_new_one_fails(script, finished, tmp_path, ca
     assert (out / "card.json").read_bytes() == before
 
 
-def test_a_killed_run_resumes_and_keeps_its_best_epoch(script, genre_folder, tmp_path, capsys, quick_figures):
-    """The learning rate makes the first epochs the best; the kill comes after, the patience ends the run."""
-    out = tmp_path / "run"
-    work = tmp_path / "run.partial" / "checkpoints"
-    flags = [*TINY_LSTM[:6], "--epochs", "12", "--learning-rate", "0.5"]
+def contradict_in_validation(folder: Path) -> None:
+    """A validation split whose labels are turned by one class: the more the network learns, the worse it does there."""
+    other = write_tiny_genre_folder(folder.parent / "other", ("Jazz", "Rock", "Blues"), train=4, test=1, seed=7)
+    shutil.move(other / "train", folder / "validation")
+    shutil.move(other / "train_labels.txt", folder / "validation_labels.txt")
+    shutil.rmtree(other)
+
+
+def test_a_run_killed_after_its_best_epoch_resumes_and_keeps_it(script, genre_folder, tmp_path, capsys, quick_figures):
+    contradict_in_validation(genre_folder)
+    flags = [*TINY_LSTM[:6], "--epochs", "60", "--learning-rate", "0.02"]
+    assert train(script, genre_folder, tmp_path / "straight", *flags) == 0
+    straight = read_json(tmp_path / "straight" / "metrics.json")
+    assert straight["epochs"] == straight["best_epoch"] + 15 < 60  # the patience ended it
+
+    out, work = tmp_path / "run", tmp_path / "run.partial" / "checkpoints"
     command = [sys.executable, "scripts/train_genre.py", "--data", str(genre_folder), "--out", str(out), *flags]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list(work.glob("epoch-0000[4-9]")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
+    last = straight["best_epoch"] + 4
+    while not list(work.glob(f"epoch-{last:05d}")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     record = read_json(max(work.glob("epoch-*")) / "record.json")
-    assert 4 <= record["epochs"] < 12
+    assert record["best_epoch"] == straight["best_epoch"] < record["epochs"] < straight["epochs"]
 
     assert train(script, genre_folder, out, *flags) == 2
     assert "--resume goes on with it" in capsys.readouterr().err
-    assert train(script, genre_folder, out, *flags[:-1], "0.4", "--resume") == 2
-    assert "learning_rate 0.5, now 0.4" in capsys.readouterr().err
+    assert train(script, genre_folder, out, *flags[:-1], "0.01", "--resume") == 2
+    assert "learning_rate 0.02, now 0.01" in capsys.readouterr().err
     assert train(script, genre_folder, out, *flags, "--resume") == 0
-
+    resumed = read_json(out / "metrics.json")
+    assert (resumed["epochs"], resumed["best_epoch"]) == (straight["epochs"], straight["best_epoch"])
+    assert resumed["test"] == straight["test"]
     history = list(csv.DictReader((out / "history.csv").read_text().splitlines()))
-    metrics = read_json(out / "metrics.json")
-    assert metrics["epochs"] == len(history) == 12
+    assert len(history) == resumed["epochs"]
     losses = [float(row["val_loss"]) for row in history]
     assert losses[: record["epochs"]] == record["history"]["val_loss"]
-    assert metrics["best_epoch"] == int(np.argmin(losses)) + 1
-    if min(losses[: record["epochs"]]) <= min(losses[record["epochs"] :]):
-        assert metrics["best_epoch"] == record["best_epoch"]
+    assert int(np.argmin(losses)) + 1 == resumed["best_epoch"]
     assert {path.name for path in out.iterdir()} == RUN_FILES
+
+
+def test_a_validation_loss_that_is_no_number_is_said_in_one_line(script, genre_folder, tmp_path, capsys):
+    flags = ("--backbone", "lstm", "--units", "8", "--epochs", "3", "--learning-rate", "1e38")  # one batch an epoch
+    assert train(script, genre_folder, tmp_path / "run", *flags) == 2
+    assert "lower --learning-rate" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny_beat"]
 
 
 def break_pickle(folder):
@@ -272,7 +290,13 @@ def one_class(folder):
         path.write_text(path.read_text().replace("Blues", "Rock").replace("Jazz", "Rock"))
 
 
+def no_good_clip_of_a_class(folder):
+    for number in range(1, 9):
+        (folder / "train" / f"{number}.fused.full.npy").write_bytes(b"")
+
+
 BAD = {
+    "no good clip of a class": (no_good_clip_of_a_class, ("--skip-bad",), "No clip of Blues"),
     "no such folder": (lambda f: None, ("--data", "nowhere"), "no such folder"),
     "pickled array": (break_pickle, (), "pickled"),
     "several bad files": (break_several, (), "and 3 more"),
@@ -321,6 +345,27 @@ def test_help_answers_in_half_a_second_and_names_the_command():
         assert not imported & {"numpy", "tensorflow", "keras", "librosa", "sklearn"}
 
 
+def test_a_folder_that_does_not_tell_its_frame_rate_is_asked_about(script, tmp_path, capsys, quick_figures):
+    folder = write_tiny_genre_folder(tmp_path / "tiny")
+    for split in ("train", "test"):
+        path = folder / f"{split}_labels.txt"
+        path.write_text(path.read_text().replace("beatsync.fused", "fused.full"))
+    assert train(script, folder, tmp_path / "run", *TINY_LSTM) == 2
+    assert "give --beat or --no-beat" in capsys.readouterr().err
+    assert train(script, folder, tmp_path / "run", *TINY_LSTM, "--epochs", "1", "--no-beat") == 0
+    assert read_json(tmp_path / "run" / "card.json")["beat"] is False
+
+
+def test_a_model_is_judged_with_the_classes_that_it_was_trained_with(script, tmp_path, capsys, quick_figures):
+    folder = write_tiny_genre_folder(tmp_path / "tiny_beat", ("Metal", "Post-Punk", "Punk"))
+    out = tmp_path / "run"
+    assert train(script, folder, out, *TINY_LSTM, "--classes", "all") == 0
+    assert script("evaluate").main(["--model", str(out), "--data", str(folder)]) == 0
+    judged = read_json(out / "evaluations" / "tiny_beat_test" / "metrics.json")["test"]
+    assert judged == read_json(out / "metrics.json")["test"]
+    assert list(judged["per_class"]) == ["Metal", "Post-Punk", "Punk"]
+
+
 def test_a_negative_seed_is_refused(script, genre_folder, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         train(script, genre_folder, tmp_path / "run", "--seed", "-1")
@@ -337,7 +382,12 @@ def test_evaluate_writes_the_same_report_for_a_saved_model(script, finished, tmp
     assert read_json(folder / "metrics.json")["test"] == read_json(out / "metrics.json")["test"]
     assert {path.name for path in folder.iterdir()} == RUN_FILES - {"model.keras", "history.csv", "examples.npz"}
     assert main(["--model", str(out / "model.keras"), "--data", str(genre_folder), "--split", "train"]) == 0
-    assert (out / "evaluations" / "tiny_beat_train" / "report.html").is_file()
+    page = (out / "evaluations" / "tiny_beat_train" / "report.html").read_text()
+    assert "<h2>Results</h2>" in page
+    assert f"Judged here on {genre_folder}, without training" in page
+    assert main(["--model", str(out), "--data", str(genre_folder), "--out", str(out)]) == 2
+    assert "holds a model" in capsys.readouterr().err
+    assert (out / "model.keras").is_file()
     assert (out / "metrics.json").read_bytes() == before
 
 
