@@ -70,9 +70,8 @@ def fit(
     checkpoints: a folder that holds the state after the last epoch, whole or not at all; where one lies there
     already, the training goes on from it: weights, optimizer, best epoch, patience and history; a dataset's shuffle
     starts again with its first order, so later epochs are like those of an unbroken training, not equal. score: called
-    after
-    each epoch with the targets and predictions of the whole validation set; its values join the logs, with "val_"
-    before their names. Raises UserError where the loss becomes NaN.
+    after each epoch with the targets and predictions of the whole validation set; its values join the logs, with
+    "val_" before their names. Raises UserError where a loss or a score becomes NaN or infinite.
     """
     keeper = _Keeper(config, checkpoints, validates=validation is not None)
     keeper.set_model(model)
