@@ -21,6 +21,7 @@ SIZES = ("small", "medium", "large")
 """FMA's subsets, each inside the next; a row's column names the smallest that holds it."""
 SPLITS = {"training": "train", "validation": "validation", "test": "test"}
 TASKS = ("valence", "energy", "danceability")
+LONGEST_CELL = 2**24  # characters; artists' lives are long
 UNDECODABLE = frozenset({99134, 108925, 133297})
 """Songs of fma_small that are known to hold nothing that can be decoded."""
 
@@ -173,6 +174,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             width = None
+            csv.field_size_limit(LONGEST_CELL)
             reader = csv.reader(file, strict=True)  # strict: an open quote swallows no rows
             for cells in filter(None, reader):
                 width = width or len(cells)

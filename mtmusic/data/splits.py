@@ -1,5 +1,6 @@
 """Hold-out, k-fold and subsets: seeded, stratified, and never parting a group."""
 
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -37,10 +38,17 @@ def k_fold(clips: Clips, folds: int = 5, seed: int = 0) -> Iterator[tuple[Clips,
     groups = len(clips) if clips.groups is None else len(set(clips.groups))
     if folds < 2 or smallest < folds or groups < folds:
         raise _too_few(clips, f"{folds} folds")
-    splitter = StratifiedKFold if clips.groups is None else StratifiedGroupKFold
-    parts = splitter(folds, shuffle=True, random_state=seed).split(np.zeros(len(clips)), strata, clips.groups)
-    for rest, fold in parts:
+    for rest, fold in _folds(clips, folds, seed):
         yield clips.take(rest), clips.take(fold)
+
+
+def _folds(clips: Clips, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    splitter = StratifiedKFold if clips.groups is None else StratifiedGroupKFold
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        yield from splitter(folds, shuffle=True, random_state=seed).split(
+            np.zeros(len(clips)), stratification(clips), clips.groups
+        )
 
 
 def subset(clips: Clips, size: int, seed: int = 0) -> Clips:
@@ -74,11 +82,17 @@ def stratification(clips: Clips) -> np.ndarray:
 
 def _grouped_hold_out(clips: Clips, fraction: float, seed: int) -> tuple[Clips, Clips]:
     """The first of 1/fraction folds in which both parts hold every class."""
+    purpose = f"a hold-out of {fraction:g} that parts no group"
     folds = max(2, round(1 / fraction))
-    for kept, held in k_fold(clips, folds, seed):
-        if not clips.classes or set(kept.targets) == set(held.targets) == set(clips.targets):
-            return kept, held
-    raise _too_few(clips, f"a hold-out of {fraction:g} that parts no group")
+    if (
+        len(set(clips.groups if clips.groups is not None else ())) < folds
+        or np.bincount(stratification(clips)).max() < folds
+    ):
+        raise _too_few(clips, purpose)
+    for kept, held in _folds(clips, folds, seed):
+        if not clips.classes or set(clips.targets[kept]) == set(clips.targets[held]) == set(clips.targets):
+            return clips.take(kept), clips.take(held)
+    raise _too_few(clips, purpose)
 
 
 def _require_every_class(clips: Clips, kept: np.ndarray, held: np.ndarray, purpose: str) -> None:
@@ -90,6 +104,4 @@ def _require_every_class(clips: Clips, kept: np.ndarray, held: np.ndarray, purpo
 def _too_few(clips: Clips, purpose: str) -> UserError:
     groups = "" if clips.groups is None else f" in {len(set(clips.groups))} groups"
     counts = ", ".join(f"{name} {count}" for name, count in clips.counts().items())
-    return UserError(
-        f"Too few clips for {purpose}: {len(clips)}{groups} ({counts}); give more clips or a smaller split"
-    )
+    return UserError(f"Too few clips for {purpose}: {len(clips)}{groups} ({counts}); give more clips, or another share")

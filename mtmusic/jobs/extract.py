@@ -5,12 +5,10 @@ computed again.
 """
 
 import csv
-import fcntl
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,10 +16,21 @@ import numpy as np
 
 from mtmusic.audio.extraction import Excerpt, Outcome, Song, find_songs, song_ids
 from mtmusic.data.labels import label_path, write_affect_labels, write_genre_labels
-from mtmusic.data.spectrograms import SUFFIXES, array_path
+from mtmusic.data.spectrograms import SUFFIXES
 from mtmusic.errors import UserError
 from mtmusic.jobs.song_labels import SongLabels, labels_from_folders, labels_from_table, splits_of
-from mtmusic.jobs.songs import ANY_NAME, RATES, extract_all, made_how, require_ours, write_csv, write_features_json
+from mtmusic.jobs.songs import (
+    ANY_NAME,
+    RATES,
+    clear_half_written,
+    extract_all,
+    has_array,
+    made_how,
+    only_run,
+    require_ours,
+    write_csv,
+    write_features_json,
+)
 
 SPLITS = ("train", "test")
 SONGS, FAILURES, GROUPS = "songs.csv", "failures.csv", "groups.csv"
@@ -73,21 +82,23 @@ def extract_features(options: ExtractOptions) -> Extraction:
     """
     paths = find_songs(options.songs)
     options = replace(options, out=Path(os.path.abspath(options.out)))  # noqa: PTH100  a cluster works elsewhere
-    with _only_run(options.out):
+    with only_run([options.out]):
         known = _read_songs_csv(options.out / SONGS)
         ids = song_ids(paths, known)
         labels, splits = _labels_and_splits(options, ids)
         folders = _data_folders(options, labels, splits)
-        for folder in folders:
-            _open_folder(folder, options.excerpt, known | ids)
-        songs = [_song(path, ids[path], folders, options.gzip) for path in paths]
-        lacking = [song for song in songs if song.full or song.beat]
-        failed = extract_all(lacking, options.excerpt, options.jobs, options.scheduler)
-        bad = {ids[outcome.path] for outcome in failed}
-        for folder in folders:
-            _close_folder(folder, labels, bad, failed)
+        with only_run([folder.path for folder in folders if folder.path != options.out]):
+            for folder in folders:
+                _open_folder(folder, options.excerpt, known | ids)
+            songs = [_song(path, ids[path], folders, options.gzip) for path in paths]
+            lacking = [song for song in songs if song.full or song.beat]
+            failed = extract_all(lacking, options.excerpt, options.jobs, options.scheduler)
+            bad = {ids[outcome.path] for outcome in failed}
+            for folder in folders:
+                _close_folder(folder, labels, bad, failed)
     extraction = Extraction(folders, len(paths), {i: split for i, split in splits.items() if i not in bad}, failed)
     _print(extraction)
+    _print_next_step(extraction, labels)
     return extraction
 
 
@@ -116,30 +127,6 @@ def _data_folders(options: ExtractOptions, labels: SongLabels, splits: Mapping[s
     return tuple(folders)
 
 
-@contextmanager
-def _only_run(out: Path) -> Iterator[None]:
-    """Makes the folder and refuses it to a second run. The system lets go of it when this process ends, however."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        handle = os.open(out, os.O_RDONLY)
-        try:
-            if not _locked(handle):
-                raise UserError(f"Another run is writing {out}: wait for it, or give another folder")
-            yield
-        finally:
-            os.close(handle)
-    except OSError as error:  # also a full disk
-        raise UserError(f"Cannot go on in {out}: {error}; the same command takes up the rest") from error
-
-
-def _locked(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _open_folder(folder: DataFolder, excerpt: Excerpt, ids: Mapping[Path, str]) -> None:
     """Writes features.json and songs.csv, and clears what does not fit any more."""
     content = made_how(folder.beat, excerpt)
@@ -147,8 +134,7 @@ def _open_folder(folder: DataFolder, excerpt: Excerpt, ids: Mapping[Path, str]) 
     if folder.kind:  # an earlier split
         for name in (*(label_path(folder.path, split).name for split in SPLITS), GROUPS):
             (folder.path / name).unlink(missing_ok=True)
-    for half_written in folder.path.glob("t*/.*.fused.full.npy*"):  # by a run that was killed
-        half_written.unlink(missing_ok=True)
+    clear_half_written(folder.path)
     write_features_json(folder.path, content)
     write_csv(folder.path / SONGS, ("id", "path"), sorted((song_id, str(path)) for path, song_id in ids.items()))
 
@@ -157,19 +143,9 @@ def _song(path: Path, song_id: str, folders: Sequence[DataFolder], gzip: bool) -
     """The song, and the arrays that it still lacks."""
     lacking: dict[bool, list[Path]] = {False: [], True: []}
     for folder in folders:
-        if song_id in folder.splits and not _has_array(folder, song_id):
+        if song_id in folder.splits and not has_array(folder.path, song_id, folder.splits[song_id], bool(folder.kind)):
             lacking[folder.beat].append(folder.path / folder.splits[song_id] / f"{song_id}{SUFFIXES[gzip]}")
     return Song(path, tuple(lacking[False]), tuple(lacking[True]))
-
-
-def _has_array(folder: DataFolder, song_id: str) -> bool:
-    """An array that an earlier run, with other labels or songs, put into the other split is moved."""
-    place = folder.path / folder.splits[song_id]
-    found = next(filter(None, (array_path(folder.path / split, song_id) for split in SPLITS)), None)
-    if found and folder.kind and found.parent != place:
-        place.mkdir(exist_ok=True)
-        found.replace(place / found.name)
-    return found is not None
 
 
 def _close_folder(folder: DataFolder, labels: SongLabels, bad: Set[str], failed: Sequence[Outcome]) -> None:
@@ -212,7 +188,18 @@ def _print(extraction: Extraction) -> None:
     for folder in extraction.folders:
         kind = f", {folder.kind} labels" if folder.kind else ""
         print(f"Folder: {folder.path} ({'beat-synchronised' if folder.beat else 'full rate'}{kind})")
+
+
+def _print_next_step(extraction: Extraction, labels: SongLabels) -> None:
+    """The commands that train on the genre folders, or that failures left a genre without a song to train on."""
+    trained = {labels.genres[i] for i, split in extraction.splits.items() if split == "train" and i in labels.genres}
+    judged = {labels.genres[i] for i, split in extraction.splits.items() if split == "test" and i in labels.genres}
     for folder in extraction.folders:
-        if folder.kind == "genre":
+        if folder.kind != "genre":
+            continue
+        if judged - trained or len(trained) < 2:
+            lost = ", ".join(sorted(judged - trained)) or "all but one genre"
+            print(f"warning: {lost} has no song in {folder.path / 'train'}: add songs, or give another --seed")
+        else:
             arguments = ["--data", str(folder.path), "--classes", "all"]
             print("Train:", shlex.join(["python", "scripts/train_genre.py", *arguments]))

@@ -26,9 +26,19 @@ from mtmusic.data.fma import (
     song_path,
 )
 from mtmusic.data.labels import Clips, label_path, write_affect_labels, write_genre_labels
-from mtmusic.data.spectrograms import SUFFIXES, array_path
+from mtmusic.data.spectrograms import SUFFIXES
 from mtmusic.errors import UserError
-from mtmusic.jobs.songs import RATES, extract_all, made_how, require_ours, write_csv, write_features_json
+from mtmusic.jobs.songs import (
+    RATES,
+    clear_half_written,
+    extract_all,
+    has_array,
+    made_how,
+    only_run,
+    require_ours,
+    write_csv,
+    write_features_json,
+)
 
 READERS = 8  # threads; hashing holds no lock
 DIGITS = "[0-9]"
@@ -109,13 +119,14 @@ def write_fma(
     folders = fma_folders(plan, out.absolute(), rate)
     for folder in folders:
         require_ours(folder.path, made_how(folder.beat, EXCERPT))
-    for folder in folders:
-        _open_folder(folder)
-    failed = extract_all(_songs_to_do(folders), EXCERPT, jobs, scheduler)
-    rows = [(str(outcome.path), outcome.failure) for outcome in failed]
-    write_csv(out / "failures.csv", ("path", "reason"), rows)
-    for folder in folders:
-        _write_labels(folder, {outcome.path for outcome in failed})
+    with only_run([out]):
+        for folder in folders:
+            _open_folder(folder)
+        failed = extract_all(_songs_to_do(folders), EXCERPT, jobs, scheduler)
+        rows = [(str(outcome.path), outcome.failure) for outcome in failed]
+        write_csv(out / "failures.csv", ("path", "reason"), rows)
+        for folder in folders:
+            _write_labels(folder, {outcome.path for outcome in failed})
     return failed
 
 
@@ -133,6 +144,7 @@ def _open_folder(folder: FmaFolder) -> None:
     """Writes features.json, and drops the labels of an earlier call, which come back when the arrays are there."""
     for split in SPLITS.values():
         label_path(folder.path, split).unlink(missing_ok=True)
+    clear_half_written(folder.path)
     write_features_json(folder.path, made_how(folder.beat, EXCERPT))
 
 
@@ -142,7 +154,7 @@ def _songs_to_do(folders: Sequence[FmaFolder]) -> list[Song]:
     for folder in folders:
         for split, clips in folder.splits.items():
             for clip_id, song in zip(clips.ids, clips.paths, strict=True):
-                if array_path(folder.path / split, clip_id) is None:
+                if not has_array(folder.path, clip_id, split):
                     array = folder.path / split / f"{clip_id}{SUFFIXES[0]}"
                     lacking.setdefault(song, {False: [], True: []})[folder.beat].append(array)
     return [Song(song, full=tuple(arrays[False]), beat=tuple(arrays[True])) for song, arrays in lacking.items()]

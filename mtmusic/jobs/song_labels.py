@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,6 @@ from mtmusic.data.splits import hold_out
 from mtmusic.errors import UserError
 
 NAMED_COLUMNS = ("path", "id", "genre", "group")
-NO_GENRE = "(none)"
 
 Row = dict[str, str]
 
@@ -73,7 +73,8 @@ def splits_of(labels: SongLabels, paths: Mapping[str, Path], test_share: float, 
     """
     ids = labels.ids()
     if labels.genres:
-        genres = [labels.genres.get(i, NO_GENRE) for i in ids]
+        commonest = Counter(labels.genres.values()).most_common(1)[0][0]
+        genres = [labels.genres.get(i, commonest) for i in ids]  # a song with tasks alone goes anywhere
         classes, targets = np.unique(genres, return_inverse=True)
     else:
         classes, targets = np.array([]), np.array([labels.values[i] for i in ids], np.float32)

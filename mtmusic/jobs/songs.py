@@ -1,8 +1,11 @@
 """What every job that makes arrays of songs does alike: the pass over the songs, and the files beside the arrays."""
 
 import csv
+import fcntl
+import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -14,13 +17,14 @@ from mtmusic import __version__
 from mtmusic.audio.extraction import Excerpt, Outcome, Song, extract_songs
 from mtmusic.constants import HOP_LENGTH, SAMPLE_RATE
 from mtmusic.data.labels import read_features_json
-from mtmusic.data.spectrograms import write_array
+from mtmusic.data.spectrograms import array_path, write_array
 from mtmusic.errors import UserError
 from mtmusic.files import whole_file, write_json
 
 ANY_NAME = "surrogateescape"
 """How text holds names of files, which may be any bytes."""
 
+SPLITS = ("train", "validation", "test")
 RATES = {"full": (False,), "beat": (True,), "both": (False, True)}
 
 
@@ -38,6 +42,48 @@ def extract_all(
                 progress.set_postfix(failed=len(failed), refresh=False)
             progress.update()
     return tuple(sorted(failed, key=lambda outcome: outcome.path))
+
+
+@contextmanager
+def only_run(folders: Sequence[Path]) -> Iterator[None]:
+    """Makes the folders and refuses them to a second run. The system lets go when this process ends, however it ends.
+
+    Raises UserError where another run has one of them, and for what the file system refuses, a full disk say.
+    """
+    with ExitStack() as stack:
+        try:
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+                handle = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, handle)
+                if not _locked(handle):
+                    raise UserError(f"Another run is writing {folder}: wait for it, or give another folder")
+            yield
+        except OSError as error:
+            raise UserError(f"Cannot go on in {folders[0]}: {error}") from error
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def clear_half_written(folder: Path) -> None:
+    """Removes what a killed run was writing beside its arrays."""
+    for half_written in folder.glob("*/.*.fused.full.npy*"):
+        half_written.unlink(missing_ok=True)
+
+
+def has_array(folder: Path, clip_id: str, split: str, move: bool = True) -> bool:
+    """Whether the array is there; one that an earlier run, with other labels, put into another split is moved."""
+    found = next(filter(None, (array_path(folder / name, clip_id) for name in SPLITS)), None)
+    if found and move and found.parent.name != split:
+        (folder / split).mkdir(exist_ok=True)
+        found.replace(folder / split / found.name)
+    return found is not None
 
 
 def made_how(beat: bool, excerpt: Excerpt) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -349,3 +350,26 @@ def test_a_cluster_one_of_whose_workers_is_killed(
     assert len([path for path in tmp_path.glob("data/test/*.npy") if not path.name.startswith(".")]) == 24
     with pytest.raises(UserError, match=f"Expected two cores or more at {address}, got one"):
         extract(scheduler=address)
+
+
+def test_failures_that_leave_a_genre_without_a_song_to_train_on_are_told(
+    extract: Extract, music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    splits = extract(genres_from_folders=True).splits
+    assert "Train: python scripts/train_genre.py" in capsys.readouterr().out
+    ids = {Path(path): i for i, path in rows_of(tmp_path / "data" / "songs.csv")}
+    shutil.rmtree(tmp_path / "data")
+    trained = next(path for path, i in ids.items() if splits[i] == "train" and path.parent.name == "Jazz")
+    trained.write_bytes(b"")
+    assert [outcome.path for outcome in extract(genres_from_folders=True).failed] == [trained]
+    printed = capsys.readouterr().out
+    assert "warning: Jazz has no song in" in printed
+    assert "Train: " not in printed
+
+
+def test_few_songs_of_few_groups_are_split_as_far_as_the_groups_allow(extract: Extract, tmp_path: Path) -> None:
+    rows = [f"{genre}/{n}.wav,{genre},{genre} {n}" for genre in ("Jazz", "Metal", "Rock") for n in (1, 2)]
+    table = tmp_path / "table.csv"
+    table.write_text("path,genre,group\n" + "\n".join(rows) + "\n")
+    splits = extract(labels=table, test_share=0.5).splits
+    assert sorted(splits.values()) == ["test"] * 3 + ["train"] * 3

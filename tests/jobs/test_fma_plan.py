@@ -133,7 +133,7 @@ def test_clips_too_few_to_part_by_artist_make_no_affect_folder(folder: Path) -> 
     assert result.splits["affect"] == {}
     assert len(result.splits["genre"]["train"]) == 3
     (problem,) = told(folder, result.left_out["affect"])
-    assert problem.startswith("Too few clips for 5 folds: 3 in 2 groups")
+    assert problem.startswith("Too few clips for a hold-out of 0.2 that parts no group: 3 in 2 groups")
 
 
 # --- bad input

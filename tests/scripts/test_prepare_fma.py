@@ -16,6 +16,7 @@ from mtmusic.audio.loading import load_waveform
 from mtmusic.constants import SAMPLE_RATE
 from mtmusic.data.labels import is_beat_synchronised, read_affect_labels, read_genre_labels
 from mtmusic.data.spectrograms import read_array
+from mtmusic.jobs.songs import only_run
 
 Script = Callable[[str], ModuleType]
 
@@ -194,6 +195,29 @@ def test_a_song_that_fails_is_told_and_comes_with_the_next_call(
     assert read_genre_labels(tmp_path / "data/genre", "train", "all").ids == ("2", "3")
     assert kept.stat().st_mtime_ns == before
     assert rows_of(tmp_path / "data/failures.csv") == ["path,reason"]
+
+
+def test_another_seed_moves_arrays_and_what_a_killed_run_left_is_cleared(
+    script: Script, command: list[str], tmp_path: Path
+) -> None:
+    assert script("prepare_fma").main(command) == 0
+    place = next((tmp_path / "data").glob("*/train/*.npy"))
+    (place.parents[1] / "test").mkdir(exist_ok=True)
+    moved = place.rename(place.parents[1] / "test" / place.name)
+    half_written = place.with_name(f".0123456789ab.{place.name}")
+    half_written.write_bytes(b"half")
+    assert script("prepare_fma").main(command) == 0
+    assert place.exists()
+    assert not moved.exists()
+    assert not half_written.exists()
+
+
+def test_a_second_run_into_one_folder_is_refused(
+    script: Script, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with only_run([tmp_path / "data"]):
+        assert script("prepare_fma").main(command) == 2
+    assert "Another run is writing" in capsys.readouterr().err
 
 
 # --- bad input
