@@ -4,7 +4,11 @@ The numbers are those of the lab's helper code (slp-ntua/patrec-labs, lab3), whi
 steps share one STFT here, and the two slow ones, HPSS and the constant-Q transform, are written for speed.
 """
 
+import fcntl
+import os
+import tempfile
 from functools import cache
+from pathlib import Path
 
 import librosa
 import numpy as np
@@ -28,12 +32,30 @@ def fused_spectrogram(waveform: np.ndarray, beat: bool = False) -> np.ndarray:
     """
     if beat:
         return full_and_beat_spectrograms(waveform)[1]
+    _compile_alone()
     spectrum = stft(waveform)
     return _fused(mel_power(spectrum), chroma(waveform, spectrum))
 
 
 def full_and_beat_spectrograms(waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`fused_spectrogram` without and with `beat`, at little more than the cost of the second alone."""
+    _compile_alone()
+    return _full_and_beat(waveform)
+
+
+@cache
+def _compile_alone() -> None:
+    """Compiles librosa's numba functions while no other process of this machine does.
+
+    Numba keeps what it compiled in files. Where several processes, workers say, fill them at once, they come out
+    wrong, and every later process crashes (a segmentation fault in beat_track).
+    """
+    with (Path(tempfile.gettempdir()) / f"mtmusic-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _full_and_beat(np.random.default_rng(0).normal(size=2 * SAMPLE_RATE).astype(np.float32))
+
+
+def _full_and_beat(waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     spectrum = stft(waveform)
     power, pitch_classes = mel_power(spectrum), chroma(waveform, spectrum)
     beats = beat_frames(percussive(spectrum, len(waveform)))

@@ -234,7 +234,7 @@ def activations(layers: Sequence[tuple[str, np.ndarray]], spectrogram: np.ndarra
 def _show_channels(axes: Axes, array: np.ndarray) -> None:
     """The channels as images side by side, each one wide on the x axis: quicker than an Axes for each."""
     images = np.atleast_3d(array)[..., :SHOWN_CHANNELS]
-    low, high = np.percentile(images, (1, 99))
+    low, high = np.nanpercentile(images, (1, 99))
     for index in range(images.shape[2]):
         axes.imshow(
             images[..., index].T,

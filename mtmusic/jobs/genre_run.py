@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from mtmusic.constants import PAD_VALUE
 from mtmusic.data.labels import Clips, GenreClasses, genre_mapping
 from mtmusic.data.pipeline import make_dataset
 from mtmusic.data.spectrograms import read_array
@@ -117,7 +118,8 @@ def _write_figures(
     plots.save_figure(plots.spectrogram_pair(arrays, titles, data.beat), folder / "spectrograms.png")
     if recipe.backbone == "cnn":
         spectrogram = examples(clips.take(pair[:1]), recipe)
-        figure = plots.activations(activations(model, spectrogram), spectrogram[0])
+        shown = np.where(spectrogram[0] == PAD_VALUE, np.nan, spectrogram[0])  # absent frames stay blank
+        figure = plots.activations(activations(model, spectrogram), shown)
         plots.save_figure(figure, folder / "activations.png")
     figure = plots.class_histograms(data.raw_counts, data.merged_counts, "Clips before and after merging")
     plots.save_figure(figure, folder / "class_histograms.png")

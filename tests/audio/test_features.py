@@ -1,5 +1,8 @@
 """Oracle: the same steps by plain librosa calls, as the lab's helper code makes them."""
 
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -141,3 +144,21 @@ def test_row_medians_equal_those_of_two_dimensions(frames: int) -> None:
 def test_filters_are_built_once_a_tuning() -> None:
     assert _octave_filters(0.12) is _octave_filters(0.12)
     assert _octave_filters(0.12).shape == (1024, 72)
+
+
+def test_processes_that_start_together_with_no_compiled_code_do_not_break_each_other(tmp_path):
+    """Numba's files of compiled code come out wrong where several processes write them at once."""
+    code = (
+        "import numpy as np; from mtmusic.audio.features import fused_spectrogram; "
+        "print(fused_spectrogram(np.random.default_rng(0).normal(size=44_100).astype('float32'), beat=True).shape[0])"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def start() -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", code]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+    together = [start() for _ in range(3)]
+    assert [process.communicate()[0].strip() for process in together] == ["140"] * 3
+    assert list(tmp_path.rglob("*.nbc"))
+    assert start().communicate()[0].strip() == "140"
