@@ -158,7 +158,7 @@ def test_processes_that_start_together_with_no_compiled_code_do_not_break_each_o
         command = [sys.executable, "-c", code]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
-    together = [start() for _ in range(3)]
-    assert [process.communicate()[0].strip() for process in together] == ["140"] * 3
+    together = [start(), start()]
+    assert [process.communicate()[0].strip() for process in together] == ["140", "140"]
     assert list(tmp_path.rglob("*.nbc"))
     assert start().communicate()[0].strip() == "140"
