@@ -1,6 +1,7 @@
 """Many songs -> arrays, in parallel; a song that fails is told and stops nothing.
 
-One path for one machine and for a cluster: joblib, with its own processes or on an existing dask.distributed cluster.
+With joblib's processes on one machine, or on an existing dask.distributed cluster; not by joblib's backend for the
+latter, which waits for ever where a task has killed its workers.
 How an array is written arrives as an argument, since files of arrays are the data wing's.
 """
 
@@ -13,6 +14,7 @@ from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from joblib import Parallel, delayed, parallel_config
@@ -22,7 +24,13 @@ from mtmusic.audio.features import full_and_beat_spectrograms, fused_spectrogram
 from mtmusic.audio.loading import SUFFIXES, load_with_doubts
 from mtmusic.errors import UserError
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 CONNECT_SECONDS = 5
+ID_LENGTH = 100  # a file's name, which holds more than the id, has 255 bytes
+
+KILLED = "its worker process was killed: a damaged file, or too little memory"
 
 WriteArray = Callable[[Path, np.ndarray], None]
 
@@ -88,8 +96,9 @@ def is_song_name(name: str) -> bool:
 
 
 def plain_id(name: str) -> str:
-    """The name in letters, digits, `-` and `_`: what an id may hold."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_") or "song"
+    """The name in letters, digits, `-` and `_`: what an id may hold. A long name is cut and gets its hash."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_") or "song"
+    return plain if len(plain) <= ID_LENGTH else f"{plain[: ID_LENGTH - 11]}-{_hash(name)}"
 
 
 def song_ids(paths: Sequence[Path], known: Mapping[Path, str]) -> dict[Path, str]:
@@ -103,8 +112,8 @@ def song_ids(paths: Sequence[Path], known: Mapping[Path, str]) -> dict[Path, str
     return {path: known[path] if path in known else ids[path] for path in paths}
 
 
-def _hash(path: Path) -> str:
-    return hashlib.blake2b(os.fsencode(path), digest_size=5).hexdigest()
+def _hash(name: Path | str) -> str:
+    return hashlib.blake2b(os.fsencode(name), digest_size=5).hexdigest()
 
 
 def extract_songs(
@@ -113,12 +122,60 @@ def extract_songs(
     """Yields each song's outcome as it is done, in any order.
 
     jobs: worker processes, -1: one a core. scheduler: "tcp://HOST:PORT" of a dask.distributed cluster, whose workers
-    see the same files; `jobs` is then not used. Raises UserError where the cluster cannot be used, and where a worker
-    was killed and not replaced.
+    see the same files; `jobs` is then not used. A song whose worker process is killed, by a fault in a decoder say, has
+    failed as any other; with one job there is no other process, and it ends this one. Raises UserError where the
+    cluster cannot be used.
     """
-    tasks = (delayed(extract_song)(song, excerpt, write) for song in songs)
-    with _workers(jobs, scheduler):
-        yield from Parallel(return_as="generator_unordered")(tasks)
+    if scheduler is None:
+        with parallel_config("loky", n_jobs=jobs):
+            yield from _extract_here(songs, excerpt, write)
+    else:
+        with _cluster(scheduler) as client:
+            yield from _extract_there(client, songs, excerpt, write)
+
+
+def _extract_here(songs: Sequence[Song], excerpt: Excerpt, write: WriteArray) -> Iterator[Outcome]:
+    """A killed worker ends all others: then the songs in flight go on one by one, and the rest side by side again."""
+    left = {song.path: song for song in songs}
+    while left:
+        begun: list[Path] = []
+        tasks = (delayed(extract_song)(song, excerpt, write) for song in _noting(tuple(left.values()), begun))
+        try:
+            for outcome in Parallel(return_as="generator_unordered", batch_size=1)(tasks):
+                del left[outcome.path]
+                yield outcome
+        except BrokenExecutor:
+            for song in [left.pop(path) for path in tuple(begun) if path in left]:
+                try:  # n_jobs=1 would work in this process
+                    yield from Parallel(n_jobs=2)([delayed(extract_song)(song, excerpt, write)])
+                except BrokenExecutor:
+                    yield Outcome(song.path, KILLED)
+
+
+def _noting(songs: Iterable[Song], begun: list[Path]) -> Iterator[Song]:
+    """joblib takes a few more songs than it has workers at a time; those taken are put into `begun`."""
+    for song in songs:
+        begun.append(song.path)
+        yield song
+
+
+def _extract_there(client: "Client", songs: Sequence[Song], excerpt: Excerpt, write: WriteArray) -> Iterator[Outcome]:
+    """Those that several killed workers had are done once more, one by one, to find which of them kills."""
+    from distributed import KilledWorker, as_completed
+
+    suspects = []
+    futures = {client.submit(extract_song, song, excerpt, write, pure=False): song for song in songs}
+    for future in as_completed(futures, loop=client.loop):
+        song = futures.pop(future)
+        try:
+            yield future.result()
+        except KilledWorker:
+            suspects.append(song)
+    for song in suspects:
+        try:
+            yield client.submit(extract_song, song, excerpt, write, pure=False).result()
+        except KilledWorker:
+            yield Outcome(song.path, KILLED)
 
 
 def extract_song(song: Song, excerpt: Excerpt, write: WriteArray) -> Outcome:
@@ -127,8 +184,6 @@ def extract_song(song: Song, excerpt: Excerpt, write: WriteArray) -> Outcome:
         with threadpool_limits(1):
             waveform, doubts = load_with_doubts(song.path, excerpt.offset, excerpt.duration)
             for paths, array in _arrays(waveform, song):
-                if not np.isfinite(array).all():
-                    raise UserError(f"Expected samples around 1 or below, got far louder ones in {song.path}")
                 for path in paths:
                     write(path, array.astype(excerpt.dtype))
     except Exception as error:  # whatever is wrong with one song, memory and disk included, the others go on
@@ -144,25 +199,9 @@ def _arrays(waveform: np.ndarray, song: Song) -> list[tuple[tuple[Path, ...], np
 
 
 @contextmanager
-def _workers(jobs: int, scheduler: str | None) -> Iterator[None]:
-    """Inside, joblib works with processes of this machine, or on the cluster."""
+def _cluster(scheduler: str) -> Iterator["Client"]:
     try:
-        if scheduler is None:
-            with parallel_config("loky", n_jobs=jobs):
-                yield
-        else:
-            with _cluster(scheduler):
-                yield
-    except BrokenExecutor as error:
-        raise UserError(
-            "A worker process was killed, perhaps for want of memory: start again with fewer --jobs; what is done stays"
-        ) from error
-
-
-@contextmanager
-def _cluster(scheduler: str) -> Iterator[None]:
-    try:
-        from distributed import CancelledError, Client, KilledWorker
+        from distributed import CancelledError, Client
     except ImportError as error:
         raise UserError('--scheduler needs dask.distributed: pip install "mtmusic[cluster]"') from error
     try:
@@ -174,12 +213,9 @@ def _cluster(scheduler: str) -> Iterator[None]:
             client.wait_for_workers(1, timeout=CONNECT_SECONDS)
         except TimeoutError as error:
             raise UserError(f"No workers at {scheduler}: start some with `dask worker {scheduler}`") from error
-        if sum(client.ncores().values()) == 1:  # joblib would do the work here, in this process
+        if sum(client.ncores().values()) == 1:  # gains nothing over --jobs
             raise UserError(f"Expected two cores or more at {scheduler}, got one: start more workers, or use --jobs")
         try:
-            with parallel_config("dask", client=client):
-                yield
+            yield client
         except CancelledError as error:
             raise UserError(f"{scheduler} is gone: start it again, and this; what is done stays") from error
-        except KilledWorker as error:
-            raise UserError(f"A song killed several workers of {scheduler} in turn: {error}") from error

@@ -19,14 +19,25 @@ SILENT_BELOW = 1e-4  # peak; -80 dB of full scale
 FULL_SCALE, CLIPPED_SHARE = 0.9999, 1e-3
 SHORT_SECONDS = 5.0
 MISSING_SECONDS = 0.1
+LOUDEST = 1e6  # 16-bit numbers that nobody scaled stay below
+
+UNKNOWN_FRAMES = 2**63 - 1  # what libsndfile says of a stream whose header does not give its length
+
+
+class _Stream(soundfile.SoundFile):
+    """Reads on without the seek that soundfile makes after each block, which fails at the end of some streams."""
+
+    def seekable(self) -> bool:
+        return False
 
 
 def load_waveform(path: Path | str, offset: float = 0.0, duration: float | None = None) -> np.ndarray:
     """(samples,) float32, mono, at SAMPLE_RATE: librosa.load's numbers. Only the part asked for is decoded.
 
     offset and duration are in seconds; a song that ends earlier gives what it has. Warns of silence, clipping, a
-    truncated file and clips under five seconds. Raises UserError for audio that is empty, cannot be decoded or
-    holds NaN or infinity.
+    truncated file and clips under five seconds. A damaged file gives what comes before the damage. Raises UserError
+    for audio that is empty, cannot be decoded, or holds NaN, infinity or samples beyond 1e6, and for an offset below
+    0 or a duration that is not above 0.
     """
     waveform, doubts = load_with_doubts(Path(path), offset, duration)
     for doubt in doubts:
@@ -36,12 +47,12 @@ def load_waveform(path: Path | str, offset: float = 0.0, duration: float | None 
 
 def load_with_doubts(path: Path, offset: float = 0.0, duration: float | None = None) -> tuple[np.ndarray, list[str]]:
     """As `load_waveform`, with its warnings as a list: Python's warnings are not safe in threads."""
+    if not 0 <= offset < np.inf:
+        raise UserError(f"Expected an offset of 0 seconds or more, got {offset} for {path}")
+    if duration is not None and not 0 < duration < np.inf:
+        raise UserError(f"Expected a duration above 0 seconds, got {duration} for {path}")
     samples, rate, missing = _decode(path, offset, duration)
-    if samples.size == 0:
-        raise UserError(f"Expected audio{f' after second {offset:g}' if offset else ''}, got none in {path}")
-    if not np.isfinite(samples).all():
-        bad = np.count_nonzero(~np.isfinite(samples))
-        raise UserError(f"Expected finite samples, got {bad} NaN or infinite in {path}")
+    _require_sound(samples, path, offset)
     waveform = librosa.resample(librosa.to_mono(samples), orig_sr=rate, target_sr=SAMPLE_RATE, res_type="soxr_hq")
     seconds = len(waveform) / SAMPLE_RATE
     doubts = _doubts_of_level(samples)
@@ -50,6 +61,16 @@ def load_with_doubts(path: Path, offset: float = 0.0, duration: float | None = N
     if seconds < min(SHORT_SECONDS, duration or SHORT_SECONDS):
         doubts.append(f"is short: {seconds:.1f} s")
     return waveform, [f"{path} {doubt}" for doubt in doubts]
+
+
+def _require_sound(samples: np.ndarray, path: Path, offset: float) -> None:
+    if samples.size == 0:
+        raise UserError(f"Expected audio{f' after second {offset:g}' if offset else ''}, got none in {path}")
+    if not np.isfinite(samples).all():
+        bad = np.count_nonzero(~np.isfinite(samples))
+        raise UserError(f"Expected finite samples, got {bad} NaN or infinite in {path}")
+    if np.abs(samples).max() > LOUDEST:
+        raise UserError(f"Expected samples around 1 or below, got far louder ones in {path}")
 
 
 def _doubts_of_level(samples: np.ndarray) -> list[str]:
@@ -72,16 +93,39 @@ def _decode(path: Path, offset: float, duration: float | None) -> tuple[np.ndarr
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}") from error
     try:
-        with soundfile.SoundFile(os.fsencode(path)) as file:  # bytes: names need not be UTF-8
+        with _Stream(os.fsencode(path)) as file:  # bytes: names need not be UTF-8
             start = min(int(offset * file.samplerate), file.frames)
             promised = file.frames - start
             if duration is not None:
                 promised = min(promised, int(duration * file.samplerate))
             file.seek(start)
-            samples = file.read(promised, dtype="float32").T
-            return samples, file.samplerate, (promised - samples.shape[-1]) / file.samplerate
-    except soundfile.SoundFileRuntimeError:
+            samples = _read(file, promised)
+            missing = 0 if file.frames == UNKNOWN_FRAMES else promised - samples.shape[-1]
+            return samples, file.samplerate, missing / file.samplerate
+    except MemoryError:
+        raise
+    except Exception:  # libsndfile's errors, and numpy's about headers that promise the impossible
         return *_decode_otherwise(path, offset, duration), 0.0
+
+
+def _read(file: soundfile.SoundFile, frames: int) -> np.ndarray:
+    """(samples,) or (channels, samples): the next `frames`, or those before the end or the first error.
+
+    In blocks of a second, since the block with the error is lost. Raises LibsndfileError where nothing comes before it.
+    """
+    blocks: list[np.ndarray] = []
+    while frames > 0:
+        try:
+            block = file.read(min(frames, file.samplerate), dtype="float32")
+        except soundfile.LibsndfileError:
+            if not blocks:
+                raise
+            break
+        if len(block) == 0:
+            break
+        blocks.append(block)
+        frames -= len(block)
+    return np.concatenate(blocks).T if blocks else np.zeros(0, np.float32)
 
 
 def _decode_otherwise(path: Path, offset: float, duration: float | None) -> tuple[np.ndarray, float]:

@@ -1,6 +1,7 @@
 """Finding songs, their ids, and one song's arrays; real workers are tested with the job and the script."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import soundfile
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from mtmusic.audio import extraction
-from mtmusic.audio.extraction import Excerpt, Song, extract_song, extract_songs, find_songs, plain_id, song_ids
+from mtmusic.audio.extraction import Excerpt, Outcome, Song, extract_song, extract_songs, find_songs, plain_id, song_ids
 from mtmusic.audio.features import full_and_beat_spectrograms
 from mtmusic.audio.loading import load_waveform
 from mtmusic.audio.synthesis import synthesise
@@ -65,6 +66,16 @@ def test_ids_are_names_and_unique_where_names_collide() -> None:
     assert ids == song_ids(paths[::-1], {})
 
 
+def test_ids_of_names_too_long_are_cut() -> None:
+    assert plain_id("a" * 100) == "a" * 100
+    name = "a" * 240
+    assert re.fullmatch("a{89}-[0-9a-f]{10}", plain_id(name))
+    assert plain_id(name) != plain_id(name + "b")
+    first, second = song_ids([Path(f"/m/a/{name}.wav"), Path(f"/m/b/{name}.wav")], {}).values()
+    assert first != second
+    assert len(first) == len(second) == 111
+
+
 def test_ids_stay_when_songs_join() -> None:
     old = song_ids([Path("/m/a/01.wav")], {})
     new = song_ids([Path("/m/a/01.wav"), Path("/m/b/01.wav")], old)
@@ -116,12 +127,23 @@ def test_what_fails_is_told(song: Path, error: Exception, told: str) -> None:
     assert (outcome.path, outcome.failure) == (song, told)
 
 
-@pytest.mark.filterwarnings("ignore:.*(overflow|invalid value):RuntimeWarning")
-def test_samples_too_loud_to_square_are_refused(tmp_path: Path) -> None:
-    samples = np.random.default_rng(0).normal(size=6 * 22_050) * 1e30
+@pytest.mark.parametrize("loudness", [1e7, 1e25, 1e30])
+@pytest.mark.parametrize("kinds", [("full",), ("beat",), ("full", "beat")])
+def test_samples_too_loud_to_square_are_refused(tmp_path: Path, kinds: tuple[str, ...], loudness: float) -> None:
+    samples = np.random.default_rng(0).normal(size=6 * 22_050) * loudness
     soundfile.write(tmp_path / "a.wav", samples, 22_050, subtype="FLOAT")
-    outcome = extract_song(Song(tmp_path / "a.wav", (Path("full"),)), Excerpt(), lambda *_: None)
-    assert "a.wav" in outcome.failure
+    song = Song(tmp_path / "a.wav", **{kind: (Path(kind),) for kind in kinds})
+    outcome = extract_song(song, Excerpt(), lambda *_: None)
+    assert outcome.failure == f"Expected samples around 1 or below, got far louder ones in {song.path}"
+
+
+def test_a_song_that_may_not_be_read(song: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)  # root may read all
+    outcome = extract_song(Song(song, (Path("full"),)), Excerpt(), lambda *_: None)
+    assert outcome.failure == f"Cannot read {song}: Permission denied"
 
 
 def test_a_scheduler_that_does_not_answer(song: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,10 +158,40 @@ def test_without_distributed(song: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         list(extract_songs([Song(song)], Excerpt(), lambda *_: None, scheduler="tcp://127.0.0.1:9"))
 
 
-def kill_self(*_: object) -> None:
-    os.kill(os.getpid(), 9)
+def save_unless_third(path: Path, array: np.ndarray) -> None:
+    if path.stem == "3":
+        os._exit(1)
+    np.save(path, array)
 
 
-def test_a_worker_killed_is_told(song: Path) -> None:
-    with pytest.raises(UserError, match="A worker process was killed"):
-        list(extract_songs([Song(song, (Path("full"),))] * 2, Excerpt(), kill_self, jobs=2))
+def songs_of(song: Path, folder: Path) -> list[Song]:
+    """Five songs, whose arrays are to be 1.npy to 5.npy."""
+    for number in "12345":
+        (folder / f"{number}.wav").hardlink_to(song)
+    return [Song(folder / f"{number}.wav", (folder / f"{number}.npy",)) for number in "12345"]
+
+
+def check_that_the_third_failed(outcomes: list[Outcome], folder: Path) -> None:
+    told = "its worker process was killed: a damaged file, or too little memory"
+    assert sorted((o.path.name, o.failure) for o in outcomes) == [
+        (f"{number}.wav", told if number == "3" else "") for number in "12345"
+    ]
+    assert sorted(path.name for path in folder.glob("*.npy")) == ["1.npy", "2.npy", "4.npy", "5.npy"]
+
+
+def test_a_song_that_kills_its_worker_fails_alone(song: Path, tmp_path: Path) -> None:
+    songs = songs_of(song, tmp_path)
+    check_that_the_third_failed(list(extract_songs(songs, Excerpt(), save_unless_third, jobs=2)), tmp_path)
+
+
+def test_a_song_that_kills_its_worker_on_a_cluster(song: Path, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    songs = songs_of(song, tmp_path)
+    at_once = {"distributed.scheduler.allowed-failures": 0}
+    with (
+        pytest.importorskip("dask").config.set(at_once),
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+    ):
+        address = cluster.scheduler_address
+        outcomes = list(extract_songs(songs, Excerpt(), save_unless_third, scheduler=address))
+    check_that_the_third_failed(outcomes, tmp_path)

@@ -73,7 +73,7 @@ def test_only_the_part_asked_for_is_decoded(save: Save, monkeypatch: pytest.Monk
         soundfile.SoundFile, "read", lambda f, frames=-1, **k: asked.append(frames) or read(f, frames, **k)
     )
     assert len(load_waveform(path, offset=500, duration=30)) == 30 * 22_050
-    assert asked == [30 * 8_000]
+    assert asked == [8_000] * 30
 
 
 def test_what_soundfile_cannot_read_goes_to_librosas_fallback(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +115,61 @@ def test_a_truncated_mp3_gives_what_it_has(save: Save) -> None:
     path.write_bytes(content[: len(content) // 2])
     with pytest.warns(UserWarning, match=r"a\.mp3 is truncated: (9|10)\.\d s"):
         assert 9 < len(load_waveform(path)) / 22_050 < 11
+
+
+@pytest.mark.parametrize("truncated", [True, False])
+def test_a_damaged_flac_gives_what_comes_before(save: Save, truncated: bool) -> None:
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 20 * 22_050)
+    path = save("a.flac", samples)
+    expected = librosa_load(path)
+    content = bytearray(path.read_bytes())
+    half = len(content) // 2
+    path.write_bytes(content[:half] + (b"" if truncated else bytes(3_000) + content[half + 3_000 :]))
+    with pytest.warns(UserWarning, match=r"a\.flac is truncated: (10|11)\.\d s"):
+        waveform = load_waveform(path)
+    assert 9 * 22_050 <= len(waveform) < 10.1 * 22_050
+    np.testing.assert_array_equal(waveform, expected[: len(waveform)])
+
+
+def test_damage_at_the_very_beginning_is_refused(save: Save) -> None:
+    path = save("a.flac", np.random.default_rng(0).uniform(-0.5, 0.5, 20 * 22_050))
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(UserError, match=r"no decoder reads in .*a\.flac: damaged"):
+        load_waveform(path)
+
+
+def test_an_mp3_with_garbage_inside_gives_what_comes_before(save: Save) -> None:
+    path = save("a.mp3", tones(20, 44_100), 44_100)
+    content = path.read_bytes()
+    half = len(content) // 2
+    path.write_bytes(content[:half] + np.random.default_rng(0).bytes(20_000) + content[half + 20_000 :])
+    with pytest.warns(UserWarning, match=r"a\.mp3 is truncated"):
+        assert 8 < len(load_waveform(path)) / 22_050 < 10
+
+
+@pytest.mark.parametrize(("offset", "duration"), [(0.0, None), (2.1, None), (0.0, 5.0), (1.0, 30.0)])
+def test_a_flac_of_unknown_length(save: Save, offset: float, duration: float | None) -> None:
+    path = save("a.flac", tones(7.3, 44_100, 2), 44_100)
+    expected = librosa_load(path, offset, duration)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # the header's 36 bits of the number of samples
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    np.testing.assert_array_equal(load_waveform(path, offset, duration), expected)
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ({"offset": -1}, "Expected an offset of 0 seconds or more, got -1"),
+        ({"offset": np.nan}, "Expected an offset of 0 seconds or more, got nan"),
+        ({"duration": 0}, "Expected a duration above 0 seconds, got 0"),
+        ({"duration": np.nan}, "Expected a duration above 0 seconds, got nan"),
+    ],
+)
+def test_refuses_parts_that_are_none(save: Save, part: dict[str, float], told: str) -> None:
+    with pytest.raises(UserError, match=rf"{told} for .*a\.wav"):
+        load_waveform(save("a.wav", tones(6, 22_050)), **part)
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF1234WAVE", b"hello\n" * 500])
