@@ -13,6 +13,7 @@ Exit code 0; 2 where it cannot run, with what to do.
 
 import importlib.util
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -168,9 +169,11 @@ def measure_scaling(songs: Sequence[Path], count: int, seconds: float, folder: P
 
     def extract(number: int, workers: int, beat: bool) -> None:
         places = [(folder / f"{i}.fused.full.npy",) for i in range(number)]
-        work = [
-            Song(songs[i % len(songs)], () if beat else place, place if beat else ()) for i, place in enumerate(places)
-        ]
+        copies = [folder / f"copy-{i}{songs[i % len(songs)].suffix}" for i in range(number)]
+        for i, copy in enumerate(copies):
+            if not copy.exists():
+                shutil.copy(songs[i % len(songs)], copy)
+        work = [Song(copy, *(((), place) if beat else (place, ()))) for copy, place in zip(copies, places, strict=True)]
         for outcome in extract_songs(work, Excerpt(duration=seconds), write_array, jobs=workers):
             if outcome.failure:
                 raise UserError(outcome.failure)

@@ -12,7 +12,6 @@ Exit code 0; 2 where it cannot run, with what to do.
 import contextlib
 import io
 import os
-import resource
 import sys
 import tempfile
 import warnings
@@ -133,8 +132,9 @@ def train(folder: Path, batch_size: int, cap_mib: float) -> float:
 
 
 def _peak_mib() -> float:
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    """This process's largest resident size so far. getrusage's would count what its parent held, too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 if __name__ == "__main__":

@@ -171,10 +171,10 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of each row, all of which are as long as the first."""
     if not path.is_file():
         raise UserError(f"Expected FMA's table {path}, got no such file: give the folder that fma_metadata.zip holds")
+    usual = csv.field_size_limit(LONGEST_CELL)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             width = None
-            csv.field_size_limit(LONGEST_CELL)
             reader = csv.reader(file, strict=True)  # strict: an open quote swallows no rows
             for cells in filter(None, reader):
                 width = width or len(cells)
@@ -183,6 +183,8 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, cells
     except (csv.Error, UnicodeDecodeError) as error:
         raise UserError(f"Expected FMA's table, got a broken one in {path}: {error}; unpack it again") from error
+    finally:
+        csv.field_size_limit(usual)
 
 
 def _position(header: Sequence[str], column: str, path: Path) -> int:
