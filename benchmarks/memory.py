@@ -119,10 +119,10 @@ def train(folder: Path, batch_size: int, cap_mib: float) -> float:
     from dataclasses import replace
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="google.api_core")
-    from mtmusic.jobs import genre
+    from mtmusic.jobs import genre, training
     from mtmusic.jobs.recipes import LAB_LSTM
 
-    genre.MEMORY_CACHE_BYTES = int(cap_mib * 2**20)
+    training.MEMORY_CACHE_BYTES = int(cap_mib * 2**20)
     recipe = replace(LAB_LSTM, units=8, batch_size=batch_size, epochs=1)
     before = _peak_mib()
     told = io.StringIO()

@@ -64,22 +64,25 @@ def command(script: str, argv: Sequence[str] | None) -> str:
     return shlex.join(["python", f"scripts/{Path(script).name}", *(sys.argv[1:] if argv is None else argv)])
 
 
-def add_data_flags(flags: argparse.ArgumentParser, classes: str | None = "lab") -> None:
-    """classes: the default of --classes; None is the mapping that a model was trained with."""
-    flags.add_argument("--data", type=Path, metavar="FOLDER", help="a genre data folder (default: the demo corpus)")
-    flags.add_argument(
-        "--classes",
-        default=classes,
-        metavar="lab|all|FILE",
-        help="raw genre names to classes: the lab's 20 to 10, each its own, or by a JSON file of raw name to class or "
-        f"null (default: {classes or 'as the model was trained'})",
-    )
+def add_data_flags(flags: argparse.ArgumentParser, kind: str) -> None:
+    flags.add_argument("--data", type=Path, metavar="FOLDER", help=f"{kind} data folder (default: the demo corpus)")
     flags.add_argument(
         "--beat",
         action=argparse.BooleanOptionalAction,
         help="the clips are beat-synchronised, or full rate (default: told from the folder)",
     )
     flags.add_argument("--skip-bad", action="store_true", help="leave out clips that cannot be used, and list them")
+
+
+def add_classes_flag(flags: argparse.ArgumentParser, default: str | None = "lab") -> None:
+    """default: None is the mapping that a model was trained with."""
+    flags.add_argument(
+        "--classes",
+        default=default,
+        metavar="lab|all|FILE",
+        help="raw genre names to classes: the lab's 20 to 10, each its own, or by a JSON file of raw name to class or "
+        f"null (default: {default or 'as the model was trained'})",
+    )
 
 
 def add_training_flags(flags: argparse.ArgumentParser) -> None:
@@ -107,7 +110,8 @@ def add_training_flags(flags: argparse.ArgumentParser) -> None:
     add("--learning-rate", type=float, metavar="X", help="Adam's (default: 0.001)")
 
 
-def add_run_flags(flags: argparse.ArgumentParser, out: str) -> None:
+def add_run_flags(flags: argparse.ArgumentParser, out: str, source: Path | None = None) -> None:
+    """out: what --help says of the default. source: the default of --from."""
     flags.add_argument(
         "--validation",
         type=float,
@@ -125,18 +129,53 @@ def add_run_flags(flags: argparse.ArgumentParser, out: str) -> None:
         action="store_true",
         help="then train anew on train and validation for the best number of epochs; that model is saved and judged",
     )
-    flags.add_argument("--from", dest="source", type=Path, metavar="RUN", help="start from this run's backbone")
+    flags.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        default=source,
+        metavar="RUN",
+        help=f"start from this run's backbone (default: {source or 'fresh weights'})",
+    )
     flags.add_argument(
         "--freeze",
-        default="none",
         metavar="all|none|N",
-        help="of that backbone: keep all, or the first N blocks, as they are (default: none)",
+        help="of that backbone: keep all, or the first N blocks, as they are (default: none; all with --unfreeze-after)",
+    )
+    flags.add_argument(
+        "--unfreeze-after",
+        type=int,
+        metavar="N",
+        help="after N epochs train all of the backbone too, at a tenth of the rate (default: never)",
     )
     again = flags.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     again.add_argument("--overwrite", action="store_true", help="put the new run in the place of a finished one")
     flags.add_argument("--tensorboard", action="store_true", help="write TensorBoard logs into the run's folder")
     flags.add_argument("--out", type=Path, metavar="DIR", help=f"the run's folder (default: {out})")
+
+
+def add_affect_flags(flags: argparse.ArgumentParser) -> None:
+    flags.add_argument(
+        "--loss", dest="error", choices=("mse", "huber"), default="mse", help="of each task (default: mse)"
+    )
+    flags.add_argument(
+        "--test",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="of the labelled clips held out to judge by, where the test split has no labels (default: 0.2)",
+    )
+
+
+def run_options(arguments: argparse.Namespace, script: str, argv: Sequence[str] | None) -> dict[str, Any]:
+    """The fields of jobs.training.TrainOptions but for the recipe."""
+    names = (
+        "out", "data", "source", "unfreeze_after", "beat", "validation", "subset", "seed", "overfit_batch",
+        "retrain_on_all", "skip_bad", "resume", "overwrite", "tensorboard",
+    )  # fmt: skip
+    freeze = arguments.freeze or ("none" if arguments.unfreeze_after is None else "all")
+    return {name: getattr(arguments, name) for name in names} | {"freeze": freeze, "command": command(script, argv)}
 
 
 def recipe_settings(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Judges a saved genre model on any genre folder, without training: the same report as after training.
+"""Judges a saved model on any labelled split of a data folder, without training: the same report as after training.
 
     python scripts/evaluate.py --model saved_models/genre_cnn --data data/fma_genre_spectrograms_beat
+    python scripts/evaluate.py --model saved_models/affect_cnn --data data/multitask_dataset_beat --split train
 
-Writes <run>/evaluations/<folder>_<split>/ and prints the classification report.
+Writes <run>/evaluations/<folder>_<split>/ and prints the classification report, or Spearman's rho by task.
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
@@ -17,18 +18,17 @@ import common
 def main(argv: Sequence[str] | None = None) -> int:
     flags = common.parser(__doc__)
     flags.add_argument("--model", type=Path, required=True, metavar="RUN", help="a run's folder or its model.keras")
-    common.add_data_flags(flags, classes=None)
+    common.add_data_flags(flags, "a genre or affect")
+    common.add_classes_flag(flags, default=None)
     flags.add_argument("--split", choices=("train", "validation", "test"), default="test", help="(default: test)")
     flags.add_argument("--out", type=Path, metavar="DIR", help="(default: below the run's folder)")
     arguments = common.parse(flags, argv)
 
-    from mtmusic.jobs.demo import demo_corpus
-    from mtmusic.jobs.evaluate import evaluate_genre
-    from mtmusic.jobs.folders import DEMO_FOLDER
+    from mtmusic.jobs.evaluate import evaluate
 
-    evaluate_genre(
+    evaluate(
         arguments.model,
-        arguments.data or demo_corpus() / DEMO_FOLDER,
+        arguments.data,
         arguments.split,
         arguments.classes,
         arguments.beat,

@@ -17,7 +17,8 @@ import common
 @common.reports_errors
 def main(argv: Sequence[str] | None = None) -> int:
     flags = common.parser(__doc__)
-    common.add_data_flags(flags)
+    common.add_data_flags(flags, "a genre")
+    common.add_classes_flag(flags)
     flags.add_argument("--batch-size", type=int, default=32, metavar="N", help="clips a batch (default: 32)")
     flags.add_argument("--seed", type=common.seed, default=0, help="of the split and the batches (default: 0)")
     flags.add_argument("--out", type=Path, default=Path("exploration"), metavar="DIR", help="(default: exploration)")

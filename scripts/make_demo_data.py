@@ -22,12 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--seed", type=common.seed, default=0, help="(default: 0)")
     arguments = common.parse(flags, argv)
 
-    from mtmusic.jobs.demo import demo_corpus_folder, make_demo_corpus
-    from mtmusic.jobs.folders import DEMO_FOLDER
+    from mtmusic.jobs.demo import GENRE_FOLDERS, demo_corpus_folder, make_demo_corpus
     from mtmusic.jobs.runs import refuse_other_things
 
     folder = arguments.out or demo_corpus_folder(arguments.seed)
-    refuse_other_things(folder, f"{DEMO_FOLDER}/features.json")
+    refuse_other_things(folder, f"{GENRE_FOLDERS[True]}/features.json")
     there = folder.exists() and any(folder.iterdir())
     if there and arguments.out is not None and not arguments.overwrite:
         raise UserError(f"Expected a new folder, got {folder}, which holds a corpus already: --overwrite replaces it")

@@ -18,7 +18,8 @@ import common
 @common.reports_errors
 def main(argv: Sequence[str] | None = None) -> int:
     flags = common.parser(__doc__)
-    common.add_data_flags(flags)
+    common.add_data_flags(flags, "a genre")
+    common.add_classes_flag(flags)
     common.add_training_flags(flags)
     common.add_run_flags(flags, "saved_models/genre_<backbone>")
     arguments = common.parse(flags, argv)
@@ -29,27 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtmusic.jobs.genre import GenreOptions, train_genre
     from mtmusic.jobs.recipes import RECIPES
 
-    train_genre(
-        GenreOptions(
-            out=arguments.out,
-            data=arguments.data,
-            recipe=replace(RECIPES[settings.get("backbone", "cnn")], **settings),
-            source=arguments.source,
-            freeze=arguments.freeze,
-            beat=arguments.beat,
-            validation=arguments.validation,
-            classes=arguments.classes,
-            subset=arguments.subset,
-            seed=arguments.seed,
-            overfit_batch=arguments.overfit_batch,
-            retrain_on_all=arguments.retrain_on_all,
-            skip_bad=arguments.skip_bad,
-            resume=arguments.resume,
-            overwrite=arguments.overwrite,
-            tensorboard=arguments.tensorboard,
-            command=common.command(__file__, argv),
-        )
-    )
+    recipe = replace(RECIPES[settings.get("backbone", "cnn")], **settings)
+    train_genre(GenreOptions(**common.run_options(arguments, __file__, argv), recipe=recipe, classes=arguments.classes))
     return 0
 
 

@@ -63,6 +63,25 @@ class Clips:
             return {name: int(np.sum(self.targets == i)) for i, name in enumerate(self.classes)}
         return {name: int(np.sum(~np.isnan(self.targets[:, i]))) for i, name in enumerate(self.tasks)}
 
+    def select(self, tasks: Sequence[str]) -> "Clips":
+        """The targets of these tasks alone, in this order, and the clips that have a label for one of them.
+
+        Raises UserError for a task that the clips have no labels of.
+        """
+        if unknown := [task for task in tasks if task not in self.tasks]:
+            raise UserError(f"Expected tasks among {', '.join(self.tasks)}, got {', '.join(unknown)}")
+        targets = self.targets[:, [self.tasks.index(task) for task in tasks]]
+        labelled = np.flatnonzero(~np.isnan(targets).all(axis=1))
+        return replace(self, targets=targets, tasks=tuple(tasks)).take(labelled)
+
+    def label_means(self) -> dict[str, float]:
+        """Of each task, missing labels left out; a task without labels is an error of the caller."""
+        return dict(zip(self.tasks, np.nanmean(self.targets, axis=0, dtype=np.float64).tolist(), strict=True))
+
+    def label_variances(self) -> dict[str, float]:
+        """As `label_means`; divided by the number of labels."""
+        return dict(zip(self.tasks, np.nanvar(self.targets, axis=0, dtype=np.float64).tolist(), strict=True))
+
 
 def concatenate(first: Clips, second: Clips) -> Clips:
     """Both splits' clips, of equal classes or tasks, as one."""
@@ -137,7 +156,10 @@ def scan_genre_labels(
     path = label_path(folder, split)
     header, rows = _read_rows(path, "\t")
     if [name.lower() for name in header] != ["id", "genre"]:
-        raise UserError(f"Expected the header Id<TAB>Genre of a genre folder, got {_shown(header)} in {path}")
+        raise UserError(
+            f"Expected the header Id<TAB>Genre of a genre folder, got {_shown(header)} in {path} "
+            "(scripts/train_affect.py takes affect folders)"
+        )
     problems: list[str] = []
     found: dict[str, tuple[Path, str]] = {}
     for number, clip_id, array, (genre,) in _usable_rows(folder, split, rows, 1, problems):
@@ -161,8 +183,12 @@ def scan_affect_labels(folder: Path | str, split: str) -> tuple[Clips, list[str]
     path = label_path(folder, split)
     header, rows = _read_rows(path, ",")
     tasks = tuple(header[1:])
-    if header[0].lower() != "id" or not tasks or "" in tasks or len(set(tasks)) < len(tasks):
-        raise UserError(f"Expected the header Id,<task>,... of an affect folder, got {_shown(header)} in {path}")
+    unusable = not tasks or {"", "genre"} & {task.lower() for task in tasks} or len(set(tasks)) < len(tasks)
+    if header[0].lower() != "id" or unusable:
+        raise UserError(
+            f"Expected the header Id,<task>,... of an affect folder, got {_shown(header)} in {path} "
+            "(scripts/train_genre.py takes genre folders)"
+        )
     problems: list[str] = []
     found: dict[str, tuple[Path, list[float]]] = {}
     for number, clip_id, array, cells in _usable_rows(folder, split, rows, len(tasks), problems):

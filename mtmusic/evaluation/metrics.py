@@ -120,15 +120,19 @@ def _undefined(true: np.ndarray, predicted: np.ndarray) -> str | None:
 
 
 def _rank_correlation(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Spearman's rho along the last axis: Pearson's of the ranks, ties sharing their mean rank."""
-    return _correlation(rankdata(true, axis=-1), rankdata(predicted, axis=-1))
+    """Spearman's rho along the last axis: Pearson's of the ranks, ties sharing their mean rank.
+
+    Both hold NaN where a label is missing; such clips are left out.
+    """
+    return _correlation(*(rankdata(values, axis=-1, nan_policy="omit") for values in (true, predicted)))
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Pearson's along the last axis; 0.0 where one side is constant, as in some resamples."""
-    varies = (np.ptp(x, axis=-1) > 0) & (np.ptp(y, axis=-1) > 0)
-    x, y = (values - values.mean(axis=-1, keepdims=True) for values in (x, y))
+    """Pearson's along the last axis, NaN left out; 0.0 where one side is constant, as in some resamples."""
+    counts = np.maximum((~np.isnan(x)).sum(axis=-1, keepdims=True), 1)
+    x, y = (np.nan_to_num(values - np.nansum(values, axis=-1, keepdims=True) / counts) for values in (x, y))
     scale = np.sqrt((x**2).sum(axis=-1) * (y**2).sum(axis=-1))
+    varies = (np.ptp(x, axis=-1) > 0) & (np.ptp(y, axis=-1) > 0)
     return np.where(varies, (x * y).sum(axis=-1) / np.where(varies, scale, 1), 0.0)
 
 
@@ -143,47 +147,74 @@ def affect_report(
 
     Both arrays are `(clips, tasks)`; NaN targets are left out. `mse_constant` is the error of always
     answering `baseline_mean[task]`, the train mean: a model above it has learnt nothing.
-    With fewer than 3 labelled clips rho is 0.0 and the other scores of that task are None.
+    With fewer than 3 labelled clips rho is 0.0 and the other scores of that task are None. Intervals are of the
+    bootstrap over clips, all tasks of a clip drawn together, so that the mean has one too.
     Raises ValueError for other shapes.
     """
     true, predicted = _same_clips(true, predicted, dims=2)
+    low, high = np.percentile(_resampled(true, [predicted], seed)[0], INTERVAL, axis=0).tolist()
     per_task = {
-        task: _task_scores(true[:, column], predicted[:, column], baseline_mean[task], seed)
+        task: _task_scores(true[:, column], predicted[:, column], baseline_mean[task], (low[column], high[column]))
         for column, task in enumerate(tasks)
     }
     rho = {task: scores["spearman"] for task, scores in per_task.items()}
     return {
         "clips": len(true),
         "spearman": {**rho, "mean": float(np.mean(list(rho.values())))},
+        "spearman_mean_low": low[-1],
+        "spearman_mean_high": high[-1],
         "per_task": per_task,
     }
 
 
-def _task_scores(true: np.ndarray, predicted: np.ndarray, baseline: float, seed: int) -> dict[str, Any]:
+def spearman_differences(
+    true: np.ndarray, first: np.ndarray, second: np.ndarray, tasks: Sequence[str], seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """Of each task and of their "mean": rho of `first` less that of `second`, with the interval of the difference.
+
+    All three are `(clips, tasks)`; NaN targets are left out. Both are judged on the same clips in each resample, which
+    leaves out what they have in common. Raises ValueError for other shapes.
+    """
+    true, first = _same_clips(true, first, dims=2)
+    true, second = _same_clips(true, second, dims=2)
+    one, other = ([spearman(t, p) for t, p in zip(true.T, predicted.T, strict=True)] for predicted in (first, second))
+    points = np.subtract(one, other)
+    resampled = _resampled(true, [first, second], seed)
+    low, high = np.percentile(resampled[0] - resampled[1], INTERVAL, axis=0).tolist()
+    values = zip((*tasks, "mean"), (*points.tolist(), float(points.mean())), low, high, strict=True)
+    return {name: {"value": value, "low": below, "high": above} for name, value, below, above in values}
+
+
+def _resampled(true: np.ndarray, predictions: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
+    """Of each prediction: `(resamples, tasks + 1)`, rho by task and their mean, on the same draws of clips."""
+    rng = np.random.default_rng(seed)
+    rhos: list[list[np.ndarray]] = [[] for _ in predictions]
+    targets = true.T.astype(np.float64)
+    for _ in range(RESAMPLES // RESAMPLES_AT_ONCE):
+        draw = rng.integers(len(true), size=(RESAMPLES_AT_ONCE, len(true)))
+        for column, predicted in enumerate(predictions):
+            known = np.where(np.isnan(targets), np.nan, predicted.T)
+            rhos[column].append(_rank_correlation(targets[:, draw], known[:, draw]).T)
+    drawn = [np.concatenate(part) for part in rhos]
+    return [np.column_stack([rho, rho.mean(axis=1)]) for rho in drawn]
+
+
+def _task_scores(
+    true: np.ndarray, predicted: np.ndarray, baseline: float, interval: tuple[float, float]
+) -> dict[str, Any]:
     rho = spearman(true, predicted)
     true, predicted = _labelled(true, predicted)
     scores: dict[str, Any] = {**dict.fromkeys(AFFECT_SCORES), "spearman": rho, "clips": len(true)}
     if len(true) < FEWEST_CLIPS:
         return scores
-    low, high = _spearman_interval(true, predicted, seed)
     return scores | {
-        "spearman_low": low,
-        "spearman_high": high,
+        "spearman_low": interval[0],
+        "spearman_high": interval[1],
         "pearson": float(_correlation(true, predicted)),
         "r2": float(r2_score(true, predicted)),
         "mse": float(mean_squared_error(true, predicted)),
         "mse_constant": float(np.mean((true - baseline) ** 2)),
     }
-
-
-def _spearman_interval(true: np.ndarray, predicted: np.ndarray, seed: int) -> tuple[float, float]:
-    rng = np.random.default_rng(seed)
-    rhos = []
-    for _ in range(RESAMPLES // RESAMPLES_AT_ONCE):
-        draw = rng.integers(len(true), size=(RESAMPLES_AT_ONCE, len(true)))
-        rhos.append(_rank_correlation(true[draw], predicted[draw]))
-    low, high = np.percentile(rhos, INTERVAL)
-    return float(low), float(high)
 
 
 def affect_table(report: dict[str, Any]) -> str:
@@ -197,7 +228,8 @@ def affect_table(report: dict[str, Any]) -> str:
             f"  {_number(row['r2'], 7)}  {_number(row['mse'], 6, 4)}  {_number(row['mse_constant'], 8, 4)}"
             f"  {row['clips']:5}"
         )
-    lines.append(f"{'mean':{width}}  {report['spearman']['mean']:8.3f}")
+    interval = f"{_number(report['spearman_mean_low'], 5)} to {_number(report['spearman_mean_high'], 5)}"
+    lines.append(f"{'mean':{width}}  {report['spearman']['mean']:8.3f}  {interval:>14}")
     return "\n".join(lines)
 
 

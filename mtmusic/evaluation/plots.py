@@ -36,6 +36,7 @@ LINE_STYLES = ("-", "--", ":")
 """The second ten lines of a picture are dashed, the third dotted."""
 
 SHOWN_CHANNELS = 8
+DECILES = 10
 FREQUENCY_TICKS_HZ = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
@@ -258,6 +259,64 @@ def scatter(true: np.ndarray, predicted: np.ndarray, tasks: Sequence[str], rho: 
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel="true", ylabel="predicted")
         axes.set_title(f"{_plain(task)}: Spearman's rho = {rho[task]:.3f}")
         axes.grid(alpha=0.3)
+    return figure
+
+
+def calibration(true: np.ndarray, predicted: np.ndarray, tasks: Sequence[str]) -> Figure:
+    """Clips in ten groups of equal size by their prediction: each group's mean target against its mean prediction.
+
+    Both arrays are `(clips, tasks)`; NaN targets are left out. The bars are two standard errors of the mean target.
+    """
+    figure, panels = _panels(len(tasks), 3.8, 4.0)
+    for column, (axes, task) in enumerate(zip(panels, tasks, strict=True)):
+        known = np.flatnonzero(~np.isnan(true[:, column]))
+        order = known[np.argsort(predicted[known, column], kind="stable")]
+        groups = [group for group in np.array_split(order, DECILES) if group.size]
+        means = [predicted[group, column].mean() for group in groups]
+        targets = [true[group, column].mean() for group in groups]
+        errors = [
+            2 * true[group, column].std(ddof=1) / math.sqrt(group.size) if group.size > 1 else 0 for group in groups
+        ]
+        axes.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=1)
+        axes.errorbar(means, targets, errors, color=BLUE, marker="o", markersize=4, elinewidth=1)
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel="mean predicted", ylabel="mean true")
+        axes.set_title(f"{_plain(task)}: {len(groups)} groups of clips")
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def residuals(true: np.ndarray, predicted: np.ndarray, tasks: Sequence[str]) -> Figure:
+    """What the prediction has too much, by the prediction; both `(clips, tasks)`, NaN targets left out."""
+    figure, panels = _panels(len(tasks), 3.8, 3.3)
+    for column, (axes, task) in enumerate(zip(panels, tasks, strict=True)):
+        known = ~np.isnan(true[:, column])
+        surplus = predicted[known, column] - true[known, column]
+        axes.axhline(0, color=GREY, linestyle="--", linewidth=1)
+        axes.scatter(predicted[known, column], surplus, s=12, alpha=0.5, color=BLUE, linewidths=0)
+        axes.set(xlim=(-0.02, 1.02), ylim=(-1.02, 1.02), xlabel="predicted", ylabel="predicted less true")
+        axes.set_title(f"{_plain(task)}: mean {surplus.mean():.3f}, sd {surplus.std():.3f}")
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def intervals(rows: Sequence[tuple[str, Mapping[str, tuple[float, float, float]]]], xlabel: str) -> Figure:
+    """Named rows of (value, low, high) by quantity: a panel a quantity, a point with its interval a row.
+
+    A row may lack a quantity; a line stands at 0.
+    """
+    quantities = list(dict.fromkeys(quantity for _, values in rows for quantity in values))
+    figure = _figure(max(6.0, 3.2 * len(quantities) + 2), 0.45 * len(rows) + 1.6)
+    panels = figure.subplots(1, len(quantities), sharey=True, squeeze=False)[0]
+    for axes, quantity in zip(panels, quantities, strict=True):
+        for place, (_, values) in enumerate(rows):
+            if quantity in values:
+                value, low, high = values[quantity]
+                axes.hlines(place, low, high, color=BLUE, linewidth=2)
+                axes.plot(value, place, marker="o", color=BLUE)
+        axes.axvline(0, color=GREY, linewidth=1)
+        axes.set_yticks(range(len(rows)), [_plain(name) for name, _ in rows])
+        axes.set(title=_plain(quantity), xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5))
+        axes.grid(alpha=0.3, axis="x")
     return figure
 
 

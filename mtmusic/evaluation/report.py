@@ -3,6 +3,7 @@
 import base64
 import csv
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -22,6 +23,9 @@ CAPTIONS = {
     "scatter": "Predicted against true; on the dashed line they are equal.",
     "scatter_test": "Test clips, predicted against true; on the dashed line they are equal.",
     "scatter_validation": "Validation clips, predicted against true; on the dashed line they are equal.",
+    "calibration_test": "Calibration by deciles: on the dashed line predictions are right on average.",
+    "residuals_test": "Residuals: what the prediction has too much, by the prediction.",
+    "comparison": "Spearman's rho of each run on the same clips, with its 95 % interval.",
     "class_histograms": "Clips by class, before and after similar classes were merged.",
     "value_histograms": "How the targets are distributed.",
     "lengths": "How long the clips are.",
@@ -71,6 +75,9 @@ def write_report(folder: Path) -> Path:
         _heading(card, metrics),
         _section("Results", _results(metrics)),
         _section("By class", _per_class(metrics)),
+        _section("Beside other runs", _comparison(folder / "comparison.json")),
+        _section("Weights of the tasks", _weights(metrics)),
+        _section("Transfer", _transfer(card, metrics)),
         _section("Data", _data(card.get("judged", card["data"]))),
         _section("Figures", "\n".join(map(_figure, _in_order((folder / "figures").glob("*.png"))))),
         _section("Most confident mistakes", _mistakes(folder / "predictions.csv") if "classes" in card else ""),
@@ -224,10 +231,63 @@ def _affect_results(split: str, scores: Mapping[str, Any]) -> str:
     ]
     return _table(
         ("task", "Spearman's rho (95 % interval)", "Pearson", "R²", "MSE", "MSE of the train mean", "clips"),
-        [*rows, ("mean", scores["spearman"]["mean"], *[""] * 4, scores["clips"])],
+        [*rows, ("mean", _interval(_mean_row(scores), "spearman"), *[""] * 4, scores["clips"])],
         caption=f"{split} clips",
         total=True,
     )
+
+
+def _mean_row(scores: Mapping[str, Any]) -> dict[str, Any]:
+    bounds = {f"spearman_{bound}": scores.get(f"spearman_mean_{bound}") for bound in ("low", "high")}
+    return {"spearman": scores["spearman"]["mean"], **bounds}
+
+
+def _comparison(path: Path) -> str:
+    """What `compare_runs` wrote: rho of each run, and what the first one has more than each other."""
+    if not path.exists():
+        return ""
+    content = _read_json(path, ("runs", "differences"))
+    tables = []
+    for title, table in (("Spearman's rho", "runs"), (f"rho of {content['first']} less that of", "differences")):
+        names = list(dict.fromkeys(name for row in content[table].values() for name in row))
+        rows = [
+            (run, *(_interval_of(row[name]) if name in row else None for name in names))
+            for run, row in content[table].items()
+        ]
+        tables.append(_table((title, *names), rows, caption=f"the same {content['clips']} {content['split']} clips"))
+    return "\n".join(tables)
+
+
+def _interval_of(row: Mapping[str, float]) -> str:
+    return f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+
+
+def _weights(metrics: Mapping[str, Any]) -> str:
+    weights = metrics.get("weights", {})
+    if len(weights) < 2:
+        return ""
+    deviations = {task: math.exp(value / 2) for task, value in metrics.get("log_variances", {}).items()}
+    kind = "learned with the model, at the epoch that was kept" if deviations else "fixed"
+    header = ("task", "weight of its error", *(["standard deviation learned"] if deviations else []))
+    rows = [(task, weight, *([deviations[task]] if deviations else [])) for task, weight in weights.items()]
+    return _table(header, rows, caption=kind)
+
+
+def _transfer(card: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """Where the backbone came from, and which test clips it knew."""
+    source = card.get("source")
+    if not source:
+        return ""
+    test = next((scores["clips"] for split, scores in metrics.items() if split == "test"), None)
+    learnt = source["test_clips_learnt"]
+    if learnt is None:
+        known = "Whether it learnt from clips of the test split is not known."
+    elif learnt:
+        known = f"{len(learnt)} of the {test} test clips were in its training, by content: {', '.join(learnt)}."
+    else:
+        known = "No clip of the test split was in its training, by content."
+    lines = [f"The backbone was that of {source['run']} ({source['task']}). {known}", *source.get("description", [])]
+    return "\n".join(f"<p>{escape(line)}</p>" for line in lines)
 
 
 def _small(value: float | None) -> str:

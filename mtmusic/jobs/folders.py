@@ -1,37 +1,73 @@
 """A data folder to checked splits, and what they hold, for the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from mtmusic.data.checks import CheckedSplit, checked_genre_split, fingerprint, require_good
-from mtmusic.data.labels import Clips, GenreClasses, is_beat_synchronised, is_synthetic, label_path, scan_genre_labels
+from mtmusic.data.checks import (
+    CheckedSplit,
+    checked_affect_split,
+    checked_genre_split,
+    fingerprint,
+    require_good,
+)
+from mtmusic.data.labels import (
+    Clips,
+    GenreClasses,
+    is_beat_synchronised,
+    is_synthetic,
+    label_path,
+    scan_genre_labels,
+)
 from mtmusic.data.splits import hold_out, subset
 from mtmusic.errors import UserError
-from mtmusic.jobs.demo import demo_corpus
+from mtmusic.jobs.demo import AFFECT_FOLDERS, GENRE_FOLDERS, demo_corpus
 
-DEMO_FOLDER = "fma_genre_spectrograms_beat"
 LIKELY_BEAT_FRAMES = 200
 """Under five seconds at full rate: clips so short are likely to be beat-synchronised."""
 
 RATES = {True: "beat-synchronised", False: "full-rate"}
 
+FEWEST_LABELS = 3
+"""Of a task in a split: two clips always correlate by +1, -1 or not at all."""
+
 
 @dataclass(frozen=True)
-class GenreData:
-    """A genre folder's splits, checked: train, validation and test, or those that were asked for."""
+class FolderData:
+    """A folder's splits, checked: train, validation and test, or those that were asked for.
+
+    digests: of each array the hash of its content, which tells equal clips whatever their names.
+    """
 
     folder: Path
     beat: bool
     demo: bool
     fingerprint: str
     splits: dict[str, Clips]
+    frames: np.ndarray
+    digests: dict[Path, str]
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GenreData(FolderData):
+    """raw_counts, merged_counts: clips by raw genre and by class."""
+
     raw_counts: dict[str, int]
     merged_counts: dict[str, int]
-    frames: np.ndarray
-    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AffectData(FolderData):
+    """held_out_test: the folder has no labels of a test split, and one of the labelled clips was made."""
+
+    held_out_test: bool
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return next(iter(self.splits.values())).tasks
 
 
 def load_genre_data(
@@ -49,7 +85,7 @@ def load_genre_data(
     of train, stratified. beat: whether the clips are beat-synchronised; None tells it from the folder.
     Raises UserError that lists what is wrong.
     """
-    folder = folder if folder is not None else demo_corpus() / DEMO_FOLDER
+    folder = folder if folder is not None else demo_corpus() / GENRE_FOLDERS[True]
     splits = ["train", "test"]
     if label_path(folder, "validation").is_file():
         splits.append("validation")
@@ -67,11 +103,7 @@ def load_genre_data(
         )
     if len(present) < len(known):
         raise UserError(f"No clip of {', '.join(sorted({*known} - {*present}))} in {folder / 'train'} can be used")
-    if size is not None:
-        clips["train"] = subset(clips["train"], size, seed)
-    if "validation" not in clips:
-        clips["train"], clips["validation"] = hold_out(clips["train"], validation, seed)
-    return replace(data, splits={split: clips[split] for split in ("train", "validation", "test")})
+    return replace(data, splits=_with_validation(clips, validation, size, seed))
 
 
 def load_genre_split(
@@ -86,7 +118,70 @@ def load_genre_split(
     return _genre_data(folder, beat, {split: checked_genre_split(folder, split, classes, known)}, skip_bad)
 
 
-def _is_beat_synchronised(folder: Path, beat: bool | None, frames: np.ndarray) -> bool:
+def load_affect_data(
+    folder: Path | None,
+    beat: bool | None = None,
+    validation: float = 0.2,
+    test: float = 0.2,
+    size: int | None = None,
+    seed: int = 0,
+    skip_bad: bool = False,
+) -> AffectData:
+    """As `load_genre_data`, for an affect folder and all its tasks: `select_tasks` takes some of them.
+
+    Where the folder has no labels of a test split, as the lab's have none, a share `test` of the labelled clips is held
+    out first, so that it is the same for every task, size and share of validation.
+    """
+    folder = folder if folder is not None else demo_corpus() / AFFECT_FOLDERS[True]
+    there = [split for split in ("validation", "test") if label_path(folder, split).is_file()]
+    checked = {split: checked_affect_split(folder, split) for split in ("train", *there)}
+    data = _affect_data(folder, beat, checked, skip_bad)
+    clips = dict(data.splits)
+    for split in there:
+        if set(clips[split].tasks) != set(clips["train"].tasks):
+            raise UserError(
+                f"Expected the tasks of train, {', '.join(clips['train'].tasks)}, got {', '.join(clips[split].tasks)} "
+                f"in {label_path(folder, split)}"
+            )
+        clips[split] = clips[split].select(clips["train"].tasks)
+    _require_labels(clips["train"], f"in {label_path(folder, 'train')}")
+    if "test" not in clips:
+        clips["train"], clips["test"] = hold_out(clips["train"], test, seed)
+    splits = _with_validation(clips, validation, size, seed)
+    return replace(data, splits=splits, held_out_test="test" not in there)
+
+
+def load_affect_split(
+    folder: Path, split: str, tasks: Sequence[str], beat: bool | None = None, skip_bad: bool = False
+) -> AffectData:
+    """One split alone, its targets those that a model predicts. Raises UserError as `load_affect_data`."""
+    data = _affect_data(folder, beat, {split: checked_affect_split(folder, split)}, skip_bad)
+    selected = select_tasks(data, tasks)
+    _require_labels(selected.splits[split], f"in {label_path(folder, split)}")
+    return selected
+
+
+def select_tasks(data: AffectData, tasks: Sequence[str]) -> AffectData:
+    """These tasks alone, and the clips that have a label of one. Raises UserError for a task without enough labels."""
+    try:
+        splits = {split: clips.select(tasks) for split, clips in data.splits.items()}
+    except UserError as error:
+        raise UserError(f"{error} (--task), in {data.folder}") from error
+    for split, clips in splits.items():
+        _require_labels(clips, f"among the {split} clips of {data.folder}")
+    return replace(data, splits=splits)
+
+
+def require_rate(data_beat: bool, folder: Path, model_beat: bool, model_path: Path) -> None:
+    """Beat-synchronised and full-rate frames are other things; a model knows one of them. Raises UserError."""
+    if model_beat != data_beat:
+        raise UserError(
+            f"Expected {RATES[model_beat]} clips, which {model_path} was trained on, "
+            f"got {RATES[data_beat]} ones in {folder} (--beat or --no-beat, if the folder does not tell)"
+        )
+
+
+def beat_of_folder(folder: Path, beat: bool | None, frames: np.ndarray) -> bool:
     """As told, else as the folder tells, else full rate. Raises UserError where the clips are too short for that."""
     told = beat if beat is not None else is_beat_synchronised(folder)
     if told is None and np.median(frames) < LIKELY_BEAT_FRAMES:
@@ -97,34 +192,74 @@ def _is_beat_synchronised(folder: Path, beat: bool | None, frames: np.ndarray) -
     return bool(told)
 
 
-def _genre_data(folder: Path, beat: bool | None, checked: dict[str, CheckedSplit], skip_bad: bool) -> GenreData:
-    left_out = require_good(folder, checked, skip_bad)
-    first = next(iter(checked))
-    frames = np.concatenate([part.frames for part in checked.values()])
-    return GenreData(
-        folder=folder,
-        beat=_is_beat_synchronised(folder, beat, frames),
-        demo=is_synthetic(folder),
-        fingerprint=fingerprint(list(checked.values())),
-        splits={split: part.clips for split, part in checked.items()},
-        raw_counts=scan_genre_labels(folder, first, "all")[0].counts(),
-        merged_counts=checked[first].clips.counts(),
-        frames=frames,
-        left_out=left_out,
-    )
-
-
-def print_data(data: GenreData) -> None:
-    """The data's counts, by class and split, for the terminal."""
+def print_data(data: FolderData) -> None:
+    """The data's counts, by class or task and by split, for the terminal."""
     if data.demo:
         print("Data: the demo corpus of synthesised music. What it teaches says nothing about real songs; give --data.")
     print(f"Folder: {data.folder} ({RATES[data.beat]})")
     print(f"Frames: {data.frames.min()} to {data.frames.max()}, median {np.median(data.frames):.0f}")
     for line in data.left_out:
         print(f"Left out: {line}")
-    classes = next(iter(data.splits.values())).classes
-    width = max(len(name) for name in (*classes, "class"))
-    print(f"{'class':<{width}}" + "".join(f"{split:>12}" for split in data.splits))
-    for name in classes:
+    if isinstance(data, AffectData) and data.held_out_test:
+        print("The test split has no labels: labelled clips are held out to judge by")
+    names = list(next(iter(data.splits.values())).counts())
+    title = "labels of" if isinstance(data, AffectData) else "class"
+    width = max(len(name) for name in (*names, title))
+    print(f"{title:<{width}}" + "".join(f"{split:>12}" for split in data.splits))
+    for name in names:
         print(f"{name:<{width}}" + "".join(f"{clips.counts()[name]:>12}" for clips in data.splits.values()))
-    print(f"{'all':<{width}}" + "".join(f"{len(clips):>12}" for clips in data.splits.values()) + "\n")
+    last = "clips" if isinstance(data, AffectData) else "all"
+    print(f"{last:<{width}}" + "".join(f"{len(clips):>12}" for clips in data.splits.values()) + "\n")
+
+
+def _with_validation(clips: Mapping[str, Clips], validation: float, size: int | None, seed: int) -> dict[str, Clips]:
+    """Train cut to `size`, and a share of it held out where there is no validation split."""
+    train, held = clips["train"], clips.get("validation")
+    if size is not None:
+        train = subset(train, size, seed)
+    if held is None:
+        train, held = hold_out(train, validation, seed)
+    return {"train": train, "validation": held, "test": clips["test"]}
+
+
+def _genre_data(folder: Path, beat: bool | None, checked: dict[str, CheckedSplit], skip_bad: bool) -> GenreData:
+    first = next(iter(checked))
+    return GenreData(
+        **_folder_data(folder, beat, checked, skip_bad),
+        raw_counts=scan_genre_labels(folder, first, "all")[0].counts(),
+        merged_counts=checked[first].clips.counts(),
+    )
+
+
+def _affect_data(folder: Path, beat: bool | None, checked: dict[str, CheckedSplit], skip_bad: bool) -> AffectData:
+    return AffectData(**_folder_data(folder, beat, checked, skip_bad), held_out_test=False)
+
+
+def _folder_data(folder: Path, beat: bool | None, checked: dict[str, CheckedSplit], skip_bad: bool) -> dict:
+    """The fields of a FolderData."""
+    left_out = require_good(folder, checked, skip_bad)
+    frames = np.concatenate([part.frames for part in checked.values()])
+    return {
+        "folder": folder,
+        "beat": beat_of_folder(folder, beat, frames),
+        "demo": is_synthetic(folder),
+        "fingerprint": fingerprint(list(checked.values())),
+        "splits": {split: part.clips for split, part in checked.items()},
+        "frames": frames,
+        "digests": {
+            path: digest
+            for part in checked.values()
+            for path, digest in zip(part.clips.paths, part.digests, strict=True)
+        },
+        "left_out": left_out,
+    }
+
+
+def _require_labels(clips: Clips, where: str) -> None:
+    """Raises UserError for a task with fewer than three labels, or with equal ones: nothing could be learnt or told."""
+    for task, count in clips.counts().items():
+        values = clips.targets[:, clips.tasks.index(task)]
+        if count < FEWEST_LABELS:
+            raise UserError(f"Expected {FEWEST_LABELS} labels of {task} or more, got {count} {where}")
+        if np.nanmin(values) == np.nanmax(values):
+            raise UserError(f"Expected labels of {task} that differ, got {np.nanmin(values):g} alone {where}")

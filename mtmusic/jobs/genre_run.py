@@ -1,26 +1,23 @@
 """Judges a genre model and writes all that its run's folder holds."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from mtmusic.constants import PAD_VALUE
 from mtmusic.data.labels import Clips, GenreClasses, genre_mapping
 from mtmusic.data.pipeline import make_dataset
-from mtmusic.data.spectrograms import read_array
 from mtmusic.evaluation import plots
 from mtmusic.evaluation.metrics import genre_report
 from mtmusic.evaluation.report import write_report
 from mtmusic.files import write_json
 from mtmusic.jobs import runs
 from mtmusic.jobs.folders import GenreData
-from mtmusic.jobs.recipes import Recipe, architecture
+from mtmusic.jobs.recipes import Recipe
+from mtmusic.jobs.run_files import base_card, write_clip_figures
 
-EXAMPLES = 8
 HEADLINE = ("accuracy", "macro_f1")
 
 Judgement = dict[str, tuple[dict[str, Any], np.ndarray]]
@@ -58,40 +55,10 @@ def write_judgement(
     return metrics
 
 
-def examples(clips: Clips, recipe: Recipe) -> np.ndarray:
-    """Clips from the whole of the split, whose file is grouped by class, as the model takes them."""
-    chosen = clips.take(np.linspace(0, len(clips) - 1, min(EXAMPLES, len(clips))).astype(int))
-    spectrograms, _ = next(make_dataset(chosen, recipe.feature, EXAMPLES, recipe.frames).as_numpy_iterator())
-    return spectrograms
-
-
 def genre_card(recipe: Recipe, data: GenreData, classes: GenreClasses, command: str, seed: int) -> dict[str, Any]:
     """What a user of the model must know, and what made it; `write_judgement` adds the metrics."""
-    return {
-        "task": "genre",
-        "classes": list(data.splits["train"].classes),
-        "class_mapping": genre_mapping(classes),
-        "feature": recipe.feature,
-        "beat": data.beat,
-        "frames": recipe.frames,
-        "clip_frames": int(np.median(data.frames)),
-        "backbone": recipe.backbone,
-        "architecture": architecture(recipe),
-        "recipe": asdict(recipe),
-        "command": command,
-        "seed": seed,
-        "data": data_card(data),
-        "versions": runs.versions(),
-    }
-
-
-def data_card(data: GenreData) -> dict[str, Any]:
-    return {
-        "folder": str(data.folder),
-        "demo": data.demo,
-        "fingerprint": data.fingerprint,
-        "clips": {split: clips.counts() for split, clips in data.splits.items()},
-    }
+    names = {"classes": list(data.splits["train"].classes), "class_mapping": genre_mapping(classes)}
+    return {"task": "genre", **names, **base_card(recipe, data, command, seed)}
 
 
 def _prediction_rows(data: GenreData, judgement: Judgement) -> Iterator[Sequence[Any]]:
@@ -101,26 +68,14 @@ def _prediction_rows(data: GenreData, judgement: Judgement) -> Iterator[Sequence
             yield (clip_id, split, clips.classes[target], clips.classes[row.argmax()], *row)
 
 
-def _write_figures(
-    folder: Path,
-    model: keras.Model,
-    recipe: Recipe,
-    data: GenreData,
-    judgement: Judgement,
-) -> None:
+def _write_figures(folder: Path, model: keras.Model, recipe: Recipe, data: GenreData, judgement: Judgement) -> None:
     for split, (report, _) in judgement.items():
         figure = plots.confusion_matrix(np.array(report["confusion"]), data.splits[split].classes)
         plots.save_figure(figure, folder / f"confusion_{split}.png")
     clips = list(data.splits.values())[-1]
     pair = two_of_different_classes(clips)
     titles = [f"{clips.classes[clips.targets[i]]} (clip {clips.ids[i]})" for i in pair]
-    arrays = [read_array(clips.paths[i]) for i in pair]
-    plots.save_figure(plots.spectrogram_pair(arrays, titles, data.beat), folder / "spectrograms.png")
-    if recipe.backbone == "cnn":
-        spectrogram = examples(clips.take(pair[:1]), recipe)
-        shown = np.where(spectrogram[0] == PAD_VALUE, np.nan, spectrogram[0])  # absent frames stay blank
-        figure = plots.activations(activations(model, spectrogram), shown)
-        plots.save_figure(figure, folder / "activations.png")
+    write_clip_figures(folder, model, recipe, clips, pair, titles, data.beat)
     figure = plots.class_histograms(data.raw_counts, data.merged_counts, "Clips before and after merging")
     plots.save_figure(figure, folder / "class_histograms.png")
 
@@ -128,12 +83,3 @@ def _write_figures(
 def two_of_different_classes(clips: Clips) -> list[int]:
     """Positions of the first clip and of the first one of another class."""
     return [0, int(np.argmax(clips.targets != clips.targets[0]))]
-
-
-def activations(model: keras.Model, spectrogram: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Name and output (frames, bins, channels) of each of the CNN's layers for one clip (1, frames, bins)."""
-    backbone = model.get_layer("backbone")
-    kinds = ("conv", "norm", "relu", "pool")
-    chosen = [layer for layer in backbone.layers if layer.name.startswith("block") and layer.name.endswith(kinds)]
-    outputs = keras.Model(backbone.input, [layer.output for layer in chosen])(spectrogram, training=False)
-    return [(layer.name, np.array(output[0])) for layer, output in zip(chosen, outputs, strict=True)]

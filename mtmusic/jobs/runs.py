@@ -23,6 +23,8 @@ from mtmusic.files import replace_folder, write_json, write_text
 METRICS = "metrics.json"
 SETTINGS = "settings.json"
 CHECKPOINTS, RETRAINED = "checkpoints", "retrained"
+FROZEN_STAGE = "frozen"
+"""In either of them: the checkpoints of the epochs before the backbone is unfrozen."""
 
 MAY_CHANGE = ("epochs", "patience")
 """Settings that a resumed run may give anew."""
@@ -62,7 +64,7 @@ def run_folder(out: Path, settings: Mapping[str, Any], resume: bool) -> Iterator
     try:
         yield work
     except UserError:
-        if not any((work / CHECKPOINTS).glob("epoch-*")):
+        if not any((work / CHECKPOINTS).rglob("epoch-*")):
             shutil.rmtree(work)
         raise
     replace_folder(work, out)

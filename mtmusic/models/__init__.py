@@ -1,3 +1,4 @@
 """Batches to predictions. Importing it registers our layers, so that keras.models.load_model opens every model."""
 
-import mtmusic.models.layers  # noqa: F401
+import mtmusic.models.layers
+import mtmusic.models.losses  # noqa: F401

@@ -63,8 +63,8 @@ def read_card(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"Expected the model's card, got none that can be read: {path}: {error}") from error
     needed = {"task", "feature", "beat", "frames"}
-    if isinstance(card, dict) and card.get("task") == "genre":
-        needed.add("classes")
+    if isinstance(card, dict):
+        needed |= {"classes"} if card.get("task") == "genre" else {"targets", "label_means"}
     missing = needed - set(card) if isinstance(card, dict) else needed
     if missing:
         raise UserError(f"Expected a card with {', '.join(sorted(needed))}; got none of {sorted(missing)} in {path}")

@@ -1,9 +1,19 @@
 """Heads: they take a backbone and give a compiled model."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 from keras import layers
+
+from mtmusic.models.losses import (
+    NormalizedError,
+    TaskUncertainty,
+    UncertaintyWeightedModel,
+    WeightedLoss,
+    complete_weights,
+)
 
 LEARNING_RATE = 1e-3
 
@@ -24,3 +34,76 @@ def genre_classifier(
         metrics=["accuracy"],
     )
     return model
+
+
+def affect_regressor(
+    backbone: keras.Model,
+    task: str,
+    variances: Mapping[str, float] | None = None,
+    error: str = "mse",
+    learning_rate: float = LEARNING_RATE,
+) -> keras.Model:
+    """One task in [0, 1], sigmoid (batch, 1), the lab's step 8.
+
+    Targets are (batch, 1), NaN where a label is missing. variances: the train labels' (`Clips.label_variances`); the
+    error is divided by it, so that a loss and a `normalized_mse` of 1 is what a constant prediction gets; else by 1.
+    error: "mse" or "huber". A backbone that is to be frozen must be so before (`transfer.freeze`).
+    """
+    spectrogram = keras.Input(backbone.input_shape[1:], dtype="float32", name="spectrogram")
+    prediction = _sigmoid_heads(backbone(spectrogram), [task])[0]
+    model = keras.Model(spectrogram, prediction, name="affect_regressor")
+    _compile(model, [task], complete_weights(None, [task], variances), variances, error, learning_rate)
+    return model
+
+
+def multitask_regressor(
+    backbone: keras.Model,
+    tasks: Sequence[str],
+    variances: Mapping[str, float] | None = None,
+    weights: Mapping[str, float] | None = None,
+    learned_weights: bool = False,
+    error: str = "mse",
+    learning_rate: float = LEARNING_RATE,
+) -> keras.Model:
+    """One trunk and one sigmoid head a task, concatenated to (batch, tasks) in their order; the lab's step 10.
+
+    Targets are (batch, tasks), NaN where a label is missing. variances: the train labels' (`Clips.label_variances`),
+    else 1 each. weights: of each task's error in the loss (`losses.WeightedLoss`); by default one over its variance.
+    learned_weights: trained with the model instead (`losses.TaskUncertainty`). error: "mse" or "huber".
+    Raises UserError for weights that do not fit the tasks.
+    """
+    spectrogram = keras.Input(backbone.input_shape[1:], dtype="float32", name="spectrogram")
+    heads = _sigmoid_heads(backbone(spectrogram), tasks)
+    affect = layers.Concatenate(dtype="float32", name="affect")(heads)
+    if learned_weights:
+        variances = variances or dict.fromkeys(tasks, 1.0)
+        affect = TaskUncertainty(tasks, variances, error, name="uncertainty")(affect)
+        model = UncertaintyWeightedModel(spectrogram, affect, name="multitask_regressor")
+        _compile(model, tasks, None, variances, error, learning_rate)
+    else:
+        model = keras.Model(spectrogram, affect, name="multitask_regressor")
+        _compile(model, tasks, complete_weights(weights, tasks, variances), variances, error, learning_rate)
+    return model
+
+
+def _sigmoid_heads(features: Any, tasks: Sequence[str]) -> list[Any]:
+    """(batch, 1) each, the layers named after their tasks as far as a layer's name may be."""
+    names = [re.sub(r"^(?![A-Za-z0-9])", "task", re.sub(r"[^A-Za-z0-9_.-]", "_", task)) for task in tasks]
+    if len({*names, "spectrogram", "backbone", "affect", "uncertainty"}) < len(names) + 4:
+        names = [f"task{number}_{name}" for number, name in enumerate(names, 1)]
+    return [layers.Dense(1, "sigmoid", dtype="float32", name=name)(features) for name in names]
+
+
+def _compile(
+    model: keras.Model,
+    tasks: Sequence[str],
+    weights: Mapping[str, float] | None,
+    variances: Mapping[str, float] | None,
+    error: str,
+    learning_rate: float,
+) -> None:
+    model.compile(
+        optimizer=keras.optimizers.Adam(learning_rate),
+        loss=None if weights is None else WeightedLoss(tasks, weights, error),
+        metrics=[NormalizedError(variances or dict.fromkeys(tasks, 1.0))],
+    )

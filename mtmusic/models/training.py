@@ -1,5 +1,6 @@
 """Training: the best epoch is kept, a killed run goes on. Knows no genre, no CNN, no file layout of a run."""
 
+import copy
 import csv
 import io
 import json
@@ -64,6 +65,7 @@ def fit(
     score: Score | None = None,
     tensorboard: Path | None = None,
     verbose: str | int = "auto",
+    after: TrainingRecord | None = None,
 ) -> TrainingRecord:
     """Trains a compiled model and leaves it with the weights of its best epoch (without validation: of its last).
 
@@ -71,11 +73,13 @@ def fit(
     already, the training goes on from it: weights, optimizer, best epoch, patience and history; a dataset's shuffle
     starts again with its first order, so later epochs are like those of an unbroken training, not equal. score: called
     after each epoch with the targets and predictions of the whole validation set; its values join the logs, with
-    "val_" before their names. Raises UserError where a loss or a score becomes NaN or infinite.
+    "val_" before their names. after: the record of an earlier stage of this training, which left the model with its
+    best weights: epochs, history, best epoch and patience go on from it. Raises UserError where a loss or a score
+    becomes NaN or infinite.
     """
     keeper = _Keeper(config, checkpoints, validates=validation is not None)
     keeper.set_model(model)
-    record = keeper.restore()
+    record = keeper.restore(after)
     callbacks: list[keras.callbacks.Callback] = []
     if score is not None and validation is not None:
         callbacks.append(_ScoreCallback(validation, score))
@@ -97,22 +101,28 @@ def fit(
 
 
 def overfit_batches(
-    model: keras.Model, dataset: tf.data.Dataset, batches: int = 3, epochs: int = OVERFIT_EPOCHS
+    model: keras.Model,
+    dataset: tf.data.Dataset,
+    batches: int = 3,
+    epochs: int = OVERFIT_EPOCHS,
+    measure: str = "loss",
+    target: float = OVERFIT_LOSS,
 ) -> list[float]:
-    """The lab's check that a network can learn: trains on a few batches alone and returns the loss by epoch.
+    """The lab's check that a network can learn: trains on a few batches alone and returns the measure by epoch.
 
-    Ends where the loss falls under 0.01. Raises UserError where it does not in `epochs`. The model is changed: give
-    one made for this.
+    measure: "loss", or the name of one of the model's metrics. Ends where it falls under `target`. Raises UserError
+    where it does not in `epochs`. The model is changed: give one made for this.
     """
     few = dataset.take(batches).cache()
-    losses: list[float] = []
-    while len(losses) < epochs:
-        losses.append(float(model.fit(few, shuffle=False, verbose=0).history["loss"][0]))
-        if losses[-1] < OVERFIT_LOSS:
-            return losses
+    values: list[float] = []
+    while len(values) < epochs:
+        values.append(float(model.fit(few, shuffle=False, verbose=0).history[measure][0]))
+        if values[-1] < target:
+            return values
     raise UserError(
-        f"The network did not learn {batches} batches by heart: the loss went from {losses[0]:.3g} to {losses[-1]:.3g} "
-        f"in {epochs} epochs, expected under {OVERFIT_LOSS}; check the labels, the learning rate and the units"
+        f"The network did not learn {batches} batches by heart: the {measure} went from {values[0]:.3g} to "
+        f"{values[-1]:.3g} in {epochs} epochs, expected under {target}; check the labels, the learning rate and the "
+        "units"
     )
 
 
@@ -175,9 +185,12 @@ class _Keeper(keras.callbacks.Callback):
         self.best_weights: list[np.ndarray] | None = None
         self.started = 0.0
 
-    def restore(self) -> TrainingRecord:
-        """The record of the newest checkpoint, its weights and optimizer put into the model; else an empty one."""
+    def restore(self, after: TrainingRecord | None) -> TrainingRecord:
+        """The record of the newest checkpoint, its weights and optimizer put into the model; else a copy of `after`."""
         newest = max(self.folder.glob("epoch-*"), default=None) if self.folder else None
+        if newest is None and after is not None:
+            self.record = copy.deepcopy(after)
+            self.best_weights = self.model.get_weights()
         if newest is None:
             return self.record
         self.record = TrainingRecord(**json.loads((newest / "record.json").read_text()))
@@ -231,10 +244,18 @@ class _Keeper(keras.callbacks.Callback):
         earlier = list(folder.glob("epoch-*"))
         if self.record.best_epoch == self.record.epochs:
             shutil.copy(beside / "last.weights.h5", beside / "best.weights.h5")
-        else:
+        elif earlier:
             shutil.copy(max(earlier) / "best.weights.h5", beside / "best.weights.h5")
+        else:  # the best epoch is one of an earlier stage
+            self._save_best(beside / "best.weights.h5")
         write_json(beside / "record.json", asdict(self.record))
         write_text(beside / "history.csv", history_csv(self.record))
         beside.rename(folder / name)
         for old in earlier:
             shutil.rmtree(old)
+
+    def _save_best(self, path: Path) -> None:
+        last = self.model.get_weights()
+        self.model.set_weights(self.best_weights)
+        self.model.save_weights(path)
+        self.model.set_weights(last)

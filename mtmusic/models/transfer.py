@@ -12,6 +12,9 @@ import keras
 from mtmusic.errors import UserError
 from mtmusic.models.export import load, locate
 
+UNFROZEN_RATE = 0.1
+"""A trained backbone is changed slowly, or the fresh head's first gradients would undo it."""
+
 
 def load_backbone(path: Path | str) -> tuple[keras.Model, dict[str, Any]]:
     """The backbone, weights and all, of a model that this project saved, and that model's card.
@@ -23,6 +26,22 @@ def load_backbone(path: Path | str) -> tuple[keras.Model, dict[str, Any]]:
         return model.get_layer("backbone"), card
     except ValueError as error:
         raise UserError(f'Expected a model with a part named "backbone", got none in {locate(path)[1]}') from error
+
+
+def set_backbone_weights(backbone: keras.Model, source: keras.Model, path: Path | str) -> None:
+    """Puts the weights of `source`, of the model in `path`, into a backbone that may be built for other frames.
+
+    Raises UserError where a weight's shape depends on the frames and cannot be kept.
+    """
+    if len(backbone.weights) != len(source.weights):
+        raise UserError(f"Expected a card that fits its model, got one of another backbone beside {path}")
+    for weight, kept in zip(backbone.weights, source.weights, strict=True):
+        if tuple(weight.shape) != tuple(kept.shape):
+            raise UserError(
+                f"Expected the frames of {path}, {source.input_shape[1]}, got {backbone.input_shape[1]}: "
+                f"{weight.path} cannot be kept; leave --frames out"
+            )
+    backbone.set_weights(source.get_weights())
 
 
 def freeze(backbone: keras.Model, which: str | int) -> list[str]:
@@ -41,6 +60,14 @@ def freeze(backbone: keras.Model, which: str | int) -> list[str]:
     for layer in backbone.layers:
         layer.trainable = layer not in frozen
     return [layer.name for layer in frozen]
+
+
+def unfreeze(model: keras.Model) -> None:
+    """Trains everything from here on, at a tenth of the rate, with a new optimizer; loss and metrics stay."""
+    freeze(model.get_layer("backbone"), "none")
+    config = model.get_compile_config()
+    config["optimizer"]["config"]["learning_rate"] *= UNFROZEN_RATE
+    model.compile_from_config(config)
 
 
 def describe(model: keras.Model, source: str, frozen: list[str]) -> str:

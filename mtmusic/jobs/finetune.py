@@ -1,0 +1,46 @@
+"""The lab's step 9: a genre model's backbone under a new head for one task, beside the same network from scratch."""
+
+from dataclasses import replace
+from typing import Any
+
+from mtmusic.errors import UserError
+from mtmusic.evaluation.report import write_report
+from mtmusic.jobs import runs
+from mtmusic.jobs.affect import AffectOptions, default_out, train_affect
+from mtmusic.jobs.compare import compare_runs, comparison_table, write_comparison
+from mtmusic.jobs.training import resolve_recipe
+from mtmusic.models import export
+
+
+def finetune(options: AffectOptions, compare_scratch: bool = False) -> dict[str, Any]:
+    """Trains the task on the source's backbone; returns what metrics.json holds.
+
+    compare_scratch: before that the same network is trained from random weights on the same splits, into
+    `<out>_scratch`, and after it both are compared on the test clips: in the terminal, in comparison.json, on the page.
+    Raises UserError for what the user can mend.
+    """
+    if options.source is None or options.task is None:
+        raise ValueError(f"Expected a source and a task, got {options.source} and {options.task}")
+    try:
+        export.locate(options.source)
+    except UserError as error:
+        raise UserError(
+            f"{error}: make a genre model with python scripts/train_genre.py, or give --from RUN"
+        ) from error
+    out = options.out or default_out(options, (options.task,))
+    scratch_out = out.with_name(f"{out.name}_scratch")
+    if compare_scratch:
+        for folder in (out, scratch_out):
+            if not runs.finished(folder, options.resume):
+                runs.refuse_taken(folder, options.resume, options.overwrite)
+        print(f"From random weights, into {scratch_out}:")
+        alone = replace(options, source=None, freeze="none", unfreeze_after=None, recipe=resolve_recipe(options))
+        train_affect(replace(alone, out=scratch_out))
+        print(f"\nOn the backbone of {options.source}, into {out}:")
+    metrics = train_affect(replace(options, out=out))[str(out)]
+    if compare_scratch:
+        comparison = compare_runs([str(out), str(scratch_out)])
+        write_comparison(out, comparison)
+        write_report(out)
+        print(f"\n{comparison_table(comparison)}")
+    return metrics

@@ -1,0 +1,131 @@
+"""What every run's folder holds, whatever its model answers: the card's common part, clips, pictures of one clip."""
+
+import csv
+import io
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from mtmusic.constants import PAD_VALUE
+from mtmusic.data.labels import Clips
+from mtmusic.data.pipeline import make_dataset
+from mtmusic.data.spectrograms import read_array
+from mtmusic.errors import UserError
+from mtmusic.evaluation import plots
+from mtmusic.files import write_text
+from mtmusic.jobs import runs
+from mtmusic.jobs.folders import FolderData
+from mtmusic.jobs.recipes import Recipe, architecture
+from mtmusic.models import export
+
+EXAMPLES = 8
+CLIPS_FILE = "clips.csv"
+
+
+def base_card(recipe: Recipe, data: FolderData, command: str, seed: int) -> dict[str, Any]:
+    """What a user of the model must know, and what made it; task and metrics come beside it."""
+    return {
+        "feature": recipe.feature,
+        "beat": data.beat,
+        "frames": recipe.frames,
+        "clip_frames": int(np.median(data.frames)),
+        "backbone": recipe.backbone,
+        "architecture": architecture(recipe),
+        "recipe": asdict(recipe),
+        "command": command,
+        "seed": seed,
+        "data": data_card(data),
+        "versions": runs.versions(),
+    }
+
+
+def data_card(data: FolderData) -> dict[str, Any]:
+    return {
+        "folder": str(data.folder),
+        "demo": data.demo,
+        "fingerprint": data.fingerprint,
+        "clips": {split: clips.counts() for split, clips in data.splits.items()},
+    }
+
+
+def examples(clips: Clips, recipe: Recipe) -> np.ndarray:
+    """Clips from the whole of the split, whose file is grouped by class, as the model takes them."""
+    chosen = clips.take(np.linspace(0, len(clips) - 1, min(EXAMPLES, len(clips))).astype(int))
+    spectrograms, _ = next(make_dataset(chosen, recipe.feature, EXAMPLES, recipe.frames).as_numpy_iterator())
+    return spectrograms
+
+
+def write_clips(work: Path, data: FolderData, trained_on: str, source: Path | None) -> None:
+    """clips.csv: id, split, content (a hash) and trained (1 or 0) of each clip; those that a source learnt from too."""
+    learnt = trained_on.split("+")
+    rows = [
+        (clip_id, split, data.digests[path], int(split in learnt))
+        for split, clips in data.splits.items()
+        for clip_id, path in zip(clips.ids, clips.paths, strict=True)
+    ]
+    if source is not None:
+        rows += [("", "source", content, 1) for content in sorted(learnt_contents(source) or ())]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([("id", "split", "content", "trained"), *rows])
+    write_text(work / CLIPS_FILE, text.getvalue())
+
+
+def learnt_contents(run: Path) -> set[str] | None:
+    """The hashes of the clips that the run's model learnt from, its sources' too; None where the run does not tell."""
+    path = export.locate(run)[0] / CLIPS_FILE
+    if not path.is_file():
+        return None
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return {row["content"] for row in csv.DictReader(file) if row["trained"] == "1"}
+    except (KeyError, ValueError) as error:
+        raise UserError(f"Expected id, split, content and trained in {path}, got {error!r}; train again") from error
+
+
+def source_card(source: Path, data: FolderData) -> dict[str, Any]:
+    """For the card of a model that was started from another: which, and the test clips that that one learnt from.
+
+    "test_clips_learnt" holds their ids, by content, not by name; None where the source does not tell.
+    """
+    learnt, test = learnt_contents(source), data.splits["test"]
+    seen = None
+    if learnt is not None:
+        seen = [i for i, path in zip(test.ids, test.paths, strict=True) if data.digests[path] in learnt]
+    return {"run": str(source), "task": export.read_card(export.locate(source)[0])["task"], "test_clips_learnt": seen}
+
+
+def print_learnt_test_clips(source: dict[str, Any], test_clips: int) -> None:
+    """Says that the test split is not new to the source's backbone, where that is so."""
+    if (seen := source["test_clips_learnt"]) is None:
+        print(f"Whether {source['run']} learnt from clips of the test split is not known: it has no {CLIPS_FILE}")
+    elif seen:
+        more = f" and {len(seen) - 5} more" if len(seen) > 5 else ""
+        print(
+            f"{len(seen)} of {test_clips} test clips were in the training of {source['run']}: {', '.join(seen[:5])}{more}"
+        )
+
+
+def write_clip_figures(
+    folder: Path, model: keras.Model, recipe: Recipe, clips: Clips, pair: list[int], titles: list[str], beat: bool
+) -> None:
+    """Two clips as spectrograms, and what a CNN's layers make of the first."""
+    arrays = [read_array(clips.paths[i]) for i in pair]
+    plots.save_figure(plots.spectrogram_pair(arrays, titles, beat), folder / "spectrograms.png")
+    if recipe.backbone == "cnn":
+        spectrogram = examples(clips.take(pair[:1]), recipe)
+        shown = np.where(spectrogram[0] == PAD_VALUE, np.nan, spectrogram[0])  # absent frames stay blank
+        figure = plots.activations(activations(model, spectrogram), shown)
+        plots.save_figure(figure, folder / "activations.png")
+
+
+def activations(model: keras.Model, spectrogram: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """Name and output (frames, bins, channels) of each of the CNN's layers for one clip (1, frames, bins)."""
+    backbone = model.get_layer("backbone")
+    kinds = ("conv", "norm", "relu", "pool")
+    chosen = [layer for layer in backbone.layers if layer.name.startswith("block") and layer.name.endswith(kinds)]
+    outputs = keras.Model(backbone.input, [layer.output for layer in chosen])(spectrogram, training=False)
+    return [(layer.name, np.array(output[0])) for layer, output in zip(chosen, outputs, strict=True)]

@@ -1,0 +1,134 @@
+"""Affect predictions for every clip of a test split, labelled or not, in the format that the competition scored."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtmusic.data.checks import read_facts
+from mtmusic.data.labels import Clips, clip_id
+from mtmusic.data.pipeline import make_dataset
+from mtmusic.data.spectrograms import SUFFIXES, array_path
+from mtmusic.errors import UserError
+from mtmusic.files import whole_file
+from mtmusic.jobs.folders import beat_of_folder, require_rate
+from mtmusic.jobs.recipes import Recipe, from_card
+from mtmusic.models import export
+
+LAB_TASKS = ("valence", "energy", "danceability")
+LAB_SUFFIX = ".fused.full.npy.gz"
+HEADERS = ("lab", "plain")
+COMPETITION = "multitask-affective-music-lab-2022"
+DECIMALS = 3
+
+
+def make_submission(
+    models: Sequence[Path],
+    folder: Path,
+    out: Path,
+    header: str = "lab",
+    beat: bool | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Predicts every array of the folder's test/, writes the file, and reads it back; returns its path.
+
+    models: one of all tasks, or several that have them together. header: "lab" for the scored format, "plain" for
+    `Id,<tasks>` and rows `<id>,0.153,...` in the models' order. Rows are sorted by id. Raises UserError for what the
+    user can mend, and where the file does not hold what was predicted.
+    """
+    if out.exists() and not overwrite:
+        raise UserError(f"Expected a new file, got {out}, which is there already: --overwrite replaces it")
+    loaded = [(path, *_affect_model(path)) for path in models]
+    tasks = tuple(task for _, _, card in loaded for task in card["targets"])
+    columns = _columns(tasks, header)
+    clips, frames = _test_clips(folder)
+    rate = beat_of_folder(folder, beat, frames)
+    for path, _, card in loaded:
+        require_rate(rate, folder, bool(card["beat"]), path)
+
+    predicted = np.hstack([_predict(model, card, clips) for _, model, card in loaded])[:, columns]
+    names = [tasks[column] for column in columns]
+    _write(out, clips.ids, names, predicted, header)
+    print(f"{len(clips)} clips, {', '.join(names)}: {out}")
+    if header == "lab":
+        print(f'Submit it with: kaggle competitions submit -c {COMPETITION} -f {out} -m "mtmusic"')
+    return out
+
+
+def read_submission(path: Path) -> tuple[list[str], list[str], np.ndarray]:
+    """Ids, tasks and values (clips, tasks) of a file of either header. Raises UserError where it is not a whole one."""
+    with path.open(newline="", encoding="utf-8") as file:
+        (_, *tasks), *rows = csv.reader(file)
+    try:
+        values = np.array([[float(cell) for cell in row[1:]] for row in rows])
+    except ValueError as error:
+        raise UserError(f"Expected numbers in {path}, got {error}") from error
+    if values.shape != (len(rows), len(tasks)) or not ((values >= 0) & (values <= 1)).all():
+        raise UserError(f"Expected {len(tasks)} values from 0 to 1 a row in {path}, got others")
+    return [clip_id(row[0]) for row in rows], tasks, values
+
+
+def _affect_model(path: Path) -> tuple[Any, dict[str, Any]]:
+    model, card = export.load(path)
+    if card["task"] == "genre":
+        raise UserError(
+            f"Expected a model of affect, got one of genre: {path} (train one with scripts/train_affect.py)"
+        )
+    return model, card
+
+
+def _columns(tasks: Sequence[str], header: str) -> list[int]:
+    """Which of the models' tasks stand in which order in the file. Raises UserError where they do not fit."""
+    if len(set(tasks)) < len(tasks):
+        raise UserError(f"Expected models of other tasks each, got {', '.join(tasks)}")
+    if header == "plain":
+        return list(range(len(tasks)))
+    if sorted(tasks) != sorted(LAB_TASKS):
+        raise UserError(
+            f"Expected models of {', '.join(LAB_TASKS)} for the lab's file, got {', '.join(tasks)}: "
+            "give --header plain, or the models that are missing"
+        )
+    return [tasks.index(task) for task in LAB_TASKS]
+
+
+def _test_clips(folder: Path) -> tuple[Clips, np.ndarray]:
+    """Every array of test/, sorted by id, each read once; and their frames."""
+    if not (folder / "test").is_dir():
+        raise UserError(f"Expected a data folder with test/, got none in {folder}")
+    ids = {clip_id(path.name) for suffix in SUFFIXES for path in (folder / "test").glob(f"*{suffix}")}
+    if not ids:
+        raise UserError(f"Expected arrays <id>.fused.full.npy in {folder / 'test'}, got none")
+    ordered = tuple(sorted(ids, key=lambda i: (not i.isdecimal(), int(i) if i.isdecimal() else 0, i)))
+    paths = tuple(path for i in ordered if (path := array_path(folder / "test", i)) is not None)
+    facts = read_facts(paths)
+    if problems := [str(fact) for fact in facts if isinstance(fact, UserError)]:
+        raise UserError.listing(f"Cannot predict all of {folder / 'test'}", problems)
+    frames = np.array([fact[0] for fact in facts if not isinstance(fact, UserError)])
+    return Clips(ordered, paths, np.zeros((len(ordered), 0), np.float32)), frames
+
+
+def _predict(model: Any, card: dict[str, Any], clips: Clips) -> np.ndarray:
+    """(clips, tasks)"""
+    recipe = from_card(card, Recipe())
+    dataset = make_dataset(clips, recipe.feature, recipe.batch_size, recipe.frames)
+    return model.predict(dataset.map(lambda spectrogram, _: spectrogram), verbose=0)
+
+
+def _write(out: Path, ids: Sequence[str], tasks: Sequence[str], predicted: np.ndarray, header: str) -> None:
+    """Whole, and read back before it gets its name."""
+    suffix = LAB_SUFFIX if header == "lab" else ""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([f"Id{suffix}", *tasks])
+    writer.writerows(
+        [f"{i}{suffix}", *(f"{value:.{DECIMALS}f}" for value in row)] for i, row in zip(ids, predicted, strict=True)
+    )
+    with whole_file(out) as beside:
+        beside.write_text(text.getvalue(), encoding="utf-8")
+        read_ids, read_tasks, values = read_submission(beside)
+        same = (read_ids, read_tasks) == (list(ids), list(tasks))
+        if not same or np.abs(values - predicted).max() > 0.51 * 10**-DECIMALS:
+            raise UserError(f"Expected {out} to hold what was predicted, got other values: is the disk full?")

@@ -1,0 +1,297 @@
+"""What the training jobs share: checked splits to a trained network, judged, with all that a resume needs."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from mtmusic.constants import FEATURE_BINS
+from mtmusic.data.labels import Clips, concatenate
+from mtmusic.data.pipeline import make_dataset
+from mtmusic.errors import UserError
+from mtmusic.evaluation import plots
+from mtmusic.files import write_text
+from mtmusic.jobs import runs
+from mtmusic.jobs.folders import FolderData, require_rate
+from mtmusic.jobs.recipes import LAB_CNN, Recipe, build_backbone, from_card
+from mtmusic.models import export
+from mtmusic.models.training import (
+    OVERFIT_LOSS,
+    Score,
+    TrainingConfig,
+    TrainingRecord,
+    fit,
+    history_csv,
+    overfit_batches,
+)
+from mtmusic.models.transfer import describe, freeze, load_backbone, set_backbone_weights, unfreeze
+
+MEMORY_CACHE_BYTES = 2 * 2**30
+"""A split larger than this as float32 is read anew each epoch, so that memory does not grow with the folder."""
+
+Head = Callable[..., keras.Model]
+"""A backbone to a compiled model."""
+
+Judge = Callable[[keras.Model, dict[str, Clips]], dict[str, Any]]
+"""A model and splits to a judgement of each."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """All that a training job is told, whatever it learns.
+
+    out: None is a folder in saved_models/ named after the task and the backbone. data: None is the demo corpus; beat:
+    None is told from the folder. source: a run whose backbone, architecture and all, is started from. freeze: of that
+    backbone. unfreeze_after: epochs after which all of it is trained, at a tenth of the rate; None: never.
+    """
+
+    out: Path | None = None
+    data: Path | None = None
+    recipe: Recipe = LAB_CNN
+    source: Path | None = None
+    freeze: str = "none"
+    unfreeze_after: int | None = None
+    beat: bool | None = None
+    validation: float = 0.2
+    subset: int | None = None
+    seed: int = 0
+    overfit_batch: bool = False
+    retrain_on_all: bool = False
+    skip_bad: bool = False
+    resume: bool = False
+    overwrite: bool = False
+    tensorboard: bool = False
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is learnt: where genre and affect differ while they train.
+
+    head: puts a compiled head on a backbone. monitor: the log that chooses the epoch, the lower the better.
+    overfit: the log, and the value under it, that show that a few batches were learnt by heart. settings: what the
+    result depends on beside options and data. test_held_out: the test split was made of labelled clips, so that the
+    model that is shipped may learn from it too, once another has been judged on it.
+    """
+
+    head: Head
+    monitor: str = "val_loss"
+    score: Score | None = None
+    overfit: tuple[str, float] = ("loss", OVERFIT_LOSS)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    test_held_out: bool = False
+
+
+@dataclass(frozen=True)
+class Trained:
+    """model: what is shipped. judgement: of validation and test. facts: what metrics.json tells of the training."""
+
+    model: keras.Model
+    judgement: dict[str, Any]
+    facts: dict[str, Any]
+
+
+def refuse_early(options: TrainOptions) -> None:
+    """What needs no data to be known wrong. Raises UserError."""
+    if options.freeze != "none" and options.source is None:
+        raise UserError("Expected --from RUN beside --freeze: only a trained backbone can be frozen")
+    if options.unfreeze_after is not None and (options.freeze == "none" or options.unfreeze_after < 1):
+        raise UserError("Expected --unfreeze-after of 1 or more epochs, and --freeze all or N for the epochs before")
+    for name in ("epochs", "batch_size", "units", "layers"):
+        if getattr(options.recipe, name) < 1:
+            raise UserError(f"Expected --{name.replace('_', '-')} of 1 or more, got {getattr(options.recipe, name)}")
+    if not 0 < options.recipe.learning_rate < math.inf:
+        raise UserError(f"Expected --learning-rate above 0, got {options.recipe.learning_rate}")
+    if options.recipe.frames is not None and options.recipe.frames < 1:
+        raise UserError(f"Expected --frames of 1 or more, got {options.recipe.frames}")
+
+
+def resolve_recipe(options: TrainOptions) -> Recipe:
+    """The recipe, with the architecture of the source's card where there is one; --frames alone may differ from it."""
+    if options.source is None:
+        return options.recipe
+    recipe = from_card(export.read_card(export.locate(options.source)[0]), options.recipe)
+    return replace(recipe, frames=options.recipe.frames or recipe.frames)
+
+
+def finished(out: Path, resume: bool) -> dict[str, Any] | None:
+    """The metrics of a run that has nothing left to resume, which is said; else None, where `out` may be written."""
+    if done := runs.finished(out, resume):
+        print(f"{out} is a finished run: nothing to resume. It was made by: {export.read_card(out).get('command')}")
+    return done
+
+
+def refuse_other_rate(options: TrainOptions, data: FolderData) -> None:
+    """Raises UserError where the source was trained on clips of the other frame rate."""
+    if options.source is not None:
+        beat = bool(export.read_card(export.locate(options.source)[0])["beat"])
+        require_rate(data.beat, data.folder, beat, options.source)
+
+
+def settings_of(options: TrainOptions, recipe: Recipe, objective: Objective, data: FolderData) -> dict[str, Any]:
+    """All that the result depends on."""
+    names = ("freeze", "unfreeze_after", "validation", "subset", "seed", "retrain_on_all", "skip_bad")
+    return {
+        **asdict(recipe),
+        "data": data.fingerprint,
+        "from": str(options.source) if options.source else None,
+        **{name: getattr(options, name) for name in names},
+        **objective.settings,
+    }
+
+
+def build_model(options: TrainOptions, recipe: Recipe, objective: Objective, quiet: bool = False) -> keras.Model:
+    """A fresh network of this seed, on the source's backbone where there is one."""
+    runs.seed_everything(options.seed)
+    backbone = build_backbone(recipe)
+    frozen: list[str] = []
+    if options.source is not None:
+        set_backbone_weights(backbone, load_backbone(options.source)[0], options.source)
+        frozen = freeze(backbone, options.freeze)
+    model = objective.head(backbone)
+    if options.source is not None and not quiet:
+        print(describe(model, str(options.source), frozen))
+    return model
+
+
+def train_and_judge(
+    model: keras.Model,
+    options: TrainOptions,
+    recipe: Recipe,
+    objective: Objective,
+    splits: dict[str, Clips],
+    judge: Judge,
+    work: Path,
+) -> Trained:
+    """Trains, and judges the test split once; writes history.csv and the curves.
+
+    With retrain_on_all the model that is shipped is trained anew on train and validation, and judged; on all three,
+    where the test split was held out, after the first one has been judged.
+    """
+    if options.overfit_batch:
+        _overfit(options, recipe, objective, splits["train"], work)
+    record = _train(model, options, recipe, objective, splits, work)
+    write_text(work / "history.csv", history_csv(record))
+    figure = plots.learning_curves(record.history, record.best_epoch)
+    plots.save_figure(figure, work / "figures/learning_curves.png")
+
+    judgement = judge(model, {"validation": splits["validation"]})
+    learnt = judged = ["train"]
+    if options.retrain_on_all and objective.test_held_out:
+        judgement |= judge(model, {"test": splits["test"]})
+        learnt = ["train", "validation", "test"]
+    elif options.retrain_on_all:
+        learnt = judged = ["train", "validation"]
+    if options.retrain_on_all:
+        model = _retrain(options, recipe, objective, [splits[split] for split in learnt], record, work)
+    if "test" not in judgement:
+        judgement |= judge(model, {"test": splits["test"]})
+    facts = {
+        "epochs": record.epochs,
+        "best_epoch": record.best_epoch,
+        "seconds_per_epoch": record.seconds_per_epoch,
+        "model_trained_on": "+".join(learnt),
+        "judged_model_trained_on": "+".join(judged),
+    }
+    return Trained(model, judgement, facts)
+
+
+def _overfit(options: TrainOptions, recipe: Recipe, objective: Objective, clips: Clips, work: Path) -> None:
+    """On a network of its own, so that the training starts from fresh weights."""
+    model = build_model(options, recipe, objective, quiet=True)
+    measure, target = objective.overfit
+    dataset = _dataset(clips, recipe, shuffle=True, seed=options.seed)
+    losses = overfit_batches(model, dataset, measure=measure, target=target)
+    print(f"Overfit check: three batches, {measure} {losses[0]:.3g} to {losses[-1]:.3g} in {len(losses)} epochs")
+    figure = plots.loss_curve(losses, f"Overfit check: {measure} on three batches", target)
+    plots.save_figure(figure, work / "figures/loss_curve.png")
+
+
+def _train(
+    model: keras.Model,
+    options: TrainOptions,
+    recipe: Recipe,
+    objective: Objective,
+    splits: dict[str, Clips],
+    work: Path,
+) -> TrainingRecord:
+    config = replace(recipe.training, monitor=objective.monitor)
+    train = _dataset(splits["train"], recipe, shuffle=True, seed=options.seed)
+    validation = _dataset(splits["validation"], recipe)
+    tensorboard = work / "tensorboard" if options.tensorboard else None
+    return _fit(model, train, validation, options, config, objective.score, work / runs.CHECKPOINTS, tensorboard)
+
+
+def _retrain(
+    options: TrainOptions,
+    recipe: Recipe,
+    objective: Objective,
+    parts: list[Clips],
+    record: TrainingRecord,
+    work: Path,
+) -> keras.Model:
+    """The lab's step 7: the same network from the start, on more clips, for the epochs that were best."""
+    clips = parts[0]
+    for part in parts[1:]:
+        clips = concatenate(clips, part)
+    print(f"\nTraining anew on {len(clips)} clips, {record.best_epoch} epochs")
+    model = build_model(options, recipe, objective, quiet=True)
+    config = replace(recipe.training, epochs=record.best_epoch)
+    dataset = _dataset(clips, recipe, shuffle=True, seed=options.seed)
+    _fit(model, dataset, None, options, config, None, work / runs.RETRAINED)
+    return model
+
+
+def _fit(
+    model: keras.Model,
+    train: tf.data.Dataset,
+    validation: tf.data.Dataset | None,
+    options: TrainOptions,
+    config: TrainingConfig,
+    score: Score | None,
+    checkpoints: Path,
+    tensorboard: Path | None = None,
+) -> TrainingRecord:
+    """In one stage; with unfreeze_after in two: what is frozen, then everything at a tenth of the rate."""
+    runs.seed_everything(options.seed)
+    stage = partial(fit, model, train, validation, score=score, tensorboard=tensorboard, verbose=runs.verbosity())
+    if options.unfreeze_after is None:
+        return stage(config, checkpoints)
+    frozen = replace(config, epochs=min(options.unfreeze_after, config.epochs), patience=None)
+    record = stage(frozen, checkpoints / runs.FROZEN_STAGE)
+    if record.epochs >= config.epochs:
+        return record
+    print(f"\nEpoch {record.epochs}: everything is trained from here on, at a tenth of the rate")
+    unfreeze(model)
+    return stage(config, checkpoints, after=record)
+
+
+def _dataset(clips: Clips, recipe: Recipe, shuffle: bool = False, seed: int = 0) -> tf.data.Dataset:
+    """Cached in memory where the clips fit, else read anew each epoch; clips of any length go by length."""
+    return make_dataset(
+        clips,
+        recipe.feature,
+        recipe.batch_size,
+        recipe.frames,
+        shuffle=shuffle,
+        seed=seed,
+        cache="memory" if _bytes(clips, recipe) <= MEMORY_CACHE_BYTES else None,
+        buckets=_buckets(clips, recipe) if shuffle else 1,
+    )
+
+
+def _bytes(clips: Clips, recipe: Recipe) -> int:
+    """Upper bound of the clips' size in memory, from the files' own sizes (float16 grows to float32)."""
+    if recipe.frames is not None:
+        return len(clips) * recipe.frames * FEATURE_BINS[recipe.feature] * 4
+    return 2 * sum(path.stat().st_size * (3 if path.suffix == ".gz" else 1) for path in clips.paths)
+
+
+def _buckets(clips: Clips, recipe: Recipe) -> int:
+    """Up to four, with two batches or more in each: smaller ones would make many part-filled batches."""
+    return max(1, min(4, len(clips) // (2 * recipe.batch_size)))

@@ -1,0 +1,36 @@
+"""Compares finished runs of affect on the test clips that they judged: rho of each, and the difference to the first.
+
+    python scripts/compare_runs.py saved_models/affect_cnn saved_models/valence_cnn saved_models/valence_cnn_transfer
+    python scripts/compare_runs.py saved_models/affect_cnn saved_models/valence_cnn+saved_models/energy_cnn
+
+Runs of single tasks joined by + count as one. Each number comes with its 95 % bootstrap interval over clips, each
+difference with one of its own, from the same draws. --out also writes comparison.json and a picture.
+Exit code 0; 2 where it cannot run, with what to do.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import common
+
+
+@common.reports_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    flags = common.parser(__doc__)
+    flags.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or several joined by +")
+    flags.add_argument("--seed", type=common.seed, default=0, help="of the bootstrap (default: 0)")
+    flags.add_argument("--out", type=Path, metavar="DIR", help="write comparison.json and figures/comparison.png here")
+    arguments = common.parse(flags, argv)
+
+    from mtmusic.jobs.compare import compare_runs, comparison_table, write_comparison
+
+    comparison = compare_runs(arguments.runs, arguments.seed)
+    if arguments.out is not None:
+        write_comparison(arguments.out, comparison)
+    print(comparison_table(comparison))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
