@@ -98,7 +98,7 @@ def add_training_flags(flags: argparse.ArgumentParser) -> None:
         "--frames",
         type=int,
         metavar="N",
-        help="cut or pad clips to N frames (default: cnn 128 for beat-synchronised "
+        help="cut or pad clips to N frames (default: cnn 128, or 96 for affect, for beat-synchronised "
         "folders and 1280 for full rate; else any length)",
     )
     add("--pooling", choices=("flatten", "masked"), help="cnn: the lab's, or one for clips of any length")
@@ -140,7 +140,7 @@ def add_run_flags(flags: argparse.ArgumentParser, out: str, source: Path | None 
     flags.add_argument(
         "--freeze",
         metavar="all|none|N",
-        help="of that backbone: keep all, or the first N blocks, as they are (default: none; all with --unfreeze-after)",
+        help="of that backbone: keep all, or its first N blocks, as is (default: none; with --unfreeze-after: all)",
     )
     flags.add_argument(
         "--unfreeze-after",

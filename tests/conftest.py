@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from mtmusic.evaluation import plots
-from tests.folders import PROJECT, write_tiny_genre_folder
+from tests.folders import PROJECT, write_tiny_affect_folder, write_tiny_genre_folder
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +25,11 @@ def real_data() -> Path:
 @pytest.fixture
 def genre_folder(tmp_path: Path) -> Path:
     return write_tiny_genre_folder(tmp_path / "tiny_beat")
+
+
+@pytest.fixture
+def affect_folder(tmp_path: Path) -> Path:
+    return write_tiny_affect_folder(tmp_path / "affect_beat")
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mtmusic.data.labels import write_genre_labels
+from mtmusic.data.labels import write_affect_labels, write_genre_labels
 from mtmusic.data.spectrograms import write_array
 
 PROJECT = Path(__file__).parent.parent
@@ -29,4 +29,31 @@ def write_tiny_genre_folder(
             array = tiny_array(level, int(rng.integers(14, 25)), rng)
             write_array(folder / split / f"{clip_id}.fused.full.npy", array)
         write_genre_labels(folder, split, ids, genres, "{id}.beatsync.fused.npy.gz")
+    return folder
+
+
+def write_tiny_affect_folder(
+    folder: Path,
+    tasks: tuple[str, ...] = ("valence", "energy", "danceability"),
+    train: int = 30,
+    test: int = 6,
+    test_labels: bool = False,
+    seed: int = 0,
+) -> Path:
+    """An affect folder of clips of 14 to 24 frames, two by each artist; the louder the mel, the higher each label.
+
+    The test split has no labels unless asked for, as the lab's.
+    """
+    rng = np.random.default_rng(seed)
+    groups = ["id,group"]
+    for split, count, first in (("train", train, 1), ("test", test, 1000)):
+        values = rng.uniform(0.05, 0.95, (count, 1)) + rng.normal(0, 0.02, (count, len(tasks)))
+        ids = [str(first + number) for number in range(count)]
+        for number, clip_id in enumerate(ids):
+            array = tiny_array(-75 + 70 * float(values[number, 0]), int(rng.integers(14, 25)), rng)
+            write_array(folder / split / f"{clip_id}.fused.full.npy", array)
+            groups.append(f"{clip_id},artist {split} {number // 2}")
+        if split == "train" or test_labels:
+            write_affect_labels(folder, split, ids, tasks, values.clip(0, 1))
+    (folder / "groups.csv").write_text("\n".join(groups) + "\n")
     return folder

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,6 +57,10 @@ class Clips:
             targets=self.targets[indices],
             groups=None if self.groups is None else self.groups[indices],
         )
+
+    def by_id(self) -> "Clips":
+        """The same clips, sorted by `id_order`: for what must not depend on the order of the label file."""
+        return self.take(sorted(range(len(self)), key=lambda i: id_order(self.ids[i])))
 
     def counts(self) -> dict[str, int]:
         """Clips of each class, or labelled clips of each task."""
@@ -209,6 +214,11 @@ def scan_affect_labels(folder: Path | str, split: str) -> tuple[Clips, list[str]
 def label_path(folder: Path | str, split: str) -> Path:
     """`validation/` has validation_labels.txt beside it, as train/ and test/ have theirs."""
     return Path(folder) / f"{split}_labels.txt"
+
+
+def id_order(name: str) -> tuple[int, str]:
+    """The key that sorts ids as a reader would: 9 before 10, numbers before names."""
+    return (int(name), name) if name.isdecimal() else (sys.maxsize, name)
 
 
 def clip_id(name: str) -> str:

@@ -257,7 +257,7 @@ def scatter(true: np.ndarray, predicted: np.ndarray, tasks: Sequence[str], rho: 
         axes.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=1)
         axes.scatter(true[:, column], predicted[:, column], s=12, alpha=0.5, color=BLUE, linewidths=0)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel="true", ylabel="predicted")
-        axes.set_title(f"{_plain(task)}: Spearman's rho = {rho[task]:.3f}")
+        axes.set_title(f"{_plain(task)}\nSpearman's rho = {rho[task]:.3f}")
         axes.grid(alpha=0.3)
     return figure
 
@@ -280,7 +280,7 @@ def calibration(true: np.ndarray, predicted: np.ndarray, tasks: Sequence[str]) -
         axes.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=1)
         axes.errorbar(means, targets, errors, color=BLUE, marker="o", markersize=4, elinewidth=1)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel="mean predicted", ylabel="mean true")
-        axes.set_title(f"{_plain(task)}: {len(groups)} groups of clips")
+        axes.set_title(f"{_plain(task)}\n{len(groups)} groups of clips")
         axes.grid(alpha=0.3)
     return figure
 
@@ -293,8 +293,9 @@ def residuals(true: np.ndarray, predicted: np.ndarray, tasks: Sequence[str]) -> 
         surplus = predicted[known, column] - true[known, column]
         axes.axhline(0, color=GREY, linestyle="--", linewidth=1)
         axes.scatter(predicted[known, column], surplus, s=12, alpha=0.5, color=BLUE, linewidths=0)
-        axes.set(xlim=(-0.02, 1.02), ylim=(-1.02, 1.02), xlabel="predicted", ylabel="predicted less true")
-        axes.set_title(f"{_plain(task)}: mean {surplus.mean():.3f}, sd {surplus.std():.3f}")
+        reach = 1.1 * max(np.abs(surplus).max(), 0.01)
+        axes.set(xlim=(-0.02, 1.02), ylim=(-reach, reach), xlabel="predicted", ylabel="predicted less true")
+        axes.set_title(f"{_plain(task)}\nmean {surplus.mean():.3f}, sd {surplus.std():.3f}")
         axes.grid(alpha=0.3)
     return figure
 

@@ -304,11 +304,14 @@ def _per_class(metrics: Mapping[str, Any]) -> str:
 
 
 def _data(data: Mapping[str, Any]) -> str:
-    """Clips by class and split for genre; by split alone for affect, which has no classes."""
+    """Clips by class and split for genre; for affect, which has no classes, by split, and their labels by task."""
     clips = data.get("clips", {})
     source = f"<p>Folder {escape(str(data.get('folder')))}, fingerprint {escape(str(data.get('fingerprint')))}.</p>"
     if not any(isinstance(counts, dict) for counts in clips.values()):
-        return source + _table(("split", "clips"), clips.items())
+        labels = data.get("labels", {})
+        tasks = list(next(iter(labels.values()), {}))
+        rows = [(split, count, *(labels[split][task] for task in tasks)) for split, count in clips.items()]
+        return source + _table(("split", "clips", *(f"labels of {task}" for task in tasks)), rows)
     classes = list(dict.fromkeys(name for counts in clips.values() for name in counts))
     rows = [(name, *(counts.get(name, 0) for counts in clips.values())) for name in classes]
     totals = ("all", *(sum(counts.values()) for counts in clips.values()))

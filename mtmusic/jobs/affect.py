@@ -16,7 +16,7 @@ from mtmusic.evaluation.metrics import affect_table, spearman
 from mtmusic.jobs import runs
 from mtmusic.jobs.affect_run import MULTITASK, affect_card, judge, write_judgement
 from mtmusic.jobs.folders import AffectData, load_affect_data, print_data, select_tasks
-from mtmusic.jobs.recipes import complete
+from mtmusic.jobs.recipes import AFFECT_FRAMES, complete
 from mtmusic.jobs.run_files import examples, print_learnt_test_clips, source_card, write_clips
 from mtmusic.jobs.training import (
     Head,
@@ -110,7 +110,7 @@ def _train_each(parts: dict[Path, AffectData], options: AffectOptions) -> dict[s
 
 
 def _train_run(out: Path, data: AffectData, options: AffectOptions) -> dict[str, Any]:
-    recipe = complete(resolve_recipe(options), data.beat)
+    recipe = complete(resolve_recipe(options), AFFECT_FRAMES[data.beat])
     train = data.splits["train"]
     objective = _objective(options, data, recipe.learning_rate)
     model = build_model(options, recipe, objective)
@@ -147,13 +147,19 @@ def _train_run(out: Path, data: AffectData, options: AffectOptions) -> dict[str,
 
 def _objective(options: AffectOptions, data: AffectData, learning_rate: float) -> Objective:
     """The epoch is chosen by the validation error over the labels' variance: rho on some fifty clips is too noisy."""
-    variances = data.splits["train"].label_variances()
+    train = data.splits["train"]
     regressor: Head = partial(affect_regressor, task=data.tasks[0])
     if options.multitask:
         regressor = partial(
             multitask_regressor, tasks=data.tasks, weights=options.weights, learned_weights=options.learned_weights
         )
-    head = partial(regressor, variances=variances, error=options.error, learning_rate=learning_rate)
+    head = partial(
+        regressor,
+        means=train.label_means(),
+        variances=train.label_variances(),
+        error=options.error,
+        learning_rate=learning_rate,
+    )
     weights = dict(options.weights) if options.weights is not None else None
     return Objective(
         head,

@@ -15,8 +15,8 @@ from mtmusic.models import export
 def finetune(options: AffectOptions, compare_scratch: bool = False) -> dict[str, Any]:
     """Trains the task on the source's backbone; returns what metrics.json holds.
 
-    compare_scratch: before that the same network is trained from random weights on the same splits, into
-    `<out>_scratch`, and after it both are compared on the test clips: in the terminal, in comparison.json, on the page.
+    compare_scratch: then the same network is trained from random weights on the same splits, into `<out>_scratch`, and
+    both are compared on the test clips: in the terminal, in comparison.json and on the page.
     Raises UserError for what the user can mend.
     """
     if options.source is None or options.task is None:
@@ -29,16 +29,13 @@ def finetune(options: AffectOptions, compare_scratch: bool = False) -> dict[str,
         ) from error
     out = options.out or default_out(options, (options.task,))
     scratch_out = out.with_name(f"{out.name}_scratch")
-    if compare_scratch:
-        for folder in (out, scratch_out):
-            if not runs.finished(folder, options.resume):
-                runs.refuse_taken(folder, options.resume, options.overwrite)
-        print(f"From random weights, into {scratch_out}:")
-        alone = replace(options, source=None, freeze="none", unfreeze_after=None, recipe=resolve_recipe(options))
-        train_affect(replace(alone, out=scratch_out))
-        print(f"\nOn the backbone of {options.source}, into {out}:")
+    if compare_scratch and not runs.finished(scratch_out, options.resume):
+        runs.refuse_taken(scratch_out, options.resume, options.overwrite)
     metrics = train_affect(replace(options, out=out))[str(out)]
     if compare_scratch:
+        print(f"\nThe same network from random weights, into {scratch_out}:")
+        scratch = replace(options, source=None, freeze="none", unfreeze_after=None, recipe=resolve_recipe(options))
+        train_affect(replace(scratch, out=scratch_out))
         comparison = compare_runs([str(out), str(scratch_out)])
         write_comparison(out, comparison)
         write_report(out)

@@ -129,14 +129,15 @@ def load_affect_data(
 ) -> AffectData:
     """As `load_genre_data`, for an affect folder and all its tasks: `select_tasks` takes some of them.
 
-    Where the folder has no labels of a test split, as the lab's have none, a share `test` of the labelled clips is held
-    out first, so that it is the same for every task, size and share of validation.
+    Clips go by id, so that the order of a label file changes nothing. Where the folder has no labels of a test split,
+    as the lab's have none, a share `test` of the labelled clips is held out first, so that it is the same for every
+    task, size and share of validation.
     """
     folder = folder if folder is not None else demo_corpus() / AFFECT_FOLDERS[True]
     there = [split for split in ("validation", "test") if label_path(folder, split).is_file()]
     checked = {split: checked_affect_split(folder, split) for split in ("train", *there)}
     data = _affect_data(folder, beat, checked, skip_bad)
-    clips = dict(data.splits)
+    clips = {split: part.by_id() for split, part in data.splits.items()}
     for split in there:
         if set(clips[split].tasks) != set(clips["train"].tasks):
             raise UserError(

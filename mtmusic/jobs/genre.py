@@ -9,7 +9,7 @@ from mtmusic.evaluation.metrics import genre_table
 from mtmusic.jobs import runs
 from mtmusic.jobs.folders import load_genre_data, print_data
 from mtmusic.jobs.genre_run import genre_card, judge, write_judgement
-from mtmusic.jobs.recipes import complete
+from mtmusic.jobs.recipes import FRAMES, complete
 from mtmusic.jobs.run_files import examples, print_learnt_test_clips, source_card, write_clips
 from mtmusic.jobs.training import (
     Objective,
@@ -51,7 +51,7 @@ def train_genre(options: GenreOptions) -> dict[str, Any]:
         options.seed,
         options.skip_bad,
     )
-    recipe = complete(recipe, data.beat)
+    recipe = complete(recipe, FRAMES[data.beat])
     refuse_other_rate(options, data)
 
     head = partial(genre_classifier, classes=data.splits["train"].classes, learning_rate=recipe.learning_rate)

@@ -17,7 +17,7 @@ from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
 from mtmusic.files import write_text
 from mtmusic.jobs import runs
-from mtmusic.jobs.folders import FolderData
+from mtmusic.jobs.folders import AffectData, FolderData
 from mtmusic.jobs.recipes import Recipe, architecture
 from mtmusic.models import export
 
@@ -43,12 +43,12 @@ def base_card(recipe: Recipe, data: FolderData, command: str, seed: int) -> dict
 
 
 def data_card(data: FolderData) -> dict[str, Any]:
-    return {
-        "folder": str(data.folder),
-        "demo": data.demo,
-        "fingerprint": data.fingerprint,
-        "clips": {split: clips.counts() for split, clips in data.splits.items()},
-    }
+    """Where the clips came from, and how many: of each class, or all and those that have a label of each task."""
+    counts = {split: clips.counts() for split, clips in data.splits.items()}
+    card = {"folder": str(data.folder), "demo": data.demo, "fingerprint": data.fingerprint}
+    if isinstance(data, AffectData):
+        return card | {"clips": {split: len(clips) for split, clips in data.splits.items()}, "labels": counts}
+    return card | {"clips": counts}
 
 
 def examples(clips: Clips, recipe: Recipe) -> np.ndarray:
@@ -103,10 +103,8 @@ def print_learnt_test_clips(source: dict[str, Any], test_clips: int) -> None:
     if (seen := source["test_clips_learnt"]) is None:
         print(f"Whether {source['run']} learnt from clips of the test split is not known: it has no {CLIPS_FILE}")
     elif seen:
-        more = f" and {len(seen) - 5} more" if len(seen) > 5 else ""
-        print(
-            f"{len(seen)} of {test_clips} test clips were in the training of {source['run']}: {', '.join(seen[:5])}{more}"
-        )
+        named = ", ".join(seen[:5]) + (f" and {len(seen) - 5} more" if len(seen) > 5 else "")
+        print(f"{len(seen)} of {test_clips} test clips were in the training of {source['run']}: {named}")
 
 
 def write_clip_figures(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mtmusic.data.checks import read_facts
-from mtmusic.data.labels import Clips, clip_id
+from mtmusic.data.labels import Clips, clip_id, id_order
 from mtmusic.data.pipeline import make_dataset
 from mtmusic.data.spectrograms import SUFFIXES, array_path
 from mtmusic.errors import UserError
@@ -101,7 +101,7 @@ def _test_clips(folder: Path) -> tuple[Clips, np.ndarray]:
     ids = {clip_id(path.name) for suffix in SUFFIXES for path in (folder / "test").glob(f"*{suffix}")}
     if not ids:
         raise UserError(f"Expected arrays <id>.fused.full.npy in {folder / 'test'}, got none")
-    ordered = tuple(sorted(ids, key=lambda i: (not i.isdecimal(), int(i) if i.isdecimal() else 0, i)))
+    ordered = tuple(sorted(ids, key=id_order))
     paths = tuple(path for i in ordered if (path := array_path(folder / "test", i)) is not None)
     facts = read_facts(paths)
     if problems := [str(fact) for fact in facts if isinstance(fact, UserError)]:

@@ -1,5 +1,6 @@
 """Heads: they take a backbone and give a compiled model."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,18 +40,20 @@ def genre_classifier(
 def affect_regressor(
     backbone: keras.Model,
     task: str,
+    means: Mapping[str, float] | None = None,
     variances: Mapping[str, float] | None = None,
     error: str = "mse",
     learning_rate: float = LEARNING_RATE,
 ) -> keras.Model:
     """One task in [0, 1], sigmoid (batch, 1), the lab's step 8.
 
-    Targets are (batch, 1), NaN where a label is missing. variances: the train labels' (`Clips.label_variances`); the
-    error is divided by it, so that a loss and a `normalized_mse` of 1 is what a constant prediction gets; else by 1.
-    error: "mse" or "huber". A backbone that is to be frozen must be so before (`transfer.freeze`).
+    Targets are (batch, 1), NaN where a label is missing. means, variances: the train labels' (`Clips.label_means`,
+    `Clips.label_variances`). The head's bias starts at the mean, else at 0.5; the error is divided by the variance,
+    else by 1, so that a loss and a `normalized_mse` of 1 is what a constant prediction gets. error: "mse" or "huber".
+    A backbone that is to be frozen must be so before (`transfer.freeze`).
     """
     spectrogram = keras.Input(backbone.input_shape[1:], dtype="float32", name="spectrogram")
-    prediction = _sigmoid_heads(backbone(spectrogram), [task])[0]
+    prediction = _sigmoid_heads(backbone(spectrogram), [task], means)[0]
     model = keras.Model(spectrogram, prediction, name="affect_regressor")
     _compile(model, [task], complete_weights(None, [task], variances), variances, error, learning_rate)
     return model
@@ -59,6 +62,7 @@ def affect_regressor(
 def multitask_regressor(
     backbone: keras.Model,
     tasks: Sequence[str],
+    means: Mapping[str, float] | None = None,
     variances: Mapping[str, float] | None = None,
     weights: Mapping[str, float] | None = None,
     learned_weights: bool = False,
@@ -67,13 +71,13 @@ def multitask_regressor(
 ) -> keras.Model:
     """One trunk and one sigmoid head a task, concatenated to (batch, tasks) in their order; the lab's step 10.
 
-    Targets are (batch, tasks), NaN where a label is missing. variances: the train labels' (`Clips.label_variances`),
-    else 1 each. weights: of each task's error in the loss (`losses.WeightedLoss`); by default one over its variance.
-    learned_weights: trained with the model instead (`losses.TaskUncertainty`). error: "mse" or "huber".
+    Targets are (batch, tasks), NaN where a label is missing. means, variances: as `affect_regressor`. weights: of each
+    task's error in the loss (`losses.WeightedLoss`); by default one over its variance. learned_weights: trained with
+    the model instead (`losses.TaskUncertainty`). error: "mse" or "huber".
     Raises UserError for weights that do not fit the tasks.
     """
     spectrogram = keras.Input(backbone.input_shape[1:], dtype="float32", name="spectrogram")
-    heads = _sigmoid_heads(backbone(spectrogram), tasks)
+    heads = _sigmoid_heads(backbone(spectrogram), tasks, means)
     affect = layers.Concatenate(dtype="float32", name="affect")(heads)
     if learned_weights:
         variances = variances or dict.fromkeys(tasks, 1.0)
@@ -86,12 +90,29 @@ def multitask_regressor(
     return model
 
 
-def _sigmoid_heads(features: Any, tasks: Sequence[str]) -> list[Any]:
-    """(batch, 1) each, the layers named after their tasks as far as a layer's name may be."""
+def _sigmoid_heads(features: Any, tasks: Sequence[str], means: Mapping[str, float] | None) -> list[Any]:
+    """(batch, 1) each, the layers named after their tasks as far as a layer's name may be.
+
+    A bias that starts at the label mean leaves the first steps to what tells clips apart.
+    """
     names = [re.sub(r"^(?![A-Za-z0-9])", "task", re.sub(r"[^A-Za-z0-9_.-]", "_", task)) for task in tasks]
     if len({*names, "spectrogram", "backbone", "affect", "uncertainty"}) < len(names) + 4:
         names = [f"task{number}_{name}" for number, name in enumerate(names, 1)]
-    return [layers.Dense(1, "sigmoid", dtype="float32", name=name)(features) for name in names]
+    return [
+        layers.Dense(
+            1,
+            "sigmoid",
+            bias_initializer=keras.initializers.Constant(_logit(means[task]) if means else 0.0),
+            dtype="float32",
+            name=name,
+        )(features)
+        for task, name in zip(tasks, names, strict=True)
+    ]
+
+
+def _logit(share: float) -> float:
+    share = min(max(share, 0.01), 0.99)
+    return math.log(share / (1 - share))
 
 
 def _compile(
@@ -102,8 +123,9 @@ def _compile(
     error: str,
     learning_rate: float,
 ) -> None:
+    known = {task: variances[task] if variances else 1.0 for task in tasks}
     model.compile(
         optimizer=keras.optimizers.Adam(learning_rate),
         loss=None if weights is None else WeightedLoss(tasks, weights, error),
-        metrics=[NormalizedError(variances or dict.fromkeys(tasks, 1.0))],
+        metrics=[NormalizedError(known)],
     )

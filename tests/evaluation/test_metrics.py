@@ -8,7 +8,14 @@ import pytest
 from scipy import stats
 from sklearn.metrics import f1_score, r2_score
 
-from mtmusic.evaluation.metrics import affect_report, affect_table, genre_report, genre_table, spearman
+from mtmusic.evaluation.metrics import (
+    affect_report,
+    affect_table,
+    genre_report,
+    genre_table,
+    spearman,
+    spearman_differences,
+)
 
 CLASSES = ["Blues", "Jazz", "Rock", "Folk"]
 TRUE = np.array([0, 0, 1, 1, 1, 2])
@@ -196,3 +203,45 @@ def test_affect_table_is_aligned(affect):
     assert len(table[0]) == len(table[1]) == len(table[2])
     assert table[1].split()[0] == "valence"
     assert table[3].split()[0] == "mean"
+
+
+def test_the_mean_has_an_interval_of_joint_draws(affect):
+    true, predicted = affect
+    report = affect_report(true, predicted, TASKS, MEANS)
+    rng = np.random.default_rng(9)
+    means = []
+    for _ in range(1000):
+        draw = rng.integers(60, size=60)
+        rhos = [stats.spearmanr(true[draw, task], predicted[draw, task], nan_policy="omit")[0] for task in range(2)]
+        means.append(np.mean(rhos))
+    low, high = np.percentile(means, [2.5, 97.5])
+    assert report["spearman_mean_low"] == pytest.approx(low, abs=0.02)
+    assert report["spearman_mean_high"] == pytest.approx(high, abs=0.02)
+    assert affect_table(report).splitlines()[-1].split()[:2] == ["mean", f"{report['spearman']['mean']:.3f}"]
+
+
+def test_differences_of_rho_are_paired(affect):
+    true, predicted = affect
+    noise = np.random.default_rng(4).random(true.shape)
+    rows = spearman_differences(true, predicted, 0.5 * predicted + 0.5 * noise, TASKS)
+    known = ~np.isnan(true[:, 1])
+    expected = (
+        stats.spearmanr(true[known, 1], predicted[known, 1]).statistic
+        - stats.spearmanr(true[known, 1], (predicted + noise)[known, 1]).statistic
+    )
+    assert rows["energy"]["value"] == pytest.approx(expected)
+    assert rows["mean"]["value"] == pytest.approx((rows["valence"]["value"] + rows["energy"]["value"]) / 2)
+    assert all(row["low"] < row["value"] < row["high"] for row in rows.values())
+    same = spearman_differences(true, predicted, predicted**3, TASKS)  # equal ranks: no draw tells them apart
+    assert all(row == {"value": 0, "low": 0, "high": 0} for row in same.values())
+    with pytest.raises(ValueError, match="Expected two arrays"):
+        spearman_differences(true, predicted, predicted[:-1], TASKS)
+
+
+def test_rho_of_the_whole_set_is_not_the_mean_of_the_batches():
+    """Two batches whose order inside is right, and between them wrong."""
+    true = np.array([0.6, 0.7, 0.8, 0.9, 0.1, 0.2, 0.3, 0.4])
+    predicted = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9])
+    assert np.mean([spearman(true[part], predicted[part]) for part in (slice(4), slice(4, 8))]) == pytest.approx(1)
+    assert spearman(true, predicted) == pytest.approx(stats.spearmanr(true, predicted).statistic)
+    assert spearman(true, predicted) < -0.5

@@ -159,7 +159,7 @@ def test_scatter_one_panel_a_task():
     figure = plots.scatter(true, predicted, ["valence", "energy"], {"valence": 1.0, "energy": 0.0})
     valence, energy = figure.axes
     np.testing.assert_allclose(valence.collections[0].get_offsets(), [[0.1, 0.2], [0.9, 0.8]])
-    assert valence.get_title() == "valence: Spearman's rho = 1.000"
+    assert valence.get_title() == "valence\nSpearman's rho = 1.000"
     assert energy.get_xlabel() == "true"
 
 
@@ -200,3 +200,36 @@ def test_every_kind_saves_as_png_and_leaves_no_figure_open(kind: str, tmp_path: 
     assert [path.name for path in (tmp_path / "figures").iterdir()] == [f"{kind}.png"]
     assert (tmp_path / "figures" / f"{kind}.png").read_bytes().startswith(PNG)
     assert not matplotlib._pylab_helpers.Gcf.figs
+
+
+def test_calibration_groups_clips_by_their_prediction():
+    predicted = np.linspace(0.05, 0.95, 40)[::-1].reshape(-1, 1)
+    true = predicted / 2
+    true[0, 0] = np.nan
+    (axes,) = plots.calibration(true, predicted, ["energy"]).axes
+    points = axes.lines[1]
+    assert len(points.get_xdata()) == 10
+    x, y = (np.array(values, dtype=float) for values in (points.get_xdata(), points.get_ydata()))
+    np.testing.assert_allclose(y, x / 2)
+    assert axes.get_title() == "energy\n10 groups of clips"
+    (axes,) = plots.calibration(true[:4], predicted[:4], ["energy"]).axes
+    assert axes.get_title() == "energy\n3 groups of clips"
+
+
+def test_residuals_are_predicted_less_true():
+    true, predicted = np.array([[0.5, 0.2], [np.nan, 0.4]]), np.array([[0.75, 0.2], [0.1, 0.3]])
+    first, second = plots.residuals(true, predicted, ["a$", "b"]).axes
+    np.testing.assert_allclose(first.collections[0].get_offsets(), [[0.75, 0.25]])
+    np.testing.assert_allclose(second.collections[0].get_offsets(), [[0.2, 0], [0.3, -0.1]], atol=1e-12)
+    assert second.get_title() == "b\nmean -0.050, sd 0.050"
+    assert (first.get_xlabel(), first.get_ylabel()) == ("predicted", "predicted less true")
+
+
+def test_intervals_have_a_row_a_run_and_a_panel_a_quantity():
+    rows = [("one", {"valence": (0.5, 0.4, 0.6), "mean": (0.4, 0.3, 0.5)}), ("other", {"valence": (0.2, 0.1, 0.3)})]
+    valence, mean = plots.intervals(rows, "rho").axes
+    assert [panel.get_title() for panel in (valence, mean)] == ["valence", "mean"]
+    assert labels(valence.get_yticklabels()) == ["one", "other"]
+    assert len(valence.collections) == 2
+    assert len(mean.collections) == 1
+    np.testing.assert_allclose(valence.collections[1].get_segments()[0], [[0.1, 1], [0.3, 1]])

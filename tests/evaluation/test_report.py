@@ -196,7 +196,7 @@ def test_affect_run(tmp_path, card):
     page = Page(write_report(write_run(tmp_path, card, {"test": scores})))
     assert page.row("valence")[2] == f"{scores['per_task']['valence']['pearson']:.3f}"
     assert page.row("energy") == ["energy", "0.000", "-", "-", "-", "-", "2"]
-    assert page.row("mean")[1] == "0.500"
+    assert page.row("mean")[1].startswith("0.500 (")
     assert page.row("train") == ["train", "240"]
     assert "It tells valence, energy." in " ".join(page.words)
 
@@ -223,3 +223,56 @@ def test_broken_files_are_named_and_the_old_page_stays(run, name, content, messa
     with pytest.raises(UserError, match=message):
         write_report(run)
     assert (run / "report.html").read_text() == "the old page"
+
+
+@pytest.fixture
+def affect_run(tmp_path: Path, card: dict) -> Path:
+    """A transferred multitask run with learned weights, beside another run."""
+    rng = np.random.default_rng(0)
+    true = rng.random((30, 2))
+    scores = affect_report(
+        true, true + rng.normal(0, 0.3, true.shape), ["valence", "energy"], {"valence": 0.5, "energy": 0.5}
+    )
+    del card["classes"]
+    card |= {"task": "affect", "targets": ["valence", "energy"]}
+    card["source"] = {"run": "saved_models/genre_cnn", "task": "genre", "test_clips_learnt": ["7", "<9>"]}
+    card["data"] |= {"clips": {"train": 240, "test": 30}, "labels": {"train": {"valence": 240, "energy": 200}}}
+    card["data"]["labels"]["test"] = {"valence": 30, "energy": 29}
+    learned = {"weights": {"valence": 8.0, "energy": 12.5}, "log_variances": {"valence": -4.0, "energy": -2.0}}
+    folder = write_run(tmp_path, card, {"test": scores} | learned)
+    row = {"value": 0.5, "low": 0.25, "high": 0.75}
+    comparison = {
+        "first": "this", "split": "test", "clips": 30,
+        "runs": {"this": {"valence": row, "mean": row}, "that": {"valence": row}},
+        "differences": {"that": {"valence": {"value": 0.1, "low": -0.1, "high": 0.3}}},
+    }  # fmt: skip
+    (folder / "comparison.json").write_text(json.dumps(comparison))
+    return folder
+
+
+def test_affect_pages_show_labels_weights_source_and_other_runs(affect_run):
+    page = Page(write_report(affect_run))
+    text = " ".join(page.words)
+    assert ["split", "clips", "labels of valence", "labels of energy"] in page.rows
+    assert ["test", "30", "30", "29"] in page.rows
+    assert ["valence", "8.000", "0.135"] in page.rows  # exp(-4 / 2)
+    assert "2 of the 30 test clips were in its training, by content: 7, <9>." in text
+    assert ["this", "0.500 (0.250 to 0.750)", "0.500 (0.250 to 0.750)"] in page.rows
+    assert ["that", "0.500 (0.250 to 0.750)", "-"] in page.rows
+    assert ["that", "0.100 (-0.100 to 0.300)"] in page.rows
+    low, high = (
+        json.loads((affect_run / "metrics.json").read_text())["test"][f"spearman_mean_{b}"] for b in ("low", "high")
+    )
+    assert f"({low:.3f} to {high:.3f})" in page.row("mean")[1]
+
+
+@pytest.mark.parametrize(
+    ("learnt", "expected"),
+    [([], "No clip of the test split was in its training"), (None, "is not known")],
+    ids=["none", "unknown"],
+)
+def test_a_source_that_knew_no_test_clip_or_does_not_tell(affect_run, learnt, expected):
+    card = json.loads((affect_run / "card.json").read_text())
+    card["source"]["test_clips_learnt"] = learnt
+    (affect_run / "card.json").write_text(json.dumps(card))
+    assert expected in " ".join(Page(write_report(affect_run)).words)

@@ -151,3 +151,40 @@ def test_overfit_batches_takes_only_the_first_batches():
 def test_overfit_batches_fails_for_a_network_that_does_not_learn():
     with pytest.raises(UserError, match=r"did not learn 3 batches by heart: the loss went from"):
         overfit_batches(small_model(learning_rate=0.0), batches(), epochs=4)
+
+
+def test_overfit_batches_goes_by_the_measure_that_it_is_told():
+    values = overfit_batches(small_model(), batches(), measure="mae", target=0.2)
+    assert values[-1] < 0.2 < values[-2]
+    with pytest.raises(UserError, match=r"the mae went from .*, expected under 0.001"):
+        overfit_batches(small_model(learning_rate=0.0), batches(), epochs=2, measure="mae", target=0.001)
+
+
+STAGE = TrainingConfig(epochs=2, patience=None, monitor="val_score", mode="max")
+WHOLE = TrainingConfig(epochs=20, patience=3, monitor="val_score", mode="max")
+
+
+def test_a_second_stage_goes_on_from_the_first_ones_record_and_best_weights(tmp_path):
+    model = small_model()
+    first = fit(model, batches(), batches(1), STAGE, tmp_path / "one", scripted_score([0.9, 0.1]), verbose=0)
+    best = model.get_weights()
+    score = scripted_score([0.3, 0.4, 0.5])
+    record = fit(model, batches(), batches(1), WHOLE, tmp_path / "two", score, verbose=0, after=first)
+    assert (record.epochs, record.best_epoch, record.best_value, record.finished) == (4, 1, 0.9, True)
+    assert record.history["val_score"] == [0.9, 0.1, 0.3, 0.4]
+    assert first.epochs == 2
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), best, strict=True))
+
+
+def test_a_resumed_second_stage_still_knows_the_best_weights_of_the_first(tmp_path):
+    model = small_model()
+    first = fit(model, batches(), batches(1), STAGE, tmp_path / "one", scripted_score([0.9, 0.1]), verbose=0)
+    best = model.get_weights()
+    shorter = TrainingConfig(epochs=3, patience=3, monitor="val_score", mode="max")
+    fit(model, batches(), batches(1), shorter, tmp_path / "two", scripted_score([0.3]), verbose=0, after=first)
+
+    resumed = small_model()
+    again = fit(resumed, batches(), batches(1), STAGE, tmp_path / "one", scripted_score([]), verbose=0)
+    record = fit(resumed, batches(), batches(1), WHOLE, tmp_path / "two", scripted_score([0.2]), verbose=0, after=again)
+    assert (record.epochs, record.best_epoch, record.history["val_score"]) == (4, 1, [0.9, 0.1, 0.3, 0.2])
+    assert all(np.array_equal(a, b) for a, b in zip(resumed.get_weights(), best, strict=True))

@@ -5,8 +5,8 @@ import pytest
 from mtmusic.errors import UserError
 from mtmusic.models.backbones import cnn_backbone, lstm_backbone
 from mtmusic.models.export import save
-from mtmusic.models.heads import genre_classifier
-from mtmusic.models.transfer import describe, freeze, load_backbone
+from mtmusic.models.heads import affect_regressor, genre_classifier, multitask_regressor
+from mtmusic.models.transfer import describe, freeze, load_backbone, set_backbone_weights, unfreeze
 
 CARD = {"task": "genre", "classes": ["a", "b"], "feature": "mel", "beat": True, "frames": 16}
 
@@ -84,3 +84,43 @@ def test_a_model_without_a_backbone_is_refused(tmp_path):
     save(model, tmp_path, CARD, batch()[0])
     with pytest.raises(UserError, match="backbone"):
         load_backbone(tmp_path)
+
+
+def test_unfreezing_trains_everything_at_a_tenth_of_the_rate_and_keeps_the_head(run):
+    backbone, _ = load_backbone(run)
+    freeze(backbone, "all")
+    model = affect_regressor(backbone, "valence", {"valence": 0.05}, learning_rate=0.01)
+    targets = np.random.default_rng(1).random((4, 1)).astype("float32")
+    model.fit(batch()[0], targets, verbose=0)
+    head, error = model.get_layer("valence").get_weights(), model.evaluate(batch()[0], targets, verbose=0)
+    unfreeze(model)
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.001)
+    assert all(np.array_equal(a, b) for a, b in zip(head, model.get_layer("valence").get_weights(), strict=True))
+    assert model.evaluate(batch()[0], targets, verbose=0) == pytest.approx(error)
+    before = backbone.get_weights()
+    model.fit(batch()[0], targets, verbose=0)
+    assert not any(np.array_equal(a, b) for a, b in zip(before, backbone.get_weights(), strict=True))
+
+
+def test_a_frozen_backbone_is_bit_identical_after_a_regression(run):
+    backbone, _ = load_backbone(run)
+    freeze(backbone, "all")
+    before = backbone.get_weights()
+    model = multitask_regressor(backbone, ("a", "b"))
+    model.fit(batch()[0], np.random.default_rng(1).random((4, 2)).astype("float32"), epochs=2, verbose=0)
+    assert all(np.array_equal(a, b) for a, b in zip(before, backbone.get_weights(), strict=True))
+
+
+def test_weights_go_into_a_backbone_of_other_frames_where_they_do_not_depend_on_them(run):
+    source, _ = load_backbone(run)
+    longer = cnn_backbone(frames=48)
+    set_backbone_weights(longer, source, run)
+    assert all(np.array_equal(a, b) for a, b in zip(longer.get_weights(), source.get_weights(), strict=True))
+    inputs = keras.Input((16, 128))
+    fixed = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(inputs)), name="backbone")
+    inputs = keras.Input((32, 128))
+    other = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(inputs)), name="backbone")
+    with pytest.raises(UserError, match="Expected the frames of here, 16, got 32"):
+        set_backbone_weights(other, fixed, "here")
+    with pytest.raises(UserError, match="another backbone beside here"):
+        set_backbone_weights(other, source, "here")
