@@ -101,12 +101,16 @@ def add_training_flags(flags: argparse.ArgumentParser) -> None:
         help="cut or pad clips to N frames (default: cnn 128, or 96 for affect, for beat-synchronised "
         "folders and 1280 for full rate; else any length)",
     )
-    add("--pooling", choices=("flatten", "masked"), help="cnn: the lab's, or one for clips of any length")
+    add(
+        "--pooling",
+        choices=("flatten", "masked"),
+        help="cnn: the lab's, or a mean over real frames (default: flatten, and masked where train_affect.py starts anew)",
+    )
     add("--units", type=int, metavar="N", help="lstm: units (default: 128)")
     add("--layers", type=int, metavar="N", help="lstm: layers (default: 1)")
     add("--bidirectional", action="store_true", help="lstm: read the clip from both ends")
     add("--epochs", type=int, metavar="N", help="at most this many (default: 100; stops after 15 without a better one)")
-    add("--batch-size", type=int, metavar="N", help="clips a step (default: 32)")
+    add("--batch-size", type=int, metavar="N", help="clips a step (default: 32; train_affect's cnn: 16)")
     add("--learning-rate", type=float, metavar="X", help="Adam's (default: 0.001)")
 
 

@@ -56,12 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from dataclasses import replace
 
     from mtmusic.jobs.affect import AffectOptions, train_affect
-    from mtmusic.jobs.recipes import RECIPES
+    from mtmusic.jobs.recipes import AFFECT_RECIPES
 
     train_affect(
         AffectOptions(
             **common.run_options(arguments, __file__, argv),
-            recipe=replace(RECIPES[settings.get("backbone", "cnn")], **settings),
+            recipe=replace(AFFECT_RECIPES[settings.get("backbone", "cnn")], **settings),
             task=arguments.task,
             multitask=arguments.multitask,
             weights=arguments.weights,

@@ -44,6 +44,9 @@ class Recipe:
 LAB_CNN = Recipe("cnn")
 LAB_LSTM = Recipe("lstm")
 RECIPES = {"cnn": LAB_CNN, "lstm": LAB_LSTM}
+AFFECT_RECIPES = {"cnn": replace(LAB_CNN, pooling="masked", batch_size=16), "lstm": LAB_LSTM}
+"""Of affect, whose folders are smaller: the mean over real frames leaves a head 64 weights, where the flat layer leaves
+384 that read absolute positions, padding too. The lab's own is `--pooling flatten --batch-size 32`."""
 
 
 def complete(recipe: Recipe, frames: int) -> Recipe:

@@ -123,7 +123,7 @@ def test_each_task_is_trained_in_turn_into_the_parent(script, affect_folder, tmp
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--task", "energy", *TINY_CNN, "--overfit-batch", "--learning-rate", "0.01"),
+        ("--task", "energy", *TINY_CNN, "--pooling", "flatten", "--overfit-batch", "--learning-rate", "0.01"),
         ("--multitask", *TINY_LSTM, "--loss", "huber", "--weights", "valence=.4,energy=.2,danceability=.2"),
         ("--multitask", "--pooling", "masked", "--feature", "fused", *TINY_CNN[2:]),
         ("--task", "valence", *TINY_LSTM, "--subset", "20", "--validation", "0.25", "--test", "0.34"),
