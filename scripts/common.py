@@ -104,7 +104,7 @@ def add_training_flags(flags: argparse.ArgumentParser) -> None:
     add(
         "--pooling",
         choices=("flatten", "masked"),
-        help="cnn: the lab's, or a mean over real frames (default: flatten, and masked where train_affect.py starts anew)",
+        help="cnn: the lab's, or the mean over real frames (default: flatten; train_affect.py: masked)",
     )
     add("--units", type=int, metavar="N", help="lstm: units (default: 128)")
     add("--layers", type=int, metavar="N", help="lstm: layers (default: 1)")
