@@ -216,6 +216,12 @@ def label_path(folder: Path | str, split: str) -> Path:
     return Path(folder) / f"{split}_labels.txt"
 
 
+def has_label_rows(folder: Path | str, split: str) -> bool:
+    """Whether the split's label file is there and holds more than its header."""
+    path = label_path(folder, split)
+    return path.is_file() and sum(bool(line.strip()) for line in path.read_bytes().splitlines()) > 1
+
+
 def id_order(name: str) -> tuple[int, str]:
     """The key that sorts ids as a reader would: 9 before 10, numbers before names."""
     return (int(name), name) if name.isdecimal() else (sys.maxsize, name)

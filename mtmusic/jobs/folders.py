@@ -16,6 +16,7 @@ from mtmusic.data.checks import (
 from mtmusic.data.labels import (
     Clips,
     GenreClasses,
+    has_label_rows,
     is_beat_synchronised,
     is_synthetic,
     label_path,
@@ -134,7 +135,7 @@ def load_affect_data(
     task, size and share of validation.
     """
     folder = folder if folder is not None else demo_corpus() / AFFECT_FOLDERS[True]
-    there = [split for split in ("validation", "test") if label_path(folder, split).is_file()]
+    there = [split for split in ("validation", "test") if has_label_rows(folder, split)]
     checked = {split: checked_affect_split(folder, split) for split in ("train", *there)}
     data = _affect_data(folder, beat, checked, skip_bad)
     clips = {split: part.by_id() for split, part in data.splits.items()}

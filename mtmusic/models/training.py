@@ -74,7 +74,7 @@ def fit(
     starts again with its first order, so later epochs are like those of an unbroken training, not equal. score: called
     after each epoch with the targets and predictions of the whole validation set; its values join the logs, with
     "val_" before their names. after: the record of an earlier stage of this training, which left the model with its
-    best weights: epochs, history, best epoch and patience go on from it. Raises UserError where a loss or a score
+    best weights: epochs, history and best epoch go on from it; the patience starts anew. Raises UserError where a loss or a score
     becomes NaN or infinite.
     """
     keeper = _Keeper(config, checkpoints, validates=validation is not None)
@@ -183,10 +183,12 @@ class _Keeper(keras.callbacks.Callback):
         self.validates = validates
         self.record = TrainingRecord()
         self.best_weights: list[np.ndarray] | None = None
+        self.first_epoch = 0
         self.started = 0.0
 
     def restore(self, after: TrainingRecord | None) -> TrainingRecord:
         """The record of the newest checkpoint, its weights and optimizer put into the model; else a copy of `after`."""
+        self.first_epoch = after.epochs if after else 0
         newest = max(self.folder.glob("epoch-*"), default=None) if self.folder else None
         if newest is None and after is not None:
             self.record = copy.deepcopy(after)
@@ -216,8 +218,8 @@ class _Keeper(keras.callbacks.Callback):
         if self._is_best():
             record.best_epoch = record.epochs
             self.best_weights = self.model.get_weights()
-        patience = self.config.patience
-        if self.validates and patience is not None and record.epochs - record.best_epoch >= patience:
+        patience, waiting = self.config.patience, record.epochs - max(record.best_epoch, self.first_epoch)
+        if self.validates and patience is not None and waiting >= patience:
             record.finished = True
             self.model.stop_training = True
         if self.folder is not None:

@@ -47,6 +47,11 @@ def test_without_test_labels_the_clips_are_split_in_three_by_artist(affect_folde
         assert load_affect_data(affect_folder, seed=1, **changed).splits["test"].ids == splits["test"].ids
 
 
+def test_a_test_label_file_with_a_header_alone_is_none(affect_folder):
+    (affect_folder / "test_labels.txt").write_text("Id,valence,energy,danceability\n\n")
+    assert load_affect_data(affect_folder).held_out_test
+
+
 def test_labels_of_a_test_split_are_used(tmp_path):
     data = load_affect_data(write_tiny_affect_folder(tmp_path / "a_beat", test_labels=True))
     assert not data.held_out_test

@@ -168,10 +168,10 @@ def test_a_second_stage_goes_on_from_the_first_ones_record_and_best_weights(tmp_
     model = small_model()
     first = fit(model, batches(), batches(1), STAGE, tmp_path / "one", scripted_score([0.9, 0.1]), verbose=0)
     best = model.get_weights()
-    score = scripted_score([0.3, 0.4, 0.5])
+    score = scripted_score([0.3, 0.4, 0.5, 0.6])
     record = fit(model, batches(), batches(1), WHOLE, tmp_path / "two", score, verbose=0, after=first)
-    assert (record.epochs, record.best_epoch, record.best_value, record.finished) == (4, 1, 0.9, True)
-    assert record.history["val_score"] == [0.9, 0.1, 0.3, 0.4]
+    assert (record.epochs, record.best_epoch, record.best_value, record.finished) == (5, 1, 0.9, True)
+    assert record.history["val_score"] == [0.9, 0.1, 0.3, 0.4, 0.5]  # three epochs of its own without a better one
     assert first.epochs == 2
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), best, strict=True))
 
@@ -185,6 +185,7 @@ def test_a_resumed_second_stage_still_knows_the_best_weights_of_the_first(tmp_pa
 
     resumed = small_model()
     again = fit(resumed, batches(), batches(1), STAGE, tmp_path / "one", scripted_score([]), verbose=0)
-    record = fit(resumed, batches(), batches(1), WHOLE, tmp_path / "two", scripted_score([0.2]), verbose=0, after=again)
-    assert (record.epochs, record.best_epoch, record.history["val_score"]) == (4, 1, [0.9, 0.1, 0.3, 0.2])
+    score = scripted_score([0.2, 0.1])
+    record = fit(resumed, batches(), batches(1), WHOLE, tmp_path / "two", score, verbose=0, after=again)
+    assert (record.epochs, record.best_epoch, record.history["val_score"]) == (5, 1, [0.9, 0.1, 0.3, 0.2, 0.1])
     assert all(np.array_equal(a, b) for a, b in zip(resumed.get_weights(), best, strict=True))

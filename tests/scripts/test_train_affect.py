@@ -197,7 +197,7 @@ def test_retraining_on_all_judges_before_it_learns_the_test_part(script, affect_
 
 
 def test_a_killed_multitask_run_resumes_with_its_learned_weights(script, affect_folder, tmp_path, quick_figures):
-    flags = ["--multitask", "--learned-weights", *TINY_LSTM[:6], "--epochs", "40", "--learning-rate", "0.02"]
+    flags = ["--multitask", "--learned-weights", *TINY_LSTM[:6], "--epochs", "14", "--learning-rate", "0.02"]
     assert train(script, affect_folder, tmp_path / "straight", *flags) == 0
     straight = read_json(tmp_path / "straight" / "metrics.json")
 
