@@ -74,8 +74,8 @@ def fit(
     starts again with its first order, so later epochs are like those of an unbroken training, not equal. score: called
     after each epoch with the targets and predictions of the whole validation set; its values join the logs, with
     "val_" before their names. after: the record of an earlier stage of this training, which left the model with its
-    best weights: epochs, history and best epoch go on from it; the patience starts anew. Raises UserError where a loss or a score
-    becomes NaN or infinite.
+    best weights: epochs, history and best epoch go on from it; the patience starts anew. Raises UserError where a loss
+    or a score becomes NaN or infinite.
     """
     keeper = _Keeper(config, checkpoints, validates=validation is not None)
     keeper.set_model(model)
