@@ -93,7 +93,8 @@ def write_comparison(folder: Path, comparison: dict[str, Any]) -> None:
 
 def read_predictions(name: str) -> Predictions:
     """A run's, or those of several runs of single tasks joined by "+". Raises UserError."""
-    parts = [_read_run(Path(part), part) for part in name.split(JOINT)]
+    joined = [name] if Path(name).exists() else name.split(JOINT)
+    parts = [_read_run(Path(part), part) for part in joined]
     if len(parts) == 1:
         return parts[0]
     tasks = tuple(task for part in parts for task in part.tasks)

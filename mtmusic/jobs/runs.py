@@ -32,8 +32,8 @@ MAY_CHANGE = ("epochs", "patience")
 
 def refuse_taken(out: Path, resume: bool, overwrite: bool) -> None:
     """Raises UserError where `out` is taken, by a run or by other things, and the flags do not say what to do."""
-    work = _work(out)
     refuse_other_things(out, METRICS)
+    work = _work(out)
     if is_run(out) and not overwrite and not (resume and work.is_dir()):
         raise UserError(f"{out} holds a finished run: --overwrite trains anew in its place, --out writes elsewhere")
     if work.is_dir() and not resume and not overwrite:
@@ -42,6 +42,8 @@ def refuse_taken(out: Path, resume: bool, overwrite: bool) -> None:
 
 def refuse_other_things(out: Path, mark: str) -> None:
     """Raises UserError where `out` is neither new, nor empty, nor a folder of ours, which holds the file `mark`."""
+    if out.name in ("", ".."):
+        raise UserError(f"Expected --out to name a folder of its own, got {out}")
     if out.exists() and not (out / mark).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"Expected --out to be new or an earlier result, got {out}, which holds other things")
 

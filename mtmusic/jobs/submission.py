@@ -39,6 +39,8 @@ def make_submission(
     `Id,<tasks>` and rows `<id>,0.153,...` in the models' order. Rows are sorted by id. Raises UserError for what the
     user can mend, and where the file does not hold what was predicted.
     """
+    if out.is_dir():
+        raise UserError(f"Expected a file to write, got a folder: {out}")
     if out.exists() and not overwrite:
         raise UserError(f"Expected a new file, got {out}, which is there already: --overwrite replaces it")
     loaded = [(path, *_affect_model(path)) for path in models]
@@ -98,9 +100,15 @@ def _test_clips(folder: Path) -> tuple[Clips, np.ndarray]:
     """Every array of test/, sorted by id, each read once; and their frames."""
     if not (folder / "test").is_dir():
         raise UserError(f"Expected a data folder with test/, got none in {folder}")
-    ids = {clip_id(path.name) for suffix in SUFFIXES for path in (folder / "test").glob(f"*{suffix}")}
+    ids = {
+        path.name.removesuffix(suffix)
+        for suffix in SUFFIXES
+        for path in (folder / "test").glob(f"[!.]*{suffix}")  # a Mac's copies begin with a dot
+    }
     if not ids:
         raise UserError(f"Expected arrays <id>.fused.full.npy in {folder / 'test'}, got none")
+    if others := sorted(name for name in ids if name != clip_id(name)):
+        raise UserError(f"Expected names like <id>.fused.full.npy in {folder / 'test'}, got {others[0]}{SUFFIXES[0]}")
     ordered = tuple(sorted(ids, key=id_order))
     paths = tuple(path for i in ordered if (path := array_path(folder / "test", i)) is not None)
     facts = read_facts(paths)

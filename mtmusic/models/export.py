@@ -72,7 +72,13 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def _load_quietly(file: Path) -> keras.Model:
-    """Keras warns of an optimizer's state that a model which is only asked for answers does not need."""
+    """Keras warns of an optimizer's state that a model which is only asked for answers does not need.
+
+    It reads weights without comparing the archive's checksums, so that is done first.
+    """
+    with zipfile.ZipFile(file) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"{damaged} in it is damaged")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer", category=UserWarning)
         return keras.models.load_model(file)

@@ -57,6 +57,10 @@ def broken(run, tmp_path, kind):
         (tmp_path / "card.json").unlink()
     elif kind == "truncated model":
         (tmp_path / "model.keras").write_bytes((run / "model.keras").read_bytes()[:500])
+    elif kind == "damaged weights":
+        content = bytearray((run / "model.keras").read_bytes())
+        content[len(content) // 2] ^= 255
+        (tmp_path / "model.keras").write_bytes(content)
     elif kind == "card of another kind":
         (tmp_path / "card.json").write_text(json.dumps({"task": "genre"}))
     elif kind == "card not JSON":
@@ -68,7 +72,8 @@ def broken(run, tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    "kind", ["no model", "no card", "truncated model", "card of another kind", "card not JSON", "lambda"]
+    "kind",
+    ["no model", "no card", "truncated model", "damaged weights", "card of another kind", "card not JSON", "lambda"],
 )
 def test_what_cannot_be_loaded_is_said_in_one_line_with_the_file(run, tmp_path, kind):
     with pytest.raises(UserError) as raised:

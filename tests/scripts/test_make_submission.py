@@ -65,6 +65,7 @@ def test_the_lab_format_holds_every_test_clip_sorted_with_three_decimals(script,
 def test_the_plain_format_keeps_the_order_of_the_label_file(script, tmp_path, capsys, quick_figures):
     folder = write_tiny_affect_folder(tmp_path / "a_beat", tasks=("power", "calm"))
     (folder / "test" / "1000.fused.full.npy").rename(folder / "test" / "9.fused.full.npy")
+    (folder / "test" / "._1001.fused.full.npy").write_bytes(b"a Mac's own")
     write_array(folder / "test" / "extra.fused.full.npy.gz", tiny_array(-30, 20, np.random.default_rng(0)))
     run = train(script, folder, tmp_path / "run", "--multitask")
     assert submit(script, run, folder, tmp_path / "plain.csv", "--header", "plain") == 0
@@ -121,6 +122,12 @@ BAD = {
     "no test folder": (lambda f: shutil.rmtree(f / "test"), (), "test/"),
     "no arrays": (empty, (), "got none"),
     "a broken array": (lambda f: (f / "test" / "1003.fused.full.npy").write_bytes(b"x"), (), "1003.fused.full.npy"),
+    "a name of another kind": (
+        lambda f: (f / "test" / "1003.fused.full.npy").rename(f / "test" / "1003.beat.fused.full.npy"),
+        (),
+        "got 1003.beat.fused.full.npy",
+    ),
+    "a folder to write": (lambda f: None, ("--out", "."), "got a folder: ."),
     "another rate": (lambda f: None, ("--no-beat",), "Expected beat-synchronised clips"),
     "no such folder": (lambda f: None, ("--data", "nowhere"), "nowhere"),
 }

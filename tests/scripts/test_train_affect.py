@@ -265,6 +265,7 @@ BAD = {
     "test share": (nothing, ("--test", "1.5"), "between 0 and 1"),
     "too few artists": (nothing, ("--test", "0.05"), "Too few clips"),
     "diverged": (nothing, ("--task", "energy", "--learning-rate", "1e38"), "lower --learning-rate"),
+    "out is here": (nothing, ("--task", "energy", "--out", "."), "a folder of its own, got ."),
     "no folder": (nothing, ("--data", "nowhere"), "no such folder"),
 }
 
@@ -343,6 +344,7 @@ def test_runs_that_cannot_be_compared_are_refused(script, finished, tmp_path, ca
     main = script("compare_runs").main
     renamed, relabelled = (Path(shutil.copytree(multitask, tmp_path / name)) for name in ("renamed", "relabelled"))
     rows = (multitask / "predictions.csv").read_text().splitlines()
+    assert main([str(multitask), str(shutil.copytree(multitask, tmp_path / "a+b"))]) == 0
     (renamed / "predictions.csv").write_text("\n".join(f"9{row}" if number else row for number, row in enumerate(rows)))
     cells = rows[-1].split(",")
     (relabelled / "predictions.csv").write_text("\n".join([*rows[:-1], ",".join([*cells[:2], "0.1234", *cells[3:]])]))
