@@ -218,7 +218,7 @@ def _task_scores(
 
 
 def affect_table(report: dict[str, Any]) -> str:
-    """The affect report as text: a line a task, then the mean of Spearman's rho."""
+    """The affect report as text: a line a task, then, of several, the mean of Spearman's rho."""
     width = max(len("mean"), *(len(task) for task in report["per_task"]))
     lines = [f"{'':{width}}  spearman   95 % interval  pearson       r2     mse  constant  clips"]
     for task, row in report["per_task"].items():
@@ -228,8 +228,9 @@ def affect_table(report: dict[str, Any]) -> str:
             f"  {_number(row['r2'], 7)}  {_number(row['mse'], 6, 4)}  {_number(row['mse_constant'], 8, 4)}"
             f"  {row['clips']:5}"
         )
-    interval = f"{_number(report['spearman_mean_low'], 5)} to {_number(report['spearman_mean_high'], 5)}"
-    lines.append(f"{'mean':{width}}  {report['spearman']['mean']:8.3f}  {interval:>14}")
+    if len(report["per_task"]) > 1:
+        interval = f"{_number(report['spearman_mean_low'], 5)} to {_number(report['spearman_mean_high'], 5)}"
+        lines.append(f"{'mean':{width}}  {report['spearman']['mean']:8.3f}  {interval:>14}")
     return "\n".join(lines)
 
 

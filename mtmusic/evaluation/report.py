@@ -229,11 +229,14 @@ def _affect_results(split: str, scores: Mapping[str, Any]) -> str:
         )
         for task, row in scores["per_task"].items()
     ]
+    several = len(rows) > 1
+    if several:
+        rows.append(("mean", _interval(_mean_row(scores), "spearman"), *[""] * 4, scores["clips"]))
     return _table(
         ("task", "Spearman's rho (95 % interval)", "Pearson", "R²", "MSE", "MSE of the train mean", "clips"),
-        [*rows, ("mean", _interval(_mean_row(scores), "spearman"), *[""] * 4, scores["clips"])],
+        rows,
         caption=f"{split} clips",
-        total=True,
+        total=several,
     )
 
 
