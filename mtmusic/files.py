@@ -1,5 +1,6 @@
 """Whole files or none: write beside, then rename."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -49,6 +50,11 @@ def replace_folder(new: Path, old: Path) -> None:
         aside.rename(old)
         raise
     shutil.rmtree(aside)
+
+
+def content_hash(path: Path) -> str:
+    """32 hexadecimal digits, equal for equal files."""
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
 def cache_folder() -> Path:

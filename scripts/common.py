@@ -131,7 +131,8 @@ def add_run_flags(flags: argparse.ArgumentParser, out: str, source: Path | None 
     flags.add_argument(
         "--retrain-on-all",
         action="store_true",
-        help="then train anew on train and validation for the best number of epochs; that model is saved and judged",
+        help="then train anew on train and validation, and on a held-out test part once the first model was judged on "
+        "it, for the best number of epochs; that model is saved",
     )
     flags.add_argument(
         "--from",

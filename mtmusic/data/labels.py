@@ -29,6 +29,9 @@ LAB_CLASSES: dict[str, str | None] = {
 }  # fmt: skip
 """The lab's merging of 20 raw genres into 10 classes; None drops the clip."""
 
+TAKEN_NAMES = ("genre", "id", "split", "mean")
+"""What a task cannot be called: a run's files have such columns and keys beside the tasks'."""
+
 
 @dataclass(frozen=True)
 class Clips:
@@ -188,11 +191,14 @@ def scan_affect_labels(folder: Path | str, split: str) -> tuple[Clips, list[str]
     path = label_path(folder, split)
     header, rows = _read_rows(path, ",")
     tasks = tuple(header[1:])
-    unusable = not tasks or {"", "genre"} & {task.lower() for task in tasks} or len(set(tasks)) < len(tasks)
-    if header[0].lower() != "id" or unusable:
+    if header[0].lower() != "id" or not tasks or "" in tasks or len(set(tasks)) < len(tasks):
         raise UserError(
             f"Expected the header Id,<task>,... of an affect folder, got {_shown(header)} in {path} "
             "(scripts/train_genre.py takes genre folders)"
+        )
+    if taken := [task for task in tasks if task.lower() in TAKEN_NAMES or task.startswith("true_")]:
+        raise UserError(
+            f"Expected tasks not named {', '.join(TAKEN_NAMES)} or true_..., got {', '.join(taken)} in {path}"
         )
     problems: list[str] = []
     found: dict[str, tuple[Path, list[float]]] = {}

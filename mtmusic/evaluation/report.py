@@ -23,8 +23,11 @@ CAPTIONS = {
     "scatter": "Predicted against true; on the dashed line they are equal.",
     "scatter_test": "Test clips, predicted against true; on the dashed line they are equal.",
     "scatter_validation": "Validation clips, predicted against true; on the dashed line they are equal.",
-    "calibration_test": "Calibration by deciles: on the dashed line predictions are right on average.",
-    "residuals_test": "Residuals: what the prediction has too much, by the prediction.",
+    **{
+        f"calibration_{split}": f"Calibration by deciles, {split} clips: on the dashed line it is right."
+        for split in SPLITS
+    },
+    **{f"residuals_{split}": f"Residuals of the {split} clips: what the prediction has too much." for split in SPLITS},
     "comparison": "Spearman's rho of each run on the same clips, with its 95 % interval.",
     "class_histograms": "Clips by class, before and after similar classes were merged.",
     "value_histograms": "How the targets are distributed.",
@@ -289,8 +292,7 @@ def _transfer(card: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         known = f"{len(learnt)} of the {test} test clips were in its training, by content: {', '.join(learnt)}."
     else:
         known = "No clip of the test split was in its training, by content."
-    lines = [f"The backbone was that of {source['run']} ({source['task']}). {known}", *source.get("description", [])]
-    return "\n".join(f"<p>{escape(line)}</p>" for line in lines)
+    return f"<p>The backbone was that of {escape(source['run'])} ({escape(source['task'])}). {escape(known)}</p>"
 
 
 def _small(value: float | None) -> str:

@@ -73,7 +73,12 @@ def train_affect(options: AffectOptions) -> dict[str, dict[str, Any]]:
         return _train_each({options.out or default_out(options, tasks): select_tasks(data, tasks)}, options)
     parent = options.out or Path("saved_models")
     each = [select_tasks(data, (task,)) for task in data.tasks]
-    return _train_each({parent / default_out(options, part.tasks).name: part for part in each}, options)
+    parts = {parent / default_out(options, part.tasks).name: part for part in each}
+    if len(parts) < len(each):
+        raise UserError(
+            f"Expected tasks whose runs' folders differ, got {', '.join(data.tasks)}: give --task and --out"
+        )
+    return _train_each(parts, options)
 
 
 def default_out(options: AffectOptions, tasks: tuple[str, ...]) -> Path:

@@ -40,7 +40,7 @@ def compare_runs(names: Sequence[str], seed: int = 0) -> dict[str, Any]:
     """
     if len(names) < 2:
         raise UserError(f"Expected two runs or more to compare, got {len(names)}")
-    if len(set(names)) < len(names):
+    if len({*map(_canonical, names)}) < len(names):
         raise UserError(f"Expected each run once, got {', '.join(names)}")
     runs = _on_the_same_clips([read_predictions(name) for name in names])
     first, *others = runs
@@ -70,9 +70,7 @@ def comparison_table(comparison: dict[str, Any]) -> str:
     width = max(len(part) for part in parts)
     lines = [f"{'':{width}}" + "".join(f"  {name:>24}" for name in names)]
     for part, row in parts.items():
-        cells = [
-            f"{row[n]['value']:.3f} ({row[n]['low']:6.3f} to {row[n]['high']:6.3f})" if n in row else "-" for n in names
-        ]
+        cells = [_interval(row[name]) if name in row else "-" for name in names]
         lines.append(f"{part:{width}}" + "".join(f"  {cell:>24}" for cell in cells))
     return "\n".join([f"Spearman's rho on the same {comparison['clips']} test clips (95 % interval)", *lines])
 
@@ -116,11 +114,16 @@ def _read_run(path: Path, name: str) -> Predictions:
             rows = [row for row in csv.DictReader(opened) if row["split"] == SPLIT]
         true = np.array([[float(row[true_column(task)] or "nan") for task in tasks] for row in rows])
         predicted = np.array([[float(row[task]) for task in tasks] for row in rows])
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise UserError(f"Expected the answers of a finished run in {file}, got {error!r}; train again") from error
     if not rows:
         raise UserError(f"Expected answers for test clips in {file}, got none; train again")
     return Predictions(name, tuple(row["id"] for row in rows), tasks, true, predicted)
+
+
+def _canonical(name: str) -> str:
+    """A run's folder is the same run as its model.keras."""
+    return name.removesuffix(f"/{export.MODEL_FILE}").rstrip("/")
 
 
 def _on_the_same_clips(runs: Sequence[Predictions]) -> list[Predictions]:

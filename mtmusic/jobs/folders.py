@@ -146,7 +146,6 @@ def load_affect_data(
                 f"in {label_path(folder, split)}"
             )
         clips[split] = clips[split].select(clips["train"].tasks)
-    _require_labels(clips["train"], f"in {label_path(folder, 'train')}")
     if "test" not in clips:
         clips["train"], clips["test"] = hold_out(clips["train"], test, seed)
     splits = _with_validation(clips, validation, size, seed)
@@ -168,7 +167,7 @@ def select_tasks(data: AffectData, tasks: Sequence[str]) -> AffectData:
     try:
         splits = {split: clips.select(tasks) for split, clips in data.splits.items()}
     except UserError as error:
-        raise UserError(f"{error} (--task), in {data.folder}") from error
+        raise UserError(f"{error} in {data.folder}") from error
     for split, clips in splits.items():
         _require_labels(clips, f"among the {split} clips of {data.folder}")
     return replace(data, splits=splits)

@@ -23,6 +23,8 @@ from mtmusic.models import export
 
 EXAMPLES = 8
 CLIPS_FILE = "clips.csv"
+UNKNOWN = "unknown"
+"""In the place of a content: the run's source does not tell what it learnt from."""
 
 
 def base_card(recipe: Recipe, data: FolderData, command: str, seed: int) -> dict[str, Any]:
@@ -67,7 +69,9 @@ def write_clips(work: Path, data: FolderData, trained_on: str, source: Path | No
         for clip_id, path in zip(clips.ids, clips.paths, strict=True)
     ]
     if source is not None:
-        rows += [("", "source", content, 1) for content in sorted(learnt_contents(source) or ())]
+        learnt_before = learnt_contents(source)
+        contents = [UNKNOWN] if learnt_before is None else sorted(learnt_before)
+        rows += [("", "source", content, 1) for content in contents]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([("id", "split", "content", "trained"), *rows])
@@ -81,9 +85,10 @@ def learnt_contents(run: Path) -> set[str] | None:
         return None
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return {row["content"] for row in csv.DictReader(file) if row["trained"] == "1"}
-    except (KeyError, ValueError) as error:
+            learnt = {row["content"] for row in csv.DictReader(file) if row["trained"] == "1"}
+    except (KeyError, ValueError, csv.Error) as error:
         raise UserError(f"Expected id, split, content and trained in {path}, got {error!r}; train again") from error
+    return None if UNKNOWN in learnt else learnt
 
 
 def source_card(source: Path, data: FolderData) -> dict[str, Any]:

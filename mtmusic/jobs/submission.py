@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,8 @@ def make_submission(
     names = [tasks[column] for column in columns]
     _write(out, clips.ids, names, predicted, header)
     print(f"{len(clips)} clips, {', '.join(names)}: {out}")
-    if header == "lab":
-        print(f'Submit it with: kaggle competitions submit -c {COMPETITION} -f {out} -m "mtmusic"')
+    competition = COMPETITION if header == "lab" else "COMPETITION"
+    print(f"Submit it with: kaggle competitions submit -c {competition} -f {shlex.quote(str(out))} -m mtmusic")
     return out
 
 
@@ -136,7 +137,10 @@ def _write(out: Path, ids: Sequence[str], tasks: Sequence[str], predicted: np.nd
     )
     with whole_file(out) as beside:
         beside.write_text(text.getvalue(), encoding="utf-8")
-        read_ids, read_tasks, values = read_submission(beside)
+        try:
+            read_ids, read_tasks, values = read_submission(beside)
+        except UserError as error:
+            raise UserError(str(error).replace(str(beside), str(out))) from error
         same = (read_ids, read_tasks) == (list(ids), list(tasks))
         if not same or np.abs(values - predicted).max() > 0.51 * 10**-DECIMALS:
             raise UserError(f"Expected {out} to hold what was predicted, got other values: is the disk full?")

@@ -15,7 +15,7 @@ from mtmusic.data.labels import Clips, concatenate
 from mtmusic.data.pipeline import make_dataset
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
-from mtmusic.files import write_text
+from mtmusic.files import content_hash, write_text
 from mtmusic.jobs import runs
 from mtmusic.jobs.folders import FolderData, require_rate
 from mtmusic.jobs.recipes import LAB_CNN, Recipe, build_backbone, from_card
@@ -139,7 +139,7 @@ def settings_of(options: TrainOptions, recipe: Recipe, objective: Objective, dat
     return {
         **asdict(recipe),
         "data": data.fingerprint,
-        "from": str(options.source) if options.source else None,
+        "from": content_hash(export.locate(options.source)[1]) if options.source else None,
         **{name: getattr(options, name) for name in names},
         **objective.settings,
     }

@@ -40,6 +40,7 @@ def genre_classifier(
 def affect_regressor(
     backbone: keras.Model,
     task: str,
+    *,
     means: Mapping[str, float] | None = None,
     variances: Mapping[str, float] | None = None,
     error: str = "mse",
@@ -62,6 +63,7 @@ def affect_regressor(
 def multitask_regressor(
     backbone: keras.Model,
     tasks: Sequence[str],
+    *,
     means: Mapping[str, float] | None = None,
     variances: Mapping[str, float] | None = None,
     weights: Mapping[str, float] | None = None,

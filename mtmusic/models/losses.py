@@ -73,7 +73,8 @@ def complete_weights(
 class WeightedLoss(keras.layers.Layer):
     """The weighted sum of the tasks' losses, the lab's step 10: `model.compile(loss=WeightedLoss(tasks, weights))`.
 
-    targets, predictions (batch, tasks), NaN a missing label -> a scalar. weights: by task, see `complete_weights`.
+    targets, predictions (batch, tasks), NaN a missing label -> a scalar. weights: by task, else 1 each; the heads give
+    one over each label variance (`complete_weights`).
     error: as `task_losses`, which also tells the errors raised. Holds no variables: learned weights are those of
     `TaskUncertainty`.
     """

@@ -34,10 +34,10 @@ def small_cnn() -> keras.Model:
     ("head", "targets", "measure"),
     [
         (lambda backbone: genre_classifier(backbone, ["a", "b", "c"]), np.arange(12) % 3, "loss"),
-        (lambda backbone: affect_regressor(backbone, "valence", VARIANCES), labels(1), "normalized_mse"),
-        (lambda backbone: multitask_regressor(backbone, TASKS, VARIANCES), labels(3), "normalized_mse"),
+        (lambda backbone: affect_regressor(backbone, "valence", variances=VARIANCES), labels(1), "normalized_mse"),
+        (lambda backbone: multitask_regressor(backbone, TASKS, variances=VARIANCES), labels(3), "normalized_mse"),
         (
-            lambda backbone: multitask_regressor(backbone, TASKS, VARIANCES, learned_weights=True),
+            lambda backbone: multitask_regressor(backbone, TASKS, variances=VARIANCES, learned_weights=True),
             labels(3),
             "normalized_mse",
         ),
@@ -70,7 +70,7 @@ def test_the_heads_stand_in_the_tasks_order_on_one_trunk():
 def test_fixed_weights_are_those_given_or_one_over_the_variance():
     given = multitask_regressor(lstm_backbone(units=4), TASKS, weights={"valence": 3, "energy": 2, "danceability": 1})
     assert given.loss.task_weights == {"valence": 3, "energy": 2, "danceability": 1}
-    default = multitask_regressor(lstm_backbone(units=4), TASKS, VARIANCES)
+    default = multitask_regressor(lstm_backbone(units=4), TASKS, variances=VARIANCES)
     assert isinstance(default.loss, WeightedLoss)
     assert default.loss.task_weights == pytest.approx(dict.fromkeys(TASKS, 12))
     with pytest.raises(UserError, match="got one of valance"):
@@ -80,7 +80,7 @@ def test_fixed_weights_are_those_given_or_one_over_the_variance():
 def test_a_constant_prediction_has_a_loss_and_an_error_of_one_a_task():
     targets = labels(3, missing=False)
     variances = dict(zip(TASKS, targets.var(axis=0).tolist(), strict=True))
-    model = multitask_regressor(lstm_backbone(units=4), TASKS, variances)
+    model = multitask_regressor(lstm_backbone(units=4), TASKS, variances=variances)
     for task, mean in zip(TASKS, targets.mean(axis=0), strict=True):
         model.get_layer(task).set_weights([np.zeros((4, 1)), np.log([mean / (1 - mean)])])
     loss, error = model.evaluate(clips(targets, batch_size=12), verbose=0)
@@ -90,7 +90,9 @@ def test_a_constant_prediction_has_a_loss_and_an_error_of_one_a_task():
 @pytest.mark.parametrize("tasks", [("my task", "σθένος"), ("backbone", "energy"), ("a b", "a_b")])
 @pytest.mark.parametrize("learned", [False, True])
 def test_tasks_may_have_names_that_no_layer_can_have(tasks, learned, tmp_path):
-    model = multitask_regressor(lstm_backbone(units=2), tasks, dict.fromkeys(tasks, 0.1), learned_weights=learned)
+    model = multitask_regressor(
+        lstm_backbone(units=2), tasks, variances=dict.fromkeys(tasks, 0.1), learned_weights=learned
+    )
     model.fit(clips(labels(2)), verbose=0, shuffle=False)
     model.save(tmp_path / "model.keras")
     assert keras.models.load_model(tmp_path / "model.keras").output_shape == (None, 2)

@@ -89,7 +89,7 @@ def test_a_model_without_a_backbone_is_refused(tmp_path):
 def test_unfreezing_trains_everything_at_a_tenth_of_the_rate_and_keeps_the_head(run):
     backbone, _ = load_backbone(run)
     freeze(backbone, "all")
-    model = affect_regressor(backbone, "valence", {"valence": 0.05}, learning_rate=0.01)
+    model = affect_regressor(backbone, "valence", variances={"valence": 0.05}, learning_rate=0.01)
     targets = np.random.default_rng(1).random((4, 1)).astype("float32")
     model.fit(batch()[0], targets, verbose=0)
     head, error = model.get_layer("valence").get_weights(), model.evaluate(batch()[0], targets, verbose=0)

@@ -127,6 +127,25 @@ def test_test_clips_that_the_source_learnt_from_are_named(script, source, tmp_pa
     (tmp_path / "genre" / "clips.csv").unlink()
     assert finetune(script, affect, tmp_path / "genre", tmp_path / "old", "--freeze", "all", *CNN[2:]) == 0
     assert read_json(tmp_path / "old" / "card.json")["source"]["test_clips_learnt"] is None
+    assert finetune(script, affect, tmp_path / "old", tmp_path / "older", "--freeze", "all", *CNN[2:]) == 0
+    assert read_json(tmp_path / "older" / "card.json")["source"]["test_clips_learnt"] is None
+
+
+def test_a_run_is_not_resumed_with_another_source(script, affect_folder, source, tmp_path, capsys, monkeypatch):
+    """Told by the model's content: the other one stands at the same path."""
+    run, out = Path(shutil.copytree(source, tmp_path / "genre")), tmp_path / "run"
+
+    def stop(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mtmusic.jobs.training.fit", stop)
+    assert finetune(script, affect_folder, run, out, *CNN[2:]) == 130
+    assert (tmp_path / "run.partial").is_dir()
+    model = keras.models.load_model(run / "model.keras")
+    model.get_layer("genre").set_weights([weight + 1 for weight in model.get_layer("genre").get_weights()])
+    model.save(run / "model.keras")
+    assert finetune(script, affect_folder, run, out, *CNN[2:], "--resume") == 2
+    assert "it was started with from" in capsys.readouterr().err
 
 
 def make_lambda(run: Path) -> None:

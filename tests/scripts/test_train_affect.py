@@ -265,6 +265,18 @@ BAD = {
     "test share": (nothing, ("--test", "1.5"), "between 0 and 1"),
     "too few artists": (nothing, ("--test", "0.05"), "Too few clips"),
     "diverged": (nothing, ("--task", "energy", "--learning-rate", "1e38"), "lower --learning-rate"),
+    "a name that is taken": (
+        edit_labels(lambda rows: [",".join([*row[:3], "mean" if i == 0 else row[3]]) for i, row in enumerate(rows)]),
+        (),
+        "Expected tasks not named genre, id, split, mean or true_..., got mean",
+    ),
+    "names of one folder": (
+        edit_labels(
+            lambda rows: [",".join(["Id", "a b", "a_b", "c"] if i == 0 else row) for i, row in enumerate(rows)]
+        ),
+        (),
+        "Expected tasks whose runs' folders differ",
+    ),
     "out is here": (nothing, ("--task", "energy", "--out", "."), "a folder of its own, got ."),
     "no folder": (nothing, ("--data", "nowhere"), "no such folder"),
 }
