@@ -21,7 +21,7 @@ from mtmusic.data.spectrograms import read_array, write_array
 from tests.folders import PROJECT, write_tiny_genre_folder
 
 RUN_FILES = {
-    "model.keras", "card.json", "metrics.json", "predictions.csv", "history.csv", "figures", "report.html",
+    "model.keras", "card.json", "metrics.json", "predictions.csv", "history.csv", "clips.csv", "figures", "report.html",
     "examples.npz",
 }  # fmt: skip
 TINY_LSTM = ("--backbone", "lstm", "--units", "8", "--batch-size", "8", "--epochs", "3", "--learning-rate", "0.01")
@@ -380,7 +380,9 @@ def test_evaluate_writes_the_same_report_for_a_saved_model(script, finished, tmp
     assert main(["--model", str(out), "--data", str(genre_folder)]) == 0
     folder = out / "evaluations" / "tiny_beat_test"
     assert read_json(folder / "metrics.json")["test"] == read_json(out / "metrics.json")["test"]
-    assert {path.name for path in folder.iterdir()} == RUN_FILES - {"model.keras", "history.csv", "examples.npz"}
+    assert {path.name for path in folder.iterdir()} == RUN_FILES - {
+        "model.keras", "history.csv", "clips.csv", "examples.npz",
+    }  # fmt: skip
     assert main(["--model", str(out / "model.keras"), "--data", str(genre_folder), "--split", "train"]) == 0
     page = (out / "evaluations" / "tiny_beat_train" / "report.html").read_text()
     assert "<h2>Results</h2>" in page
