@@ -69,9 +69,11 @@ def architecture(recipe: Recipe) -> dict[str, Any]:
 
 def from_card(card: dict[str, Any], recipe: Recipe) -> Recipe:
     """The recipe with the architecture of a saved model's card."""
-    try:
-        return replace(recipe, **card["architecture"])
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"Expected a card that tells the architecture of a backbone, got {card.get('architecture')}"
-        ) from error
+    told, kept = card.get("architecture"), {name: card[name] for name in ("feature", "frames")}
+    if (
+        not isinstance(told, dict)
+        or set(told) != set(architecture(recipe))
+        or kept != {name: told[name] for name in kept}
+    ):
+        raise UserError(f"Expected a card that tells the architecture of its backbone, got {told}")
+    return replace(recipe, **told)

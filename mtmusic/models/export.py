@@ -3,13 +3,14 @@
 import json
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from mtmusic.constants import FEATURE_BINS
 from mtmusic.errors import UserError
 from mtmusic.files import whole_file, write_json
 
@@ -33,17 +34,20 @@ def save(model: keras.Model, folder: Path, card: Mapping[str, Any], examples: np
 def load(path: Path | str) -> tuple[keras.Model, dict[str, Any]]:
     """A run's folder, or its model.keras, to the model and its card.
 
-    Keras's safe mode stays on. Raises UserError where either is missing, broken, or holds code (a Lambda layer).
+    Keras's safe mode stays on. Raises UserError where either is missing, broken, or holds code (a Lambda layer), and
+    where the card is another model's.
     """
     folder, file = locate(path)
     card = read_card(folder)
     try:
-        return _load_quietly(file), card
+        model = _load_quietly(file)
     except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise UserError(
             f"Expected a model that mtmusic saved, got one that cannot be loaded: {file}: {reason}"
         ) from error
+    _require_fit(model, card, folder / CARD_FILE)
+    return model, card
 
 
 def locate(path: Path | str) -> tuple[Path, Path]:
@@ -68,7 +72,37 @@ def read_card(folder: Path) -> dict[str, Any]:
     missing = needed - set(card) if isinstance(card, dict) else needed
     if missing:
         raise UserError(f"Expected a card with {', '.join(sorted(needed))}; got none of {sorted(missing)} in {path}")
+    if broken := [name for name, good in _VALUES.items() if name in card and not good(card[name])]:
+        raise UserError(f"Expected a card as it was written, got {broken[0]} {card[broken[0]]!r} in {path}")
+    if unknown := [task for task in card.get("targets", ()) if task not in card["label_means"]]:
+        raise UserError(f"Expected a label mean of each target, got none of {', '.join(unknown)} in {path}")
     return card
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
+
+
+_VALUES: dict[str, Callable[[Any], bool]] = {
+    "feature": lambda value: value in tuple(FEATURE_BINS),
+    "beat": lambda value: isinstance(value, bool),
+    "frames": lambda value: value is None or (isinstance(value, int) and value > 0),
+    "classes": _is_names,
+    "targets": _is_names,
+    "label_means": lambda value: isinstance(value, dict),
+}
+"""What the card's values must be for a model to be fed by them."""
+
+
+def _require_fit(model: keras.Model, card: dict[str, Any], path: Path) -> None:
+    """Raises UserError where the model takes or gives another shape than its card says."""
+    frames = card["frames"] if model.input_shape[1] is not None else None  # one of any length may cut its clips
+    said = ((None, frames, FEATURE_BINS[card["feature"]]), (None, len(card.get("classes") or card["targets"])))
+    if said != (tuple(model.input_shape), tuple(model.output_shape)):
+        raise UserError(
+            f"Expected the card of a model {tuple(model.input_shape)} -> {tuple(model.output_shape)}, "
+            f"got that of {said[0]} -> {said[1]} in {path}"
+        )
 
 
 def _load_quietly(file: Path) -> keras.Model:

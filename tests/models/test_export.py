@@ -43,7 +43,7 @@ def test_plain_keras_opens_it_after_importing_the_models_wing(run):
 @pytest.mark.parametrize("backbone", [lambda: cnn_backbone(frames=16), lambda: lstm_backbone(units=4, dropout=0.1)])
 def test_every_backbone_survives_saving_bit_by_bit(backbone, tmp_path):
     model = genre_classifier(backbone(), ["a", "b"])
-    save(model, tmp_path, CARD, examples())
+    save(model, tmp_path, CARD | {"frames": model.input_shape[1]}, examples())
     for before, after in zip(model.get_weights(), load(tmp_path)[0].get_weights(), strict=True):
         assert np.array_equal(before, after)
 
@@ -79,4 +79,22 @@ def test_what_cannot_be_loaded_is_said_in_one_line_with_the_file(run, tmp_path, 
     with pytest.raises(UserError) as raised:
         load(broken(run, tmp_path, kind))
     assert str(tmp_path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"feature": "pitch"}, {"feature": "chroma"}, {"beat": "yes"}, {"frames": "abc"}, {"frames": 0},
+        {"classes": "ab"},
+        {"classes": ["a", "b", "c"]}, {"task": "affect", "targets": ["a", "b"], "label_means": {"a": 0.5}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_card_that_does_not_fit_its_model_is_said_in_one_line(run, tmp_path, change):
+    (tmp_path / "model.keras").write_bytes((run / "model.keras").read_bytes())
+    (tmp_path / "card.json").write_text(json.dumps(CARD | change))
+    with pytest.raises(UserError) as raised:
+        load(tmp_path)
+    assert str(tmp_path / "card.json") in str(raised.value)
     assert "\n" not in str(raised.value)
