@@ -29,8 +29,8 @@ LAB_CLASSES: dict[str, str | None] = {
 }  # fmt: skip
 """The lab's merging of 20 raw genres into 10 classes; None drops the clip."""
 
-TAKEN_NAMES = ("genre", "id", "split", "mean")
-"""What a task cannot be called: a run's files have such columns and keys beside the tasks'."""
+TAKEN_NAMES = ("genre", "affect", "id", "split", "mean")
+"""What a task cannot be called: a run's files and folders have such names beside the tasks'."""
 
 
 @dataclass(frozen=True)

@@ -147,8 +147,13 @@ def _heading(card: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         f"{card['data'].get('folder', 'its data')}: {frames} {card['feature']}{length}. "
         f"It tells {', '.join(names)}. Seed {card['seed']}."
     )
+    if (judged := metrics.get("judged_model_trained_on", split)) != split:
+        sentence += f" The test numbers are those of a model trained on {judged} alone, judged before the test clips "
+        sentence += "were learnt too."
     if "judged" in card:
         sentence += f" Judged here on {card['judged'].get('folder')}, without training."
+        if learnt := card["judged"].get("clips_learnt"):
+            sentence += f" {learnt} of these clips were in its training."
     demo = (
         '<p class="banner">Demo: learnt from synthesised music. These numbers say nothing about real songs.</p>'
         if card["data"].get("demo")

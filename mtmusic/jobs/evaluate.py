@@ -18,7 +18,7 @@ from mtmusic.jobs.folders import (
     require_rate,
 )
 from mtmusic.jobs.recipes import Recipe, from_card
-from mtmusic.jobs.run_files import data_card
+from mtmusic.jobs.run_files import data_card, learnt_contents
 from mtmusic.models import export
 
 
@@ -60,12 +60,16 @@ def evaluate(
 
     kind: Any = genre_run if is_genre else affect_run
     told = () if is_genre else (card["label_means"],)
+    learnt = learnt_contents(model_path) or set()
+    seen = sum(digest in learnt for digest in data.digests.values())
+    if seen:
+        print(f"{seen} of these {len(data.digests)} clips were in the model's training, by content\n")
     judgement = kind.judge(model, recipe, data.splits, *told)
 
     work = out.with_name(out.name + ".partial")
     shutil.rmtree(work, ignore_errors=True)
     try:
-        judged_card = card | {"command": command, "judged": data_card(data)}
+        judged_card = card | {"command": command, "judged": data_card(data) | {"clips_learnt": seen}}
         metrics = kind.write_judgement(work, model, recipe, data, judgement, judged_card, {})
         replace_folder(work, out)
     finally:

@@ -8,6 +8,7 @@ from mtmusic.evaluation.report import write_report
 from mtmusic.jobs import runs
 from mtmusic.jobs.affect import AffectOptions, default_out, train_affect
 from mtmusic.jobs.compare import compare_runs, comparison_table, write_comparison
+from mtmusic.jobs.run_files import print_learnt_test_clips
 from mtmusic.jobs.training import resolve_recipe
 from mtmusic.models import export
 
@@ -40,4 +41,5 @@ def finetune(options: AffectOptions, compare_scratch: bool = False) -> dict[str,
         write_comparison(out, comparison)
         write_report(out)
         print(f"\n{comparison_table(comparison)}")
+        print_learnt_test_clips(export.read_card(out)["source"], comparison["clips"])
     return metrics

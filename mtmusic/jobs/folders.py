@@ -156,6 +156,11 @@ def load_affect_split(
     folder: Path, split: str, tasks: Sequence[str], beat: bool | None = None, skip_bad: bool = False
 ) -> AffectData:
     """One split alone, its targets those that a model predicts. Raises UserError as `load_affect_data`."""
+    if folder.is_dir() and not has_label_rows(folder, split):
+        raise UserError(
+            f"Expected labels to judge by, but the {split} split of {folder} has no labels: give --split train, or "
+            "predict it with scripts/make_submission.py"
+        )
     data = _affect_data(folder, beat, {split: checked_affect_split(folder, split)}, skip_bad)
     selected = select_tasks(data, tasks)
     _require_labels(selected.splits[split], f"in {label_path(folder, split)}")

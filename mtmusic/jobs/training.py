@@ -102,6 +102,11 @@ def refuse_early(options: TrainOptions) -> None:
         raise UserError("Expected --from RUN beside --freeze: only a trained backbone can be frozen")
     if options.unfreeze_after is not None and (options.freeze == "none" or options.unfreeze_after < 1):
         raise UserError("Expected --unfreeze-after of 1 or more epochs, and --freeze all or N for the epochs before")
+    if options.unfreeze_after is not None and options.unfreeze_after >= options.recipe.epochs:
+        raise UserError(
+            f"Expected --unfreeze-after below --epochs {options.recipe.epochs}, got {options.unfreeze_after}: "
+            "nothing would be unfrozen"
+        )
     for name in ("epochs", "batch_size", "units", "layers"):
         if getattr(options.recipe, name) < 1:
             raise UserError(f"Expected --{name.replace('_', '-')} of 1 or more, got {getattr(options.recipe, name)}")

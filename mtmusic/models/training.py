@@ -195,11 +195,16 @@ class _Keeper(keras.callbacks.Callback):
             self.best_weights = self.model.get_weights()
         if newest is None:
             return self.record
-        self.record = TrainingRecord(**json.loads((newest / "record.json").read_text()))
         self.model.optimizer.build(self.model.trainable_variables)
-        self.model.load_weights(newest / "best.weights.h5")
-        self.best_weights = self.model.get_weights()
-        self.model.load_weights(newest / "last.weights.h5")
+        try:
+            self.record = TrainingRecord(**json.loads((newest / "record.json").read_text()))
+            self.model.load_weights(newest / "best.weights.h5")
+            self.best_weights = self.model.get_weights()
+            self.model.load_weights(newest / "last.weights.h5")
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise UserError(
+                f"Expected a whole checkpoint, got a damaged one in {newest}: start with --overwrite"
+            ) from error
         return self.record
 
     def use_best(self) -> None:

@@ -113,6 +113,15 @@ def test_one_checkpoint_is_left_and_an_unfinished_one_is_no_checkpoint(tmp_path)
     assert json.loads((kept / "record.json").read_text())["epochs"] == 3
 
 
+@pytest.mark.parametrize("name", ["record.json", "best.weights.h5", "last.weights.h5"])
+def test_a_damaged_checkpoint_is_said_in_one_line(tmp_path, name):
+    fit(small_model(), batches(), batches(1), TrainingConfig(epochs=1), tmp_path, verbose=0)
+    path = tmp_path / "epoch-00001" / name
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(UserError, match=r"a damaged one in .*epoch-00001: start with --overwrite"):
+        fit(small_model(), batches(), batches(1), TrainingConfig(epochs=2), tmp_path, verbose=0)
+
+
 def test_history_has_a_row_an_epoch():
     record = fit(small_model(), batches(), batches(1), TrainingConfig(epochs=3), verbose=0)
     rows = list(csv.DictReader(history_csv(record).splitlines()))

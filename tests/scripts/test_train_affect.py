@@ -187,6 +187,9 @@ def test_retraining_on_all_judges_before_it_learns_the_test_part(script, affect_
     assert everything["model_trained_on"] == "train+validation+test"
     assert everything["judged_model_trained_on"] == "train"
     assert {row["trained"] for row in read_csv(tmp_path / "all" / "clips.csv")} == {"1"}
+    page = (tmp_path / "all" / "report.html").read_text()
+    assert "The test numbers are those of a model trained on train alone" in page
+    assert "The test numbers are those of" not in (tmp_path / "plain" / "report.html").read_text()
     models = [keras.models.load_model(tmp_path / name / "model.keras") for name in ("plain", "all")]
     assert not np.array_equal(models[0].get_weights()[0], models[1].get_weights()[0])
 
@@ -268,7 +271,7 @@ BAD = {
     "a name that is taken": (
         edit_labels(lambda rows: [",".join([*row[:3], "mean" if i == 0 else row[3]]) for i, row in enumerate(rows)]),
         (),
-        "Expected tasks not named genre, id, split, mean or true_..., got mean",
+        "Expected tasks not named genre, affect, id, split, mean or true_..., got mean",
     ),
     "names of one folder": (
         edit_labels(
@@ -314,9 +317,14 @@ def test_evaluate_judges_an_affect_model_as_its_training_did(script, finished, t
     folder, run = finished[0], Path(shutil.copytree(finished[1], tmp_path / "run"))
     main = script("evaluate").main
     assert main(["--model", str(run), "--data", str(folder)]) == 2
-    assert "test_labels.txt" in capsys.readouterr().err
+    assert "has no labels: give --split train" in capsys.readouterr().err
     assert main(["--model", str(run), "--data", str(folder), "--split", "train"]) == 0
-    assert "spearman" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "spearman" in printed
+    learnt = sum(int(row["trained"]) for row in read_csv(run / "clips.csv"))
+    assert f"{learnt} of these 30 clips were in the model's training" in printed
+    page = (run / "evaluations" / "affect_beat_train" / "report.html").read_text()
+    assert f"{learnt} of these clips were in its training." in page
     out = run / "evaluations" / "affect_beat_train"
     everything = {row["id"]: row for row in read_csv(out / "predictions.csv")}
     assert len(everything) == 30
