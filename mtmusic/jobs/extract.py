@@ -18,6 +18,7 @@ from mtmusic.audio.extraction import Excerpt, Outcome, Song, find_songs, song_id
 from mtmusic.data.labels import label_path, write_affect_labels, write_genre_labels
 from mtmusic.data.spectrograms import SUFFIXES
 from mtmusic.errors import UserError
+from mtmusic.files import write_csv
 from mtmusic.jobs.song_labels import SongLabels, labels_from_folders, labels_from_table, splits_of
 from mtmusic.jobs.songs import (
     ANY_NAME,
@@ -28,7 +29,6 @@ from mtmusic.jobs.songs import (
     made_how,
     only_run,
     require_ours,
-    write_csv,
     write_features_json,
 )
 

@@ -29,7 +29,7 @@ def finetune(options: AffectOptions, compare_scratch: bool = False) -> dict[str,
             f"{error}: make a genre model with python scripts/train_genre.py, or give --from RUN"
         ) from error
     out = options.out or default_out(options, (options.task,))
-    scratch_out = out.with_name(f"{out.name}_scratch")
+    scratch_out = out.parent / f"{out.name}_scratch"
     if compare_scratch and not runs.finished(scratch_out, options.resume):
         runs.refuse_taken(scratch_out, options.resume, options.overwrite)
     metrics = train_affect(replace(options, out=out))[str(out)]

@@ -28,6 +28,7 @@ from mtmusic.data.fma import (
 from mtmusic.data.labels import Clips, label_path, write_affect_labels, write_genre_labels
 from mtmusic.data.spectrograms import SUFFIXES
 from mtmusic.errors import UserError
+from mtmusic.files import write_csv
 from mtmusic.jobs.songs import (
     RATES,
     clear_half_written,
@@ -36,7 +37,6 @@ from mtmusic.jobs.songs import (
     made_how,
     only_run,
     require_ours,
-    write_csv,
     write_features_json,
 )
 

@@ -1,7 +1,6 @@
 """What every run's folder holds, whatever its model answers: the card's common part, clips, pictures of one clip."""
 
 import csv
-import io
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from mtmusic.data.pipeline import make_dataset
 from mtmusic.data.spectrograms import read_array
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
-from mtmusic.files import write_text
+from mtmusic.files import write_csv
 from mtmusic.jobs import runs
 from mtmusic.jobs.folders import AffectData, FolderData
 from mtmusic.jobs.recipes import Recipe, architecture
@@ -72,10 +71,7 @@ def write_clips(work: Path, data: FolderData, trained_on: str, source: Path | No
         learnt_before = learnt_contents(source)
         contents = [UNKNOWN] if learnt_before is None else sorted(learnt_before)
         rows += [("", "source", content, 1) for content in contents]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([("id", "split", "content", "trained"), *rows])
-    write_text(work / CLIPS_FILE, text.getvalue())
+    write_csv(work / CLIPS_FILE, ("id", "split", "content", "trained"), rows)
 
 
 def learnt_contents(run: Path) -> set[str] | None:

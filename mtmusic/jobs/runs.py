@@ -1,7 +1,5 @@
 """A run's folder: built beside under `<name>.partial`, put in its place when whole, picked up again when killed."""
 
-import csv
-import io
 import json
 import platform
 import shutil
@@ -18,7 +16,7 @@ import tensorflow as tf
 
 from mtmusic import __version__
 from mtmusic.errors import UserError
-from mtmusic.files import replace_folder, write_json, write_text
+from mtmusic.files import replace_folder, write_csv, write_json
 
 METRICS = "metrics.json"
 SETTINGS = "settings.json"
@@ -109,11 +107,8 @@ def seed_everything(seed: int) -> None:
 
 def write_predictions(path: Path, rows: Iterator[Sequence[Any]], header: Sequence[str]) -> None:
     """predictions.csv: id, split, true, predicted, a column a class or task."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([f"{cell:.6f}" if isinstance(cell, float | np.floating) else cell for cell in row] for row in rows)
-    write_text(path, text.getvalue())
+    shown = ([f"{cell:.6f}" if isinstance(cell, float | np.floating) else cell for cell in row] for row in rows)
+    write_csv(path, header, shown)
 
 
 def _require_equal(before: Mapping[str, Any], now: Mapping[str, Any], work: Path) -> None:

@@ -1,10 +1,9 @@
 """What every job that makes arrays of songs does alike: the pass over the songs, and the files beside the arrays."""
 
-import csv
 import fcntl
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -19,7 +18,7 @@ from mtmusic.constants import HOP_LENGTH, SAMPLE_RATE
 from mtmusic.data.labels import read_features_json
 from mtmusic.data.spectrograms import array_path, write_array
 from mtmusic.errors import UserError
-from mtmusic.files import whole_file, write_json
+from mtmusic.files import write_json
 
 ANY_NAME = "surrogateescape"
 """How text holds names of files, which may be any bytes."""
@@ -104,10 +103,3 @@ def require_ours(folder: Path, content: Mapping[str, Any]) -> None:
 def write_features_json(folder: Path, content: Mapping[str, Any]) -> None:
     versions = {"mtmusic": __version__} | {name: version(name) for name in ("librosa", "soundfile", "numpy")}
     write_json(folder / "features.json", {**content, "versions": versions})
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8", errors=ANY_NAME) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)

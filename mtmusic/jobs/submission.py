@@ -21,7 +21,6 @@ from mtmusic.models import export
 
 LAB_TASKS = ("valence", "energy", "danceability")
 LAB_SUFFIX = ".fused.full.npy.gz"
-HEADERS = ("lab", "plain")
 COMPETITION = "multitask-affective-music-lab-2022"
 DECIMALS = 3
 

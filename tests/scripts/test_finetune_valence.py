@@ -172,6 +172,7 @@ BAD = {
     "another feature": (lambda run: None, ("--feature", "chroma"), "Expected --from without --feature"),
     "another rate": (lambda run: None, ("--no-beat",), "Expected beat-synchronised clips"),
     "blocks": (lambda run: None, ("--freeze", "5"), "0 to 4"),
+    "out is here": (lambda run: None, ("--out", "."), "a folder of its own, got ."),
     "task": (lambda run: None, ("--task", "arousal"), "got arousal"),
     "frames below the pooling": (lambda run: None, ("--frames", "15"), "16 frames"),
     "stages": (lambda run: None, ("--unfreeze-after", "0"), "--unfreeze-after of 1 or more"),
