@@ -12,7 +12,7 @@ class UserError(Exception):
     """
 
     @classmethod
-    def listing(cls, heading: str, problems: Sequence[str]) -> "UserError":
+    def listing(cls, heading: str, problems: Sequence[object]) -> "UserError":
         """One problem in one line; several below a heading, the first 20 and then a count."""
         if len(problems) == 1:
             return cls(f"{heading}: {problems[0]}")

@@ -66,12 +66,32 @@ def command(script: str, argv: Sequence[str] | None) -> str:
 
 def add_data_flags(flags: argparse.ArgumentParser, kind: str) -> None:
     flags.add_argument("--data", type=Path, metavar="FOLDER", help=f"{kind} data folder (default: the demo corpus)")
+    add_beat_flag(flags)
+    flags.add_argument("--skip-bad", action="store_true", help="leave out clips that cannot be used, and list them")
+    checks = flags.add_mutually_exclusive_group()
+    checks.add_argument(
+        "--strict",
+        dest="checks",
+        action="store_const",
+        const="strict",
+        default="on",
+        help="stop on what the data checks warn of, too",
+    )
+    checks.add_argument(
+        "--no-validate",
+        dest="checks",
+        action="store_const",
+        const="off",
+        help="use whatever can be read, without looking for what cannot be right",
+    )
+
+
+def add_beat_flag(flags: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--beat",
         action=argparse.BooleanOptionalAction,
         help="the clips are beat-synchronised, or full rate (default: told from the folder)",
     )
-    flags.add_argument("--skip-bad", action="store_true", help="leave out clips that cannot be used, and list them")
 
 
 def add_classes_flag(flags: argparse.ArgumentParser, default: str | None = "lab") -> None:
@@ -177,7 +197,7 @@ def run_options(arguments: argparse.Namespace, script: str, argv: Sequence[str] 
     """The fields of jobs.training.TrainOptions but for the recipe."""
     names = (
         "out", "data", "source", "unfreeze_after", "beat", "validation", "subset", "seed", "overfit_batch",
-        "retrain_on_all", "skip_bad", "resume", "overwrite", "tensorboard",
+        "retrain_on_all", "skip_bad", "checks", "resume", "overwrite", "tensorboard",
     )  # fmt: skip
     freeze = arguments.freeze or ("none" if arguments.unfreeze_after is None else "all")
     return {name: getattr(arguments, name) for name in names} | {"freeze": freeze, "command": command(script, argv)}

@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.classes,
         arguments.beat,
         arguments.skip_bad,
+        arguments.checks,
         arguments.out,
         common.command(__file__, argv),
     )

@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.classes,
         arguments.beat,
         arguments.skip_bad,
+        arguments.checks,
         arguments.batch_size,
         arguments.seed,
     )

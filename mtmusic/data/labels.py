@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mtmusic.data.spectrograms import array_path
+from mtmusic.data.spectrograms import SUFFIXES, array_path
 from mtmusic.errors import UserError
 from mtmusic.files import write_text
 
@@ -31,6 +31,17 @@ LAB_CLASSES: dict[str, str | None] = {
 
 TAKEN_NAMES = ("genre", "affect", "id", "split", "mean")
 """What a task cannot be called: a run's files and folders have such names beside the tasks'."""
+
+
+class Problem(NamedTuple):
+    """A label row or an array that cannot be used. kind: a name for all such. clip: its id. text: the line to tell."""
+
+    kind: str
+    clip: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -158,7 +169,7 @@ def scan_genre_labels(
     split: str,
     classes: GenreClasses = "lab",
     known: Sequence[str] = (),
-) -> tuple[Clips, list[str]]:
+) -> tuple[Clips, list[Problem]]:
     """As `read_genre_labels`, but rows that cannot be used are left out and told in a list, a line each."""
     mapping = genre_mapping(classes)
     path = label_path(folder, split)
@@ -168,16 +179,19 @@ def scan_genre_labels(
             f"Expected the header Id<TAB>Genre of a genre folder, got {_shown(header)} in {path} "
             "(scripts/train_affect.py takes affect folders)"
         )
-    problems: list[str] = []
+    problems: list[Problem] = []
     found: dict[str, tuple[Path, str]] = {}
     for number, clip_id, array, (genre,) in _usable_rows(folder, split, rows, 1, problems):
         name = genre if mapping is None else mapping.get(genre, "")
+        where = f"{path} line {number}"
         if not genre:
-            problems.append(f"{path} line {number}: clip {clip_id} has no class")
+            problems.append(Problem("missing label", clip_id, f"{where}: clip {clip_id} has no class"))
         elif name == "":
-            problems.append(f"{path} line {number}: the class mapping does not know {genre!r} (--classes all?)")
+            text = f"{where}: the class mapping does not know {genre!r} (--classes all?)"
+            problems.append(Problem("unknown class", clip_id, text))
         elif name is not None and known and name not in known:
-            problems.append(f"{path} line {number}: class {name!r} is not one of {', '.join(known)}")
+            text = f"{where}: class {name!r} is not one of {', '.join(known)}"
+            problems.append(Problem("class missing from train", clip_id, text))
         elif name is not None:
             found[clip_id] = (array, name)
     order = tuple(known) or tuple(sorted({name for _, name in found.values()}))
@@ -186,7 +200,7 @@ def scan_genre_labels(
     return Clips(tuple(found), paths, targets, classes=order, groups=_groups(folder, tuple(found))), problems
 
 
-def scan_affect_labels(folder: Path | str, split: str) -> tuple[Clips, list[str]]:
+def scan_affect_labels(folder: Path | str, split: str) -> tuple[Clips, list[Problem]]:
     """As `read_affect_labels`, but rows that cannot be used are left out and told in a list, a line each."""
     path = label_path(folder, split)
     header, rows = _read_rows(path, ",")
@@ -200,21 +214,56 @@ def scan_affect_labels(folder: Path | str, split: str) -> tuple[Clips, list[str]
         raise UserError(
             f"Expected tasks not named {', '.join(TAKEN_NAMES)} or true_..., got {', '.join(taken)} in {path}"
         )
-    problems: list[str] = []
+    problems: list[Problem] = []
     found: dict[str, tuple[Path, list[float]]] = {}
     for number, clip_id, array, cells in _usable_rows(folder, split, rows, len(tasks), problems):
         try:
             values = [float(cell) if cell else math.nan for cell in cells]
         except ValueError as error:
-            problems.append(f"{path} line {number}: {error}")
+            problems.append(Problem("label not a number", clip_id, f"{path} line {number}: {error}"))
             continue
         if any(cell and not 0 <= value <= 1 for cell, value in zip(cells, values, strict=True)):
-            problems.append(f"{path} line {number}: expected labels from 0 to 1, got {','.join(cells)}")
+            text = f"{path} line {number}: expected labels from 0 to 1, got {','.join(cells)}"
+            problems.append(Problem("label out of range", clip_id, text))
         else:
             found[clip_id] = (array, values)
     targets = np.array([values for _, values in found.values()], dtype=np.float32).reshape(-1, len(tasks))
     paths = tuple(array for array, _ in found.values())
     return Clips(tuple(found), paths, targets, tasks=tasks, groups=_groups(folder, tuple(found))), problems
+
+
+def scan_unlabelled(folder: Path | str, split: str) -> tuple[Clips, list[Problem]]:
+    """Every array of a split that has no labels, by id: Clips without tasks."""
+    ids = sorted(array_ids(folder, split), key=id_order)
+    paths = tuple(path for i in ids if (path := array_path(Path(folder) / split, i)) is not None)
+    targets = np.zeros((len(ids), 0), np.float32)
+    return Clips(tuple(ids), paths, targets, groups=_groups(folder, ids)), []
+
+
+def array_ids(folder: Path | str, split: str) -> set[str]:
+    """The ids of a split's arrays, labelled or not. Raises UserError for a name that no label file could give."""
+    directory = Path(folder) / split
+    names = {
+        path.name.removesuffix(suffix)
+        for suffix in SUFFIXES
+        for path in directory.glob(f"[!.]*{suffix}")  # a Mac's copies begin with a dot
+    }
+    if others := sorted(name for name in names if name != clip_id(name)):
+        raise UserError(f"Expected names like <id>{SUFFIXES[0]} in {directory}, got {others[0]}{SUFFIXES[0]}")
+    return names
+
+
+def row_ids(folder: Path | str, split: str) -> set[str]:
+    """The ids of a split's label rows, usable or not."""
+    path = label_path(folder, split)
+    lines = path.read_text(encoding="utf-8-sig").splitlines()[1:]
+    return {clip_id(line.replace("\t", ",").split(",")[0]) for line in lines if line.strip()}
+
+
+def is_genre_folder(folder: Path | str) -> bool:
+    """Whether the train labels are of genres, by their header; else they should be of affect. Raises UserError."""
+    header, _ = _read_rows(label_path(folder, "train"), "\t")
+    return [name.lower() for name in header] == ["id", "genre"]
 
 
 def label_path(folder: Path | str, split: str) -> Path:
@@ -306,7 +355,7 @@ def _read_rows(path: Path, delimiter: str) -> tuple[list[str], list[tuple[int, l
 
 
 def _usable_rows(
-    folder: Path | str, split: str, rows: list[tuple[int, list[str]]], values: int, problems: list[str]
+    folder: Path | str, split: str, rows: list[tuple[int, list[str]]], values: int, problems: list[Problem]
 ) -> Iterator[tuple[int, str, Path, list[str]]]:
     """Line number, id, array and values of each row whose id is good and new and has its array."""
     path = label_path(folder, split)
@@ -314,17 +363,36 @@ def _usable_rows(
     for number, cells in rows:
         name = clip_id(cells[0])
         array = array_path(Path(folder) / split, name)
-        if not name or ".." in cells[0] or "/" in cells[0] or "\\" in cells[0]:
-            problems.append(f"{path} line {number}: expected an id without '/', '\\' and '..', got {cells[0]!r}")
+        elsewhere = next((cell for cell in cells[1:] if not array and _names_array(cell, Path(folder) / split)), None)
+        if not _is_id(cells[0]):
+            kind, what = "unusable id", f"expected an id without '/', '\\' and '..', got {cells[0]!r}"
+        elif elsewhere:
+            name = clip_id(elsewhere)
+            kind, what = "shifted columns", f"expected the id in the first column, got {','.join(cells)}"
         elif len(cells) != values + 1:
-            problems.append(f"{path} line {number}: expected {values + 1} columns, got {len(cells)}")
+            kind, what = "shifted columns", f"expected {values + 1} columns, got {len(cells)}"
         elif name in seen:
-            problems.append(f"{path} line {number}: the id {name} stands there twice")
+            kind, what = "duplicate id", f"the id {name} stands there twice"
         elif array is None:
-            problems.append(f"{path} line {number}: no array {name}.fused.full.npy (or .npy.gz) in {split}/")
+            kind, what = "row without array", f"no array {name}{SUFFIXES[0]} (or .npy.gz) in {split}/"
         else:
             yield number, name, array, cells[1:]
+            kind = ""
+        if kind:
+            problems.append(Problem(kind, name, f"{path} line {number}: {what}"))
         seen.add(name)
+
+
+def _is_id(cell: str) -> bool:
+    return bool(clip_id(cell)) and ".." not in cell and "/" not in cell and "\\" not in cell
+
+
+def _names_array(cell: str, folder: Path) -> bool:
+    """Whether it is an id as label files write them, of an array that is there; 0 and 1 are labels."""
+    bare = cell.isdecimal() and int(cell) > 1
+    return (
+        _is_id(cell) and (bare or ".fused" in cell or ".full" in cell) and array_path(folder, clip_id(cell)) is not None
+    )
 
 
 def _groups(folder: Path | str, ids: Sequence[str]) -> np.ndarray | None:

@@ -2,7 +2,9 @@
 
 import gzip
 import io
+import math
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,9 @@ from mtmusic.files import whole_file
 
 SUFFIXES = (".fused.full.npy", ".fused.full.npy.gz")
 FLOAT_BYTES = (2, 4, 8)
+
+_PARSER = threading.Lock()
+"""NumPy parses the header by Python's ast, which fails at random in threads (cpython issue 106905, Python 3.11)."""
 
 
 def array_path(folder: Path, clip_id: str) -> Path | None:
@@ -31,14 +36,23 @@ def read_array(path: Path) -> np.ndarray:
     Raises UserError, naming the file, for anything else than a whole .npy (or .npy.gz) of finite float16, float32
     or float64 numbers in 140 rows and at least one frame. Pickled data is refused, never loaded.
     """
+    return usable(read_stored(path), path)
+
+
+def read_stored(path: Path) -> np.ndarray:
+    """The numbers as they are stored, whatever their shape. Raises UserError where there are none to read."""
     with _opened(path) as file:
-        _read_header(file, path)
-        file.seek(0)
-        stored = np.lib.format.read_array(file, allow_pickle=False)
-        if file.read(1):  # reading to the end also makes gzip compare its checksum
-            raise ValueError("more bytes than its header tells")
-    with np.errstate(all="ignore"):  # beyond float32 is infinite, and told below
-        array = stored.astype(np.float32)
+        shape, fortran_order, dtype = _read_header(file, path)
+        content = file.read()  # to the end, where gzip compares its checksum
+        if len(content) != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"its header tells {shape} of {dtype}, but {len(content)} bytes follow")
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")
+
+
+def usable(stored: np.ndarray, path: Path) -> np.ndarray:
+    """As float32. Raises UserError for other shapes, NaN, infinity and what would pass for padding."""
+    _require_shape(stored.shape, path)
+    array = as_float32(stored)
     if not np.isfinite(array).all():
         raise UserError(
             f"Expected finite numbers, got {np.count_nonzero(~np.isfinite(array))} NaN or infinite in {path}"
@@ -50,6 +64,12 @@ def read_array(path: Path) -> np.ndarray:
     return array
 
 
+def as_float32(stored: np.ndarray) -> np.ndarray:
+    """What lies beyond its range becomes infinite."""
+    with np.errstate(all="ignore"):
+        return stored.astype(np.float32)
+
+
 def read_spectrogram(path: Path, feature: str) -> np.ndarray:
     """One feature of the array, "mel", "chroma" or "fused", time first: (frames, bins) float32."""
     return np.ascontiguousarray(read_array(path)[FEATURE_ROWS[feature]].T)
@@ -58,7 +78,9 @@ def read_spectrogram(path: Path, feature: str) -> np.ndarray:
 def array_frames(path: Path) -> int:
     """Number of frames, from the file's header alone. Raises UserError as `read_array`."""
     with _opened(path) as file:
-        return _read_header(file, path)[1]
+        shape, _, _ = _read_header(file, path)
+        _require_shape(shape, path)
+        return shape[1]
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
@@ -87,19 +109,23 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         raise UserError(f"Expected a whole .npy array, got an unreadable one in {path}: {reason}") from error
 
 
-def _read_header(file: IO[bytes], path: Path) -> tuple[int, int]:
-    """The array's (rows, frames); raises UserError where they or the dtype are not ours."""
+def _read_header(file: IO[bytes], path: Path) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """The array's shape, whether it is in Fortran order, and its dtype; raises UserError where that is not ours."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f".npy version {version}")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
+    with _PARSER:
+        shape, fortran_order, dtype = read(file)
     if dtype.hasobject:
         raise UserError(f"Expected numbers, got pickled Python objects (refused) in {path}")
     if dtype.kind != "f" or dtype.itemsize not in FLOAT_BYTES:
         raise UserError(f"Expected float16, float32 or float64, got {dtype} in {path}")
+    return shape, fortran_order, dtype
+
+
+def _require_shape(shape: tuple[int, ...], path: Path) -> None:
     if len(shape) != 2 or shape[0] != FUSED_BINS:
         raise UserError(f"Expected ({FUSED_BINS}, frames), got {shape} in {path}")
     if shape[1] < 1:
         raise UserError(f"Expected at least one frame, got none in {path}")
-    return shape

@@ -155,6 +155,44 @@ def value_histograms(values: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
+def distributions(columns: Mapping[str, Mapping[str, Sequence]]) -> Figure:
+    """A panel a column: how its values are distributed in each split, laid over each other as shares of the clips.
+
+    Column -> split -> a value a clip; numbers, or names. NaN is left out.
+    """
+    figure, panels = _panels(len(columns), 3.9, 3.1)
+    for axes, (name, by_split) in zip(panels, columns.items(), strict=True):
+        named = any(isinstance(value, str) for values in by_split.values() for value in values)
+        (_bars_by_split if named else _histograms_by_split)(axes, by_split)
+        axes.set_title(_plain(name))
+        axes.legend(fontsize="small")
+    return figure
+
+
+def _histograms_by_split(axes: Axes, by_split: Mapping[str, Sequence]) -> None:
+    known = {split: np.asarray(values, float) for split, values in by_split.items()}
+    known = {split: np.round(values[np.isfinite(values)], 3) for split, values in known.items()}
+    everything = np.concatenate([*known.values()])
+    edges = _bin_edges(everything) if everything.size else [0.0, 1.0]
+    for (split, values), colour in zip(known.items(), COLOURS, strict=False):
+        shares, label = np.full(values.size, 1 / max(1, values.size)), f"{split}: {values.size} clips"
+        axes.hist(values, edges, weights=shares, histtype="stepfilled", alpha=0.3, color=colour, label=label)
+        axes.hist(values, edges, weights=shares, histtype="step", color=colour)
+    axes.set_ylabel("share of the clips")
+
+
+def _bars_by_split(axes: Axes, by_split: Mapping[str, Sequence]) -> None:
+    names = sorted({value for values in by_split.values() for value in values})
+    width = 0.8 / len(by_split)
+    for index, (split, values) in enumerate(by_split.items()):
+        shares = [list(values).count(name) / max(1, len(values)) for name in names]
+        label = f"{split}: {len(values)} clips"
+        axes.barh(np.arange(len(names)) + index * width, shares, width, color=COLOURS[index], label=label)
+    axes.set_yticks(np.arange(len(names)) + (0.8 - width) / 2, [_plain(name) for name in names])
+    axes.invert_yaxis()
+    axes.set_xlabel("share of the clips")
+
+
 def _bin_edges(values: np.ndarray) -> list[float]:
     """About 30 bins; lengths get bins of whole width, since others hold now more, now fewer of them."""
     if (values % 1).any():

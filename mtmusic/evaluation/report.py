@@ -1,6 +1,5 @@
 """One self-contained HTML page from a run's folder: no script, no outside address, images inside."""
 
-import base64
 import csv
 import json
 import math
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mtmusic.errors import UserError
+from mtmusic.evaluation.html import figure, page, section, table, text
 from mtmusic.files import write_text
 
 SPLITS = ("test", "validation", "train")
@@ -42,29 +42,6 @@ CAPTIONS = {
 }
 """File stem -> caption, in the order that tells the story; any other figure comes after these, by name."""
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --soft: #57606a; --line: #d0d7de;
-  --fill: #f3f5f7; --warn: #fff1c2; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --paper: #14181d; --soft: #9aa5b1;
-  --line: #363d46; --fill: #1e242b; --warn: #4d3b00; } }
-* { box-sizing: border-box; }
-body { max-width: 60rem; margin: 0 auto; padding: 1rem; color: var(--ink); background: var(--paper);
-  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
-.banner { padding: .75rem 1rem; background: var(--warn); border-radius: 6px; font-weight: 600; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--soft); padding: .3rem 0; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, .words th, .words td { text-align: left; }
-tr.total th, tr.total td { border-top: 2px solid var(--line); font-weight: 600; }
-pre { padding: .75rem 1rem; background: var(--fill); border-radius: 6px; white-space: pre-wrap;
-  -webkit-user-select: all; user-select: all; }
-figure { margin: 1.5rem 0; }
-img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
-figcaption { color: var(--soft); margin-top: .4rem; }
-"""
-
 
 def write_report(folder: Path) -> Path:
     """Writes `report.html` into a run's folder, from card.json and metrics.json and, where they are,
@@ -76,19 +53,19 @@ def write_report(folder: Path) -> Path:
     metrics = _read_json(folder / "metrics.json", ())
     sections = [
         _heading(card, metrics),
-        _section("Results", _results(metrics)),
-        _section("By class", _per_class(metrics)),
-        _section("Beside other runs", _comparison(folder / "comparison.json")),
-        _section("Weights of the tasks", _weights(metrics)),
-        _section("Transfer", _transfer(card, metrics)),
-        _section("Data", _data(card.get("judged", card["data"]))),
-        _section("Figures", "\n".join(map(_figure, _in_order((folder / "figures").glob("*.png"))))),
-        _section("Most confident mistakes", _mistakes(folder / "predictions.csv") if "classes" in card else ""),
-        _section("Training", _training(metrics, folder / "history.csv")),
-        _section("Versions", _table(("package", "version"), card.get("versions", {}).items(), kind="words")),
+        section("Results", _results(metrics)),
+        section("By class", _per_class(metrics)),
+        section("Beside other runs", _comparison(folder / "comparison.json")),
+        section("Weights of the tasks", _weights(metrics)),
+        section("Transfer", _transfer(card, metrics)),
+        section("Data", _data(card.get("judged", card["data"]))),
+        section("Figures", "\n".join(map(_captioned, _in_order((folder / "figures").glob("*.png"))))),
+        section("Most confident mistakes", _mistakes(folder / "predictions.csv") if "classes" in card else ""),
+        section("Training", _training(metrics, folder / "history.csv")),
+        section("Versions", table(("package", "version"), card.get("versions", {}).items(), kind="words")),
     ]
     path = folder / "report.html"
-    write_text(path, _page(_title(card), "\n".join(sections)))
+    write_text(path, page(_title(card), "\n".join(sections)))
     return path
 
 
@@ -112,25 +89,6 @@ def _read_csv(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def _page(title: str, body: str) -> str:
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{escape(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
 
 
 def _title(card: Mapping[str, Any]) -> str:
@@ -165,50 +123,16 @@ def _heading(card: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     )
 
 
-def _section(title: str, body: str) -> str:
-    """Nothing where there is nothing to show."""
-    return f"<section>\n<h2>{escape(title)}</h2>\n{body}\n</section>" if body else ""
-
-
-def _table(
-    header: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "", kind: str = "numbers", total: bool = False
-) -> str:
-    """The first cell of a row is its header; with `total` the last row is set off. Empty without rows."""
-    lines = [_row(row) for row in rows]
-    if not lines:
-        return ""
-    if total:
-        lines[-1] = lines[-1].replace("<tr>", '<tr class="total">', 1)
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    body = "\n".join(lines)
-    return (
-        f'<div class="wide"><table class="{kind}">{title}\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
-    )
-
-
-def _row(cells: Sequence[Any]) -> str:
-    first, *others = (escape(_text(cell)) for cell in cells)
-    return f'<tr><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in others) + "</tr>"
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
 def _interval(scores: Mapping[str, Any], name: str) -> str:
     """0.412 (0.371 to 0.452)"""
     if scores.get(f"{name}_low") is None:
-        return _text(scores[name])
+        return text(scores[name])
     return f"{scores[name]:.3f} ({scores[f'{name}_low']:.3f} to {scores[f'{name}_high']:.3f})"
 
 
 def _results(metrics: Mapping[str, Any]) -> str:
     splits = [(split, metrics[split]) for split in SPLITS if split in metrics]
-    genre = _table(
+    genre = table(
         ("split", "accuracy (95 % interval)", "macro F1", "macro precision", "macro recall", "clips"),
         [
             (
@@ -240,7 +164,7 @@ def _affect_results(split: str, scores: Mapping[str, Any]) -> str:
     several = len(rows) > 1
     if several:
         rows.append(("mean", _interval(_mean_row(scores), "spearman"), *[""] * 4, scores["clips"]))
-    return _table(
+    return table(
         ("task", "Spearman's rho (95 % interval)", "Pearson", "R²", "MSE", "MSE of the train mean", "clips"),
         rows,
         caption=f"{split} clips",
@@ -259,13 +183,13 @@ def _comparison(path: Path) -> str:
         return ""
     content = _read_json(path, ("runs", "differences"))
     tables = []
-    for title, table in (("Spearman's rho", "runs"), (f"rho of {content['first']} less that of", "differences")):
-        names = list(dict.fromkeys(name for row in content[table].values() for name in row))
+    for title, part in (("Spearman's rho", "runs"), (f"rho of {content['first']} less that of", "differences")):
+        names = list(dict.fromkeys(name for row in content[part].values() for name in row))
         rows = [
             (run, *(_interval_of(row[name]) if name in row else None for name in names))
-            for run, row in content[table].items()
+            for run, row in content[part].items()
         ]
-        tables.append(_table((title, *names), rows, caption=f"the same {content['clips']} {content['split']} clips"))
+        tables.append(table((title, *names), rows, caption=f"the same {content['clips']} {content['split']} clips"))
     return "\n".join(tables)
 
 
@@ -281,7 +205,7 @@ def _weights(metrics: Mapping[str, Any]) -> str:
     kind = "learned with the model, at the epoch that was kept" if deviations else "fixed"
     header = ("task", "weight of its error", *(["standard deviation learned"] if deviations else []))
     rows = [(task, weight, *([deviations[task]] if deviations else [])) for task, weight in weights.items()]
-    return _table(header, rows, caption=kind)
+    return table(header, rows, caption=kind)
 
 
 def _transfer(card: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
@@ -301,7 +225,7 @@ def _transfer(card: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 
 
 def _small(value: float | None) -> str:
-    return _text(None) if value is None else f"{value:.4f}"
+    return text(None) if value is None else f"{value:.4f}"
 
 
 def _per_class(metrics: Mapping[str, Any]) -> str:
@@ -310,7 +234,7 @@ def _per_class(metrics: Mapping[str, Any]) -> str:
         return ""
     names = ("precision", "recall", "f1", "support")
     rows = [(name, *(row[key] for key in names)) for name, row in metrics[split]["per_class"].items()]
-    return _table(("class", "precision", "recall", "F1", "clips"), rows, caption=f"{split} clips")
+    return table(("class", "precision", "recall", "F1", "clips"), rows, caption=f"{split} clips")
 
 
 def _data(data: Mapping[str, Any]) -> str:
@@ -321,11 +245,11 @@ def _data(data: Mapping[str, Any]) -> str:
         labels = data.get("labels", {})
         tasks = list(next(iter(labels.values()), {}))
         rows = [(split, count, *(labels[split][task] for task in tasks)) for split, count in clips.items()]
-        return source + _table(("split", "clips", *(f"labels of {task}" for task in tasks)), rows)
+        return source + table(("split", "clips", *(f"labels of {task}" for task in tasks)), rows)
     classes = list(dict.fromkeys(name for counts in clips.values() for name in counts))
     rows = [(name, *(counts.get(name, 0) for counts in clips.values())) for name in classes]
     totals = ("all", *(sum(counts.values()) for counts in clips.values()))
-    return source + _table(("class", *clips), [*rows, totals], total=True)
+    return source + table(("class", *clips), [*rows, totals], total=True)
 
 
 def _in_order(paths: Iterable[Path]) -> list[Path]:
@@ -333,13 +257,8 @@ def _in_order(paths: Iterable[Path]) -> list[Path]:
     return sorted(paths, key=lambda path: (stems.index(path.stem) if path.stem in stems else len(stems), path.stem))
 
 
-def _figure(path: Path) -> str:
-    caption = escape(CAPTIONS.get(path.stem, path.stem.replace("_", " ")))
-    content = base64.b64encode(path.read_bytes()).decode("ascii")
-    return (
-        f'<figure>\n<img src="data:image/png;base64,{content}" alt="{caption}">\n'
-        f"<figcaption>{caption}</figcaption>\n</figure>"
-    )
+def _captioned(path: Path) -> str:
+    return figure(path, CAPTIONS.get(path.stem, path.stem.replace("_", " ")))
 
 
 def _mistakes(predictions: Path) -> str:
@@ -359,20 +278,20 @@ def _mistakes(predictions: Path) -> str:
             f"got: {error!r}; train again to write it anew"
         ) from None
     rows.sort(key=lambda row: (-row[3], row[0]))
-    return _table(
+    return table(
         ("id", "true", "predicted", "probability"), rows[:SHOWN_MISTAKES], caption=f"{split} clips", kind="words"
     )
 
 
 def _training(metrics: Mapping[str, Any], history: Path) -> str:
     names = {"epochs": "epochs", "best_epoch": "best epoch", "seconds_per_epoch": "seconds an epoch"}
-    facts = [f"{label}: {_text(metrics[key])}" for key, label in names.items() if key in metrics]
+    facts = [f"{label}: {text(metrics[key])}" for key, label in names.items() if key in metrics]
     summary = f"<p>{escape('; '.join(facts))}</p>" if facts else ""
     rows = _read_csv(history)
     if not rows:
         return summary
-    table = _table(list(rows[0]), [list(map(_rounded, row.values())) for row in rows])
-    return f"{summary}\n<details><summary>Every epoch</summary>\n{table}\n</details>"
+    epochs = table(list(rows[0]), [list(map(_rounded, row.values())) for row in rows])
+    return f"{summary}\n<details><summary>Every epoch</summary>\n{epochs}\n</details>"
 
 
 def _rounded(cell: str) -> str:

@@ -97,6 +97,7 @@ def _load(options: AffectOptions) -> AffectData:
         options.subset,
         options.seed,
         options.skip_bad,
+        options.checks,
     )
 
 

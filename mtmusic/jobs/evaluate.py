@@ -29,6 +29,7 @@ def evaluate(
     classes: GenreClasses | None = None,
     beat: bool | None = None,
     skip_bad: bool = False,
+    checks: str = "on",
     out: Path | None = None,
     command: str = "",
 ) -> dict[str, Any]:
@@ -51,9 +52,9 @@ def evaluate(
     if is_genre:
         trained_with = card.get("class_mapping", "lab")
         classes = classes or ("all" if trained_with is None else trained_with)
-        data = load_genre_split(folder, split, card["classes"], classes, beat, skip_bad)
+        data = load_genre_split(folder, split, card["classes"], classes, beat, skip_bad, checks)
     else:
-        data = load_affect_split(folder, split, card["targets"], beat, skip_bad)
+        data = load_affect_split(folder, split, card["targets"], beat, skip_bad, checks)
     require_rate(data.beat, data.folder, bool(card["beat"]), model_path)
     recipe = replace(from_card(card, Recipe()), batch_size=card.get("recipe", {}).get("batch_size", 32))
     print_data(data)

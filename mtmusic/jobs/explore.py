@@ -29,6 +29,7 @@ def explore_genre_data(
     classes: str = "lab",
     beat: bool | None = None,
     skip_bad: bool = False,
+    checks: str = "on",
     batch_size: int = 32,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def explore_genre_data(
     refuse_other_things(out, SUMMARY)
     if batch_size < 1:
         raise UserError(f"Expected --batch-size of 1 or more, got {batch_size}")
-    data = load_genre_data(folder, classes, beat, seed=seed, skip_bad=skip_bad)
+    data = load_genre_data(folder, classes, beat, seed=seed, skip_bad=skip_bad, checks=checks)
     clips = data.splits["train"]
     work = out.with_name(out.name + ".partial")
     shutil.rmtree(work, ignore_errors=True)

@@ -8,10 +8,13 @@ import numpy as np
 
 from mtmusic.data.checks import (
     CheckedSplit,
+    Finding,
     checked_affect_split,
     checked_genre_split,
+    find_faults,
     fingerprint,
     require_good,
+    worst_first,
 )
 from mtmusic.data.labels import (
     Clips,
@@ -35,11 +38,16 @@ FEWEST_LABELS = 3
 """Of a task in a split: two clips always correlate by +1, -1 or not at all."""
 
 
+CHECKS = ("on", "strict", "off")
+"""Before training: errors stop it; warnings too; or only what cannot be read."""
+
+
 @dataclass(frozen=True)
 class FolderData:
     """A folder's splits, checked: train, validation and test, or those that were asked for.
 
-    digests: of each array the hash of its content, which tells equal clips whatever their names.
+    digests: of each array the hash of its content, which tells equal clips whatever their names. findings: warnings of
+    the checks; None where they were off.
     """
 
     folder: Path
@@ -50,6 +58,7 @@ class FolderData:
     frames: np.ndarray
     digests: dict[Path, str]
     left_out: tuple[str, ...]
+    findings: tuple[Finding, ...] | None
 
 
 @dataclass(frozen=True)
@@ -79,12 +88,13 @@ def load_genre_data(
     size: int | None = None,
     seed: int = 0,
     skip_bad: bool = False,
+    checks: str = "on",
 ) -> GenreData:
     """Reads and checks every label row and array of a genre folder (None: the demo corpus).
 
     Holds out a share `validation` of train where the folder has no validation split of its own. size: so many clips
-    of train, stratified. beat: whether the clips are beat-synchronised; None tells it from the folder.
-    Raises UserError that lists what is wrong.
+    of train, stratified. beat: whether the clips are beat-synchronised; None tells it from the folder. checks: see
+    CHECKS. Raises UserError that lists what is wrong.
     """
     folder = folder if folder is not None else demo_corpus() / GENRE_FOLDERS[True]
     splits = ["train", "test"]
@@ -93,9 +103,9 @@ def load_genre_data(
     checked: dict[str, CheckedSplit] = {}
     known: tuple[str, ...] = ()
     for split in splits:
-        checked[split] = checked_genre_split(folder, split, classes, known)
+        checked[split] = checked_genre_split(folder, split, classes, known, levels=checks != "off")
         known = checked[split].clips.classes
-    data = _genre_data(folder, beat, checked, skip_bad)
+    data = _genre_data(folder, beat, checked, skip_bad, checks)
     clips = data.splits
     present = [name for name, count in clips["train"].counts().items() if count]
     if len(present) < 2:
@@ -114,9 +124,11 @@ def load_genre_split(
     classes: GenreClasses = "lab",
     beat: bool | None = None,
     skip_bad: bool = False,
+    checks: str = "on",
 ) -> GenreData:
     """One split alone, its classes those that a model knows. Raises UserError as `load_genre_data`."""
-    return _genre_data(folder, beat, {split: checked_genre_split(folder, split, classes, known)}, skip_bad)
+    checked = {split: checked_genre_split(folder, split, classes, known, levels=checks != "off")}
+    return _genre_data(folder, beat, checked, skip_bad, checks)
 
 
 def load_affect_data(
@@ -127,6 +139,7 @@ def load_affect_data(
     size: int | None = None,
     seed: int = 0,
     skip_bad: bool = False,
+    checks: str = "on",
 ) -> AffectData:
     """As `load_genre_data`, for an affect folder and all its tasks: `select_tasks` takes some of them.
 
@@ -136,8 +149,8 @@ def load_affect_data(
     """
     folder = folder if folder is not None else demo_corpus() / AFFECT_FOLDERS[True]
     there = [split for split in ("validation", "test") if has_label_rows(folder, split)]
-    checked = {split: checked_affect_split(folder, split) for split in ("train", *there)}
-    data = _affect_data(folder, beat, checked, skip_bad)
+    checked = {split: checked_affect_split(folder, split, levels=checks != "off") for split in ("train", *there)}
+    data = _affect_data(folder, beat, checked, skip_bad, checks)
     clips = {split: part.by_id() for split, part in data.splits.items()}
     for split in there:
         if set(clips[split].tasks) != set(clips["train"].tasks):
@@ -153,7 +166,12 @@ def load_affect_data(
 
 
 def load_affect_split(
-    folder: Path, split: str, tasks: Sequence[str], beat: bool | None = None, skip_bad: bool = False
+    folder: Path,
+    split: str,
+    tasks: Sequence[str],
+    beat: bool | None = None,
+    skip_bad: bool = False,
+    checks: str = "on",
 ) -> AffectData:
     """One split alone, its targets those that a model predicts. Raises UserError as `load_affect_data`."""
     if folder.is_dir() and not has_label_rows(folder, split):
@@ -161,7 +179,8 @@ def load_affect_split(
             f"Expected labels to judge by, but the {split} split of {folder} has no labels: give --split train, or "
             "predict it with scripts/make_submission.py"
         )
-    data = _affect_data(folder, beat, {split: checked_affect_split(folder, split)}, skip_bad)
+    checked = {split: checked_affect_split(folder, split, levels=checks != "off")}
+    data = _affect_data(folder, beat, checked, skip_bad, checks)
     selected = select_tasks(data, tasks)
     _require_labels(selected.splits[split], f"in {label_path(folder, split)}")
     return selected
@@ -206,6 +225,12 @@ def print_data(data: FolderData) -> None:
     print(f"Frames: {data.frames.min()} to {data.frames.max()}, median {np.median(data.frames):.0f}")
     for line in data.left_out:
         print(f"Left out: {line}")
+    if data.findings is None:
+        print("Checks: off, but for what cannot be read (--no-validate)")
+    elif not data.findings:
+        print(f"Checks: {len(data.frames)} clips, nothing found")
+    for finding in data.findings or ():
+        print(f"Warning: {finding}")
     if isinstance(data, AffectData) and data.held_out_test:
         print("The test split has no labels: labelled clips are held out to judge by")
     names = list(next(iter(data.splits.values())).counts())
@@ -228,26 +253,33 @@ def _with_validation(clips: Mapping[str, Clips], validation: float, size: int | 
     return {"train": train, "validation": held, "test": clips["test"]}
 
 
-def _genre_data(folder: Path, beat: bool | None, checked: dict[str, CheckedSplit], skip_bad: bool) -> GenreData:
+def _genre_data(
+    folder: Path, beat: bool | None, checked: dict[str, CheckedSplit], skip_bad: bool, checks: str
+) -> GenreData:
     first = next(iter(checked))
     return GenreData(
-        **_folder_data(folder, beat, checked, skip_bad),
+        **_folder_data(folder, beat, checked, skip_bad, checks),
         raw_counts=scan_genre_labels(folder, first, "all")[0].counts(),
         merged_counts=checked[first].clips.counts(),
     )
 
 
-def _affect_data(folder: Path, beat: bool | None, checked: dict[str, CheckedSplit], skip_bad: bool) -> AffectData:
-    return AffectData(**_folder_data(folder, beat, checked, skip_bad), held_out_test=False)
+def _affect_data(
+    folder: Path, beat: bool | None, checked: dict[str, CheckedSplit], skip_bad: bool, checks: str
+) -> AffectData:
+    return AffectData(**_folder_data(folder, beat, checked, skip_bad, checks), held_out_test=False)
 
 
-def _folder_data(folder: Path, beat: bool | None, checked: dict[str, CheckedSplit], skip_bad: bool) -> dict:
+def _folder_data(
+    folder: Path, beat: bool | None, checked: dict[str, CheckedSplit], skip_bad: bool, checks: str
+) -> dict:
     """The fields of a FolderData."""
     left_out = require_good(folder, checked, skip_bad)
     frames = np.concatenate([part.frames for part in checked.values()])
+    is_beat = beat_of_folder(folder, beat, frames)
     return {
         "folder": folder,
-        "beat": beat_of_folder(folder, beat, frames),
+        "beat": is_beat,
         "demo": is_synthetic(folder),
         "fingerprint": fingerprint(list(checked.values())),
         "splits": {split: part.clips for split, part in checked.items()},
@@ -258,7 +290,16 @@ def _folder_data(folder: Path, beat: bool | None, checked: dict[str, CheckedSpli
             for path, digest in zip(part.clips.paths, part.digests, strict=True)
         },
         "left_out": left_out,
+        "findings": None if checks == "off" else _warnings(folder, checked, is_beat, checks),
     }
+
+
+def _warnings(folder: Path, checked: dict[str, CheckedSplit], beat: bool, checks: str) -> tuple[Finding, ...]:
+    """What the checks find, to be told. Raises UserError for what cannot be right; where strict, for all."""
+    findings = worst_first(find_faults(folder, checked, beat))
+    if refused := [finding for finding in findings if finding.error or checks == "strict"]:
+        raise UserError.listing(f"Cannot train on {folder} (--no-validate goes on all the same)", refused)
+    return tuple(findings)
 
 
 def _require_labels(clips: Clips, where: str) -> None:

@@ -50,6 +50,7 @@ def train_genre(options: GenreOptions) -> dict[str, Any]:
         options.subset,
         options.seed,
         options.skip_bad,
+        options.checks,
     )
     recipe = complete(recipe, FRAMES[data.beat])
     refuse_other_rate(options, data)

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mtmusic.data.checks import read_facts
-from mtmusic.data.labels import Clips, clip_id, id_order
+from mtmusic.data.facts import read_facts
+from mtmusic.data.labels import Clips, clip_id, scan_unlabelled
 from mtmusic.data.pipeline import make_dataset
-from mtmusic.data.spectrograms import SUFFIXES, array_path
 from mtmusic.errors import UserError
 from mtmusic.files import whole_file
 from mtmusic.jobs.folders import beat_of_folder, require_rate
@@ -100,22 +99,13 @@ def _test_clips(folder: Path) -> tuple[Clips, np.ndarray]:
     """Every array of test/, sorted by id, each read once; and their frames."""
     if not (folder / "test").is_dir():
         raise UserError(f"Expected a data folder with test/, got none in {folder}")
-    ids = {
-        path.name.removesuffix(suffix)
-        for suffix in SUFFIXES
-        for path in (folder / "test").glob(f"[!.]*{suffix}")  # a Mac's copies begin with a dot
-    }
-    if not ids:
+    clips, _ = scan_unlabelled(folder, "test")
+    if not len(clips):
         raise UserError(f"Expected arrays <id>.fused.full.npy in {folder / 'test'}, got none")
-    if others := sorted(name for name in ids if name != clip_id(name)):
-        raise UserError(f"Expected names like <id>.fused.full.npy in {folder / 'test'}, got {others[0]}{SUFFIXES[0]}")
-    ordered = tuple(sorted(ids, key=id_order))
-    paths = tuple(path for i in ordered if (path := array_path(folder / "test", i)) is not None)
-    facts = read_facts(paths)
-    if problems := [str(fact) for fact in facts if isinstance(fact, UserError)]:
+    facts = read_facts(clips.paths)
+    if problems := [fact.problem for fact in facts if fact.problem]:
         raise UserError.listing(f"Cannot predict all of {folder / 'test'}", problems)
-    frames = np.array([fact[0] for fact in facts if not isinstance(fact, UserError)])
-    return Clips(ordered, paths, np.zeros((len(ordered), 0), np.float32)), frames
+    return clips, np.array([fact.frames for fact in facts])
 
 
 def _predict(model: Any, card: dict[str, Any], clips: Clips) -> np.ndarray:

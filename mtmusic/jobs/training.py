@@ -48,6 +48,7 @@ class TrainOptions:
     out: None is a folder in saved_models/ named after the task and the backbone. data: None is the demo corpus; beat:
     None is told from the folder. source: a run whose backbone, architecture and all, is started from. freeze: of that
     backbone. unfreeze_after: epochs after which all of it is trained, at a tenth of the rate; None: never.
+    checks: see folders.CHECKS.
     """
 
     out: Path | None = None
@@ -63,6 +64,7 @@ class TrainOptions:
     overfit_batch: bool = False
     retrain_on_all: bool = False
     skip_bad: bool = False
+    checks: str = "on"
     resume: bool = False
     overwrite: bool = False
     tensorboard: bool = False

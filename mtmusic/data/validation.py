@@ -1,0 +1,212 @@
+"""TensorFlow Data Validation of the clips' table: statistics, schema, anomalies, skew between train and test.
+
+TFDV is imported inside the functions, since that takes seconds and not every install has it: pip install
+"mtmusic[validation]", Python 3.11. The NumPy checks of data/checks.py do without.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from mtmusic.data.checks import Finding
+from mtmusic.data.limits import LIMITS
+from mtmusic.data.table import ARRAY_COLUMNS, Row
+from mtmusic.errors import UserError
+from mtmusic.files import write_text
+
+SCHEMA = Path(__file__).parent / "schema.pbtxt"
+"""Of the lab's format."""
+
+LABELLED, UNLABELLED = "LABELLED", "UNLABELLED"
+"""Environments: the lab's affect folders have a test split without labels."""
+
+COMPARED = ("frames", "mel_mean", "mel_std")
+"""Columns whose distribution in train and test is compared, beside the labels. The others sit at a bound in most clips,
+where TFDV's histograms tell nothing."""
+
+HISTOGRAM_BINS = 10  # of TFDV's comparison
+
+Statistics = Any
+"""A tensorflow_metadata DatasetFeatureStatisticsList: of one split."""
+
+Schema = Any
+"""A tensorflow_metadata Schema."""
+
+
+def generate_statistics(rows: Sequence[Row], labels: Sequence[str]) -> Statistics:
+    """TFDV's statistics of a split's rows, of the label columns that it has and of what the arrays hold."""
+    tfdv = _tfdv()
+    import pandas as pd  # comes with TFDV
+
+    present = [name for name in labels if any(_is_known(row.get(name)) for row in rows)]
+    frame = pd.DataFrame([{name: row[name] for name in (*present, *ARRAY_COLUMNS)} for row in rows])
+    return tfdv.generate_statistics_from_dataframe(frame, n_jobs=1)
+
+
+def infer_schema(statistics: Statistics, labels: Sequence[str]) -> Schema:
+    """TFDV's guess from a train split, whose labels another split need not have."""
+    schema = _tfdv().infer_schema(statistics, infer_feature_shape=True)
+    schema.default_environment.extend([LABELLED, UNLABELLED])
+    for feature in schema.feature:
+        if feature.name in labels:
+            feature.not_in_environment.append(UNLABELLED)
+    return schema
+
+
+def lab_schema(classes: Sequence[str] = (), tasks: Sequence[str] = ()) -> Schema:
+    """The schema of the lab's format, for these classes or these tasks: labels in [0, 1], some of them missing."""
+    schema = read_schema(SCHEMA)
+    if classes:
+        schema.string_domain.add(name="genre", value=classes)
+        feature = schema.feature.add(name="genre", type="BYTES", domain="genre", not_in_environment=[UNLABELLED])
+        feature.presence.min_fraction = 1.0
+    for task in tasks:
+        feature = schema.feature.add(name=task, type="FLOAT", not_in_environment=[UNLABELLED])
+        feature.float_domain.min, feature.float_domain.max = 0.0, 1.0
+        feature.presence.min_count = 1
+    return schema
+
+
+def read_schema(path: Path) -> Schema:
+    """A schema in protobuf's text format. Raises UserError where there is none."""
+    _tfdv()
+    from google.protobuf import text_format
+    from tensorflow_metadata.proto.v0 import schema_pb2
+
+    try:
+        return text_format.Parse(path.read_text(encoding="utf-8"), schema_pb2.Schema())
+    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+        raise UserError(
+            f"Expected a schema of TensorFlow Data Validation in text format, got {path}: {error} "
+            "(--infer-schema writes one)"
+        ) from error
+
+
+def write_schema(path: Path, schema: Schema) -> None:
+    from google.protobuf import text_format
+
+    write_text(path, text_format.MessageToString(schema))
+
+
+def validate(rows: Mapping[str, Sequence[Row]], schema: Schema, labels: Sequence[str]) -> list[Finding]:
+    """Each split's rows against the schema, and train's against test's: what is no anomaly gives no finding."""
+    statistics = {split: generate_statistics(part, labels) for split, part in rows.items() if part}
+    findings = []
+    for split, of_split in statistics.items():
+        environment = LABELLED if _columns(of_split) & {*labels} else UNLABELLED
+        told = environment if environment in schema.default_environment else None
+        found = _tfdv().validate_statistics(of_split, schema, environment=told)
+        findings += [_anomaly(split, rows[split], schema, name, info) for name, info in found.anomaly_info.items()]
+    if {"train", "test"} <= set(statistics):
+        findings += _skew(rows, statistics, labels)
+    return findings
+
+
+def _skew(
+    rows: Mapping[str, Sequence[Row]], statistics: Mapping[str, Statistics], labels: Sequence[str]
+) -> list[Finding]:
+    """Columns whose distribution in test is not that in train, by more than chance gives."""
+    tfdv = _tfdv()
+    train, test = statistics["train"], statistics["test"]
+    schema = tfdv.infer_schema(train)
+    there = [name for name in (*labels, *COMPARED) if name in _columns(train) & _columns(test)]
+    limits = _skew_limits(rows["train"], rows["test"], there)
+    for feature in schema.feature:
+        if (limit := limits.get(feature.name)) is None:
+            continue
+        if feature.name == "genre":
+            feature.skew_comparator.infinity_norm.threshold = limit
+        else:
+            feature.skew_comparator.jensen_shannon_divergence.threshold = limit
+    found = tfdv.validate_statistics(train, schema, serving_statistics=test)
+    clips = tuple(f"test/{row['id']}" for row in rows["test"])
+    advice = "Look at the page: was one split made otherwise, or of other music?"
+    findings = []
+    for skew in found.drift_skew_info:
+        name, measured = skew.path.step[0], skew.skew_measurements[0]
+        if measured.value > measured.threshold:
+            message = f"{name} of train and of test differ by {measured.value:.2f}, expected {measured.threshold:.2f}"
+            message += " or less (L-infinity)" if name == "genre" else " or less (Jensen-Shannon divergence)"
+            findings.append(Finding(False, f"skew of {name}", clips, message, advice, frozenset({name})))
+    return findings
+
+
+def _skew_limits(train: Sequence[Row], test: Sequence[Row], columns: Sequence[str]) -> dict[str, float]:
+    """Of each of the columns that is worth comparing.
+
+    Two samples of n and m clips differ by chance: a share p by sqrt(p(1 - p)(1/n + 1/m)), ten bins' divergence by
+    9/8 (1/n + 1/m) nats, and by twice that where clips come in groups.
+    """
+    scatter = 1 / len(train) + 1 / len(test)
+    limits = {}
+    for name in columns:
+        if name == "genre":
+            limits[name] = LIMITS["skew_shares"].value + 3 * math.sqrt(_largest_spread(train) * scatter)
+        elif not _is_constant(name, train, test):
+            limits[name] = LIMITS["skew_values"].value + 2 * (HISTOGRAM_BINS - 1) / 8 * scatter / math.log(2)
+    return limits
+
+
+def _largest_spread(rows: Sequence[Row]) -> float:
+    """p(1 - p) of the class where it is largest."""
+    _, counts = np.unique([row["genre"] for row in rows], return_counts=True)
+    shares = counts / counts.sum()
+    return float((shares * (1 - shares)).max())
+
+
+def _is_constant(name: str, *parts: Sequence[Row]) -> bool:
+    """Whether most clips of all parts have one and the same value, as full-rate excerpts have frames."""
+    quartiles = {q for part in parts for q in np.nanquantile([row.get(name, math.nan) for row in part], (0.25, 0.75))}
+    return len(quartiles) == 1
+
+
+def _anomaly(split: str, rows: Sequence[Row], schema: Schema, name: str, info: Any) -> Finding:
+    reasons = "; ".join(f"{reason.short_description}: {reason.description}" for reason in info.reason)
+    named = name or "the table"
+    clips = tuple(f"{split}/{row['id']}" for row in rows if not name or _is_outside(row.get(name), name, schema))
+    clips = clips or tuple(f"{split}/{row['id']}" for row in rows)
+    advice = "Mend the data, or the schema if it expects what is not so (--schema)"
+    return Finding(
+        False, f"schema: {named}", clips, f"{split}: {reasons or info.description}", advice, frozenset({name})
+    )
+
+
+def _is_outside(value: Any, name: str, schema: Schema) -> bool:
+    """Of its column's domain, or missing."""
+    feature = next((feature for feature in schema.feature if feature.name == name), None)
+    if feature is None or not _is_known(value):
+        return True
+    if isinstance(value, str):
+        domains = {domain.name: domain.value for domain in schema.string_domain}
+        return bool(feature.domain) and value not in domains.get(feature.domain, ())
+    domain = feature.int_domain if feature.HasField("int_domain") else feature.float_domain
+    low, high = (getattr(domain, bound) if domain.HasField(bound) else None for bound in ("min", "max"))
+    return (low is not None and value < low) or (high is not None and value > high)
+
+
+def _is_known(value: Any) -> bool:
+    return value is not None and not (isinstance(value, float) and math.isnan(value))
+
+
+def _columns(statistics: Statistics) -> set[str]:
+    return {feature.path.step[0] for dataset in statistics.datasets for feature in dataset.features}
+
+
+def _tfdv() -> ModuleType:
+    """TFDV, whose import says much that concerns nobody. Raises UserError where it is not installed."""
+    logging.disable(logging.WARNING)
+    try:
+        import tensorflow_data_validation
+    except ImportError as error:
+        raise UserError(
+            f"Expected TensorFlow Data Validation, got none ({error}): install the extra, pip install "
+            '"mtmusic[validation]", on Python 3.11, the last that it supports; training checks the data without it'
+        ) from error
+    finally:
+        logging.disable(logging.NOTSET)
+    return tensorflow_data_validation

@@ -1,0 +1,202 @@
+"""Faults to plant in a genre or affect folder, each with the name that the checks should give it."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from mtmusic.data.labels import clip_id, label_path
+from mtmusic.data.spectrograms import array_path, read_array
+
+Plant = Callable[[Path], None]
+
+
+def edit(split: str, change: Callable[[list[str]], list[str]]) -> Plant:
+    """Plants a fault into the rows of a label file."""
+
+    def plant(folder: Path) -> None:
+        path = label_path(folder, split)
+        header, *rows = path.read_text().splitlines()
+        path.write_text("\n".join([header, *change(rows)]) + "\n")
+
+    return plant
+
+
+def cells(numbers: slice, change: Callable[[list[str]], list[str]], split: str = "train") -> Plant:
+    """Of these rows."""
+
+    def change_rows(rows: list[str]) -> list[str]:
+        mark = "\t" if "\t" in rows[0] else ","
+        chosen = {*range(*numbers.indices(len(rows)))}
+        return [mark.join(change(row.split(mark))) if i in chosen else row for i, row in enumerate(rows)]
+
+    return edit(split, change_rows)
+
+
+def arrays(change: Callable[[np.ndarray], np.ndarray], split: str = "train", every: int = 10) -> Plant:
+    """Into one array of `every`, in the order of the label file."""
+
+    def plant(folder: Path) -> None:
+        for name in ids(folder, split)[::every]:
+            replace_array(folder, split, name, change)
+
+    return plant
+
+
+def replace_array(folder: Path, split: str, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    path = array_path(folder / split, name)
+    array = change(read_array(path))
+    path.unlink()  # it may be a link to the untouched folder's
+    np.save(folder / split / f"{name}.fused.full.npy", array)
+
+
+def ids(folder: Path, split: str) -> list[str]:
+    """As the labels name them; a split without labels by its arrays."""
+    if not label_path(folder, split).is_file():
+        return sorted(clip_id(path.name) for path in (folder / split).iterdir())
+    return [clip_id(row.split(",")[0]) for row in label_path(folder, split).read_text().splitlines()[1:]]
+
+
+def mel(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda array: np.concatenate([change(array[:128]), array[128:]]).astype(np.float32)
+
+
+def chroma(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda array: np.concatenate([array[:128], change(array[128:])]).astype(np.float32)
+
+
+def of_class(rows: list[str], position: int) -> list[str]:
+    """Rows of the class that is the so-manieth in alphabetical order."""
+    name = sorted({row.split("\t")[1] for row in rows})[position]
+    return [row for row in rows if row.split("\t")[1] == name]
+
+
+def take_out(split: str, keep: Callable[[list[str]], list[str]]) -> Plant:
+    """Takes out rows of the last class with their arrays, all but those that `keep` gives."""
+
+    def change(rows: list[str]) -> list[str]:
+        last = of_class(rows, -1)
+        kept = keep(last)
+        return [row for row in rows if row not in last or row in kept]
+
+    def plant(folder: Path) -> None:
+        before = ids(folder, split)
+        edit(split, change)(folder)
+        for name in {*before} - {*ids(folder, split)}:
+            array_path(folder / split, name).unlink()
+
+    return plant
+
+
+def swap(folder: Path) -> None:
+    for one, other in ((folder / "train", folder / "test"), (label_path(folder, "train"), label_path(folder, "test"))):
+        aside = folder / "aside"
+        one.rename(aside)
+        other.rename(one)
+        aside.rename(other)
+
+
+def copy_clip(to: str, name: str = "90001") -> Plant:
+    """The first clip of train under another id, in `to`."""
+
+    def plant(folder: Path) -> None:
+        first = label_path(folder, "train").read_text().splitlines()[1]
+        source = array_path(folder / "train", clip_id(first))
+        shutil.copy(source, folder / to / source.name.replace(clip_id(first), name, 1))
+        edit(to, lambda rows: [*rows, first.replace(clip_id(first), name, 1)])(folder)
+
+    return plant
+
+
+def share_group(folder: Path) -> None:
+    rows = [f"{name},{split} {name}" for split in ("train", "test") for name in ids(folder, split)]
+    rows[0], rows[-1] = rows[0].split(",")[0] + ",both", rows[-1].split(",")[0] + ",both"
+    (folder / "groups.csv").write_text("\n".join(["id,group", *rows]) + "\n")
+
+
+def share_id(folder: Path) -> None:
+    first, last = ids(folder, "train")[0], ids(folder, "test")[-1]
+    path = array_path(folder / "test", last)
+    path.rename(path.with_name(path.name.replace(last, first, 1)))
+    edit("test", lambda rows: [*rows[:-1], rows[-1].replace(last, first, 1)])(folder)
+    (folder / "groups.csv").unlink(missing_ok=True)
+
+
+def truncate(folder: Path) -> None:
+    path = array_path(folder / "train", ids(folder, "train")[3])
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def full_rate(array: np.ndarray) -> np.ndarray:
+    """As of the same song at full rate: some twenty frames a beat, each with a chroma of 1."""
+    repeated = np.repeat(array, 22, axis=1)
+    repeated[128:] /= repeated[128:].max(axis=0)
+    return repeated
+
+
+def silence(array: np.ndarray) -> np.ndarray:
+    array = array.copy()
+    array[:128, 1 + array.shape[1] // 3 :] = -80
+    return array
+
+
+def power(decibels: np.ndarray) -> np.ndarray:
+    """Music's spectrum falls with frequency, which makes its power uneven; the tiny clips' does not."""
+    return 10 ** (decibels / 10) * np.linspace(1, 0, 128)[:, np.newaxis] ** 8
+
+
+def scaled(array: np.ndarray) -> np.ndarray:
+    return ((array - array.mean()) / array.std()).astype(np.float32)
+
+
+def without_column(row: list[str]) -> list[str]:
+    return row[:1]
+
+
+ARRAY_FAULTS: dict[str, Plant] = {
+    "missing values": arrays(mel(lambda x: np.where(np.arange(x.size).reshape(x.shape) % 50 == 0, np.nan, x))),
+    "padded with zeros": arrays(lambda x: np.pad(x, ((0, 0), (0, 30)))),
+    "transposed array": arrays(np.transpose),
+    "wrong shape": arrays(lambda x: x[:128]),
+    "power, not dB": arrays(mel(power), every=4),
+    "louder than 0 dB": arrays(mel(lambda x: x + 30), split="test"),
+    "normalised already": arrays(scaled),
+    "padding stored": arrays(lambda x: np.pad(x, ((0, 0), (0, 9)), constant_values=-1024)),
+    "constant chroma": arrays(chroma(lambda x: np.full_like(x, 0.5))),
+    "chroma outside 0 to 1": arrays(chroma(lambda x: 40 * x)),
+    "mostly silence": arrays(silence, every=2),
+    "silent clip": arrays(mel(lambda x: np.full_like(x, -80))),
+    "deeper than -80 dB": arrays(mel(lambda x: np.where(x < -30, 2 * x - 40, x))),
+    "never at 0 dB": arrays(mel(lambda x: np.maximum(x - 12, -80))),
+    "unreadable array": truncate,
+    "row without array": lambda folder: array_path(folder / "train", ids(folder, "train")[3]).unlink(),
+    "full-rate clips among beat-synchronised ones": arrays(full_rate),
+}
+"""Name -> what plants it, in genre and affect folders alike."""
+
+GENRE_FAULTS: dict[str, Plant] = {
+    "unknown class": cells(slice(0, 3), lambda row: [row[0], "Rcok"]),
+    "shifted columns": cells(slice(0, 4), lambda row: [*row[::-1]]),
+    "missing label": cells(slice(0, 2), lambda row: [row[0], ""]),
+    "duplicate id": edit("train", lambda rows: [*rows, rows[0]]),
+    "array without row": edit("train", lambda rows: [row for i, row in enumerate(rows) if i % 20]),
+    "splits look swapped": swap,
+    "clip in two splits": copy_clip("test"),
+    "same content under two ids": copy_clip("train"),
+    "class shares differ": take_out("train", lambda rows: rows[::2]),
+    "class missing from test": take_out("test", lambda rows: []),
+    "class missing from train": take_out("train", lambda rows: []),
+    "group in two splits": share_group,
+    "id in two splits": share_id,
+}
+
+AFFECT_FAULTS: dict[str, Plant] = {
+    "label out of range": cells(slice(0, 3), lambda row: [*row[:-1], "1.5"]),
+    "label not a number": cells(slice(0, 3), lambda row: [*row[:-1], "high"]),
+    "shifted columns": cells(slice(4, 7), lambda row: ["0", *row]),
+    "missing labels": cells(slice(0, None, 2), lambda row: [*row[:-1], ""]),
+    "constant labels": cells(slice(0, None), lambda row: [*row[:-1], "0.5"]),
+}
