@@ -108,7 +108,7 @@ def _levels(array: np.ndarray) -> dict[str, Any]:
         "mel_max": float(np.nanmax(mel)),
         "mel_mean": float(np.nanmean(mel, dtype=np.float64)),
         "mel_std": float(np.nanstd(mel, dtype=np.float64)),
-        "floor_share": float((mel <= MEL_FLOOR_DB + FLOOR_TOLERANCE_DB).all(axis=0).mean()),
+        "floor_share": float((np.abs(mel - MEL_FLOOR_DB) <= FLOOR_TOLERANCE_DB).all(axis=0).mean()),
         "zero_frames": int((mel == 0).all(axis=0).sum()),
         "chroma_min": float(np.nanmin(chroma)),
         "chroma_max": float(np.nanmax(chroma)),

@@ -9,6 +9,7 @@ from mtmusic.audio.synthesis import STYLES
 from mtmusic.data.labels import is_beat_synchronised, is_synthetic, read_affect_labels, read_genre_labels
 from mtmusic.data.spectrograms import read_array
 from mtmusic.jobs.demo import demo_corpus, make_demo_corpus
+from mtmusic.jobs.validate import validate_folder
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,11 @@ def test_the_four_folders_are_such_as_the_lab_has(corpora):
     assert full.shape == (140, 12 * 22050 // 512 + 1)
     assert beat.shape[1] < 60
     assert full[:128].max() == 0
+
+
+def test_the_corpus_is_clean(corpora):
+    for folder in sorted(corpora[0].iterdir()):
+        assert validate_folder(folder).findings == ()
 
 
 def test_label_files_spell_names_in_the_labs_ways(corpora):

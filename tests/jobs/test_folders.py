@@ -5,7 +5,8 @@ import pytest
 
 from mtmusic.data.labels import read_affect_labels
 from mtmusic.errors import UserError
-from mtmusic.jobs.folders import load_affect_data, load_affect_split, print_data, select_tasks
+from mtmusic.jobs.folders import load_affect_data, load_affect_split, load_genre_data, print_data, select_tasks
+from tests import faults
 from tests.folders import write_tiny_affect_folder
 
 TASKS = ("valence", "energy", "danceability")
@@ -126,3 +127,47 @@ def test_the_counts_are_told_by_task(affect_folder, capsys):
     assert ["labels", "of", "train", "validation", "test"] in [line.split() for line in lines]
     energy = next(line.split() for line in lines if line.startswith("energy"))
     assert sum(map(int, energy[1:])) == 30
+
+
+# --- the checks before training
+
+
+def test_a_clean_folder_is_told_in_one_line(affect_folder, capsys):
+    print_data(load_affect_data(affect_folder))
+    assert "Checks: 30 clips, nothing found" in capsys.readouterr().out.splitlines()
+
+
+def test_a_warning_is_told_and_strict_stops_on_it(genre_folder, capsys):
+    faults.ARRAY_FAULTS["constant chroma"](genre_folder)
+    print_data(load_genre_data(genre_folder))
+    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Warning: ")]
+    assert len(warnings) == 1
+    assert "constant chroma (3 clips: train/1, train/11, train/21): expected chroma that varies" in warnings[0]
+    with pytest.raises(UserError, match=r"Cannot train on .*--no-validate goes on.*constant chroma"):
+        load_genre_data(genre_folder, checks="strict")
+    assert load_genre_data(genre_folder, checks="off").findings is None
+
+
+@pytest.mark.parametrize("name", ["louder than 0 dB", "clip in two splits"])
+def test_what_cannot_be_right_stops_it(genre_folder, name):
+    (faults.ARRAY_FAULTS | faults.GENRE_FAULTS)[name](genre_folder)
+    with pytest.raises(UserError, match=f"(?s)Cannot .*{name}"):
+        load_genre_data(genre_folder)
+    assert load_genre_data(genre_folder, checks="off").findings is None
+
+
+def test_skip_bad_leaves_out_what_cannot_be_right(genre_folder):
+    faults.ARRAY_FAULTS["louder than 0 dB"](genre_folder)  # one of the test clips
+    data = load_genre_data(genre_folder, skip_bad=True)
+    assert len(data.splits["test"]) == 8
+    assert ["louder than 0 dB" in line for line in data.left_out] == [True]
+
+
+def test_what_cannot_be_read_stops_it_though_the_checks_are_off(genre_folder):
+    faults.truncate(genre_folder)
+    with pytest.raises(UserError, match=r"Expected a whole .npy array"):
+        load_genre_data(genre_folder, checks="off")
+
+
+def test_the_fingerprint_is_the_same_without_the_checks(genre_folder):
+    assert load_genre_data(genre_folder).fingerprint == load_genre_data(genre_folder, checks="off").fingerprint
