@@ -135,7 +135,8 @@ def find_problems(splits: Mapping[str, CheckedSplit]) -> list[Finding]:
         advice = rules[kind].advice if kind in rules else LABEL_ADVICE[kind]
         columns = rules[kind].columns if kind in rules else _BY_CLASS
         clips = tuple(clip for clip, _ in problems)
-        findings.append(Finding(True, kind, clips, problems[0][1].text, advice, columns))
+        message = problems[0][1].text.removeprefix(f"{kind}: ")
+        findings.append(Finding(True, kind, clips, message, advice, columns))
     return findings
 
 

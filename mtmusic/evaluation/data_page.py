@@ -42,7 +42,7 @@ def write_data_page(
 def _findings(findings: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(
         f"<h3>{escape(found['name'])}: {found['kind']}, {found['clips']} clips</h3>\n"
-        f"<p>{escape(found['message'])}. {escape(found['advice'])}.</p>\n<p>{escape(', '.join(found['examples']))}</p>"
+        f"<p>{escape(found['message'])}. {escape(found['advice'])}</p>\n<p>{escape(', '.join(found['examples']))}</p>"
         for found in findings
     )
 
