@@ -28,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--html", type=Path, metavar="FILE", help="write a page with each column's distribution")
     flags.add_argument("--json", type=Path, metavar="FILE", help="write the findings with all their clips")
     flags.add_argument("--strict", action="store_true", help="call warnings errors")
+    flags.add_argument("--overwrite", action="store_true", help="replace files that are there")
     arguments = common.parse(flags, argv)
+    common.refuse_taken((arguments.html, arguments.json, arguments.infer_schema), arguments.overwrite)
 
     from mtmusic.jobs.validate import findings_table, validate_folder, write_findings_json, write_findings_page
 
@@ -41,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.strict,
     )
     print(findings_table(found))
+    if arguments.infer_schema:
+        print(f"Schema: {arguments.infer_schema}")
     if arguments.json:
         write_findings_json(arguments.json, found)
         print(f"Findings: {arguments.json}")

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mtmusic.constants import FEATURE_ROWS, FUSED_BINS, MEL_FLOOR_DB
+from mtmusic.data.limits import LIMITS
 from mtmusic.data.spectrograms import as_float32, read_stored, usable
 from mtmusic.errors import UserError
 from mtmusic.files import cache_folder, write_text
@@ -21,12 +22,10 @@ from mtmusic.files import cache_folder, write_text
 READERS = 8  # threads; reading, decompressing and hashing hold no lock
 PROGRESS_AFTER_SECONDS = 2
 
-FACTS_VERSION = 1
+FACTS_VERSION = 2
 """Goes up with every change of what is measured, so that the cache of an older version is not believed."""
 
-FLOOR_TOLERANCE_DB = 0.5
-PEAK = 0.99
-"""Of a chroma frame: librosa scales each to a maximum of 1, which float16 and 1/128 steps may miss."""
+LEAST_VARIANCE = 1e-6  # of a chroma bin whose changes are looked at
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,9 @@ class ArrayFacts:
     problem: why it cannot be used at all, in one line; "" for one that can. rows, frames: its shape as stored, 0 where
     it has no two dimensions. mel_*, in dB, and chroma_* are of its finite values, NaN where it has not 140 rows.
     floor_share: of frames whose every mel bin lies at the floor of -80 dB. zero_frames: whose every mel bin is 0 dB.
-    chroma_peaks: share of frames whose largest chroma is 1, or which are silent. nan_share: of values that are NaN or
+    chroma_peaks: share of frames whose largest chroma is 1, or which are silent. chroma_change: mean squared difference
+    of neighbouring frames over twice the variance, mean over bins: near 1 for unrelated frames, near 0 for alike ones.
+    nan_share: of values that are NaN or
     infinite. digest: hash of the numbers as float32, which tells equal clips whatever their names and formats.
     """
 
@@ -53,6 +54,7 @@ class ArrayFacts:
     chroma_min: float = math.nan
     chroma_max: float = math.nan
     chroma_peaks: float = math.nan
+    chroma_change: float = math.nan
     nan_share: float = math.nan
     digest: str = ""
 
@@ -86,7 +88,10 @@ def measure(path: Path) -> ArrayFacts:
         problem = str(error)
     array = as_float32(stored)
     rows, frames = array.shape if array.ndim == 2 else (0, 0)
-    levels = _levels(array) if rows == FUSED_BINS and np.isfinite(array).any(axis=1).all() else {}
+    levels: dict[str, Any] = {}
+    if rows == FUSED_BINS and np.isfinite(array).any(axis=1).all():
+        with np.errstate(all="ignore"):  # huge numbers, squared
+            levels = _levels(array)
     return ArrayFacts(
         problem=problem,
         rows=rows,
@@ -108,12 +113,23 @@ def _levels(array: np.ndarray) -> dict[str, Any]:
         "mel_max": float(np.nanmax(mel)),
         "mel_mean": float(np.nanmean(mel, dtype=np.float64)),
         "mel_std": float(np.nanstd(mel, dtype=np.float64)),
-        "floor_share": float((np.abs(mel - MEL_FLOOR_DB) <= FLOOR_TOLERANCE_DB).all(axis=0).mean()),
+        "floor_share": float((np.abs(mel - MEL_FLOOR_DB) <= LIMITS["at_floor_db"].value).all(axis=0).mean()),
         "zero_frames": int((mel == 0).all(axis=0).sum()),
         "chroma_min": float(np.nanmin(chroma)),
         "chroma_max": float(np.nanmax(chroma)),
-        "chroma_peaks": float(((peaks >= PEAK) | (peaks == 0)).mean()),
+        "chroma_peaks": float(((peaks >= LIMITS["chroma_peak"].value) | (peaks == 0)).mean()),
+        "chroma_change": _change(chroma),
     }
+
+
+def _change(chroma: np.ndarray) -> float:
+    """(12, frames) -> see ArrayFacts; 0 where nothing changes."""
+    variance = np.nanvar(chroma, axis=1, dtype=np.float64)
+    moving = variance > LEAST_VARIANCE
+    if not moving.any():
+        return 0.0
+    differences = np.nanmean(np.diff(chroma[moving], axis=1) ** 2, axis=1, dtype=np.float64)
+    return float((differences / (2 * variance[moving])).mean())
 
 
 Key = tuple[str, int, int]

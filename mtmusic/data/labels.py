@@ -29,8 +29,11 @@ LAB_CLASSES: dict[str, str | None] = {
 }  # fmt: skip
 """The lab's merging of 20 raw genres into 10 classes; None drops the clip."""
 
-TAKEN_NAMES = ("genre", "affect", "id", "split", "mean")
-"""What a task cannot be called: a run's files and folders have such names beside the tasks'."""
+TAKEN_NAMES = (
+    "genre", "affect", "id", "split", "mean", "group", "frames", "rows", "dtype", "mel_min", "mel_max", "mel_mean",
+    "mel_std", "floor_share", "chroma_min", "chroma_max", "nan_share", "content", "problem",
+)  # fmt: skip
+"""What a task cannot be called: a run's files and the table of clips have such names beside the tasks'."""
 
 
 class Problem(NamedTuple):
@@ -128,7 +131,7 @@ def genre_mapping(classes: GenreClasses) -> Mapping[str, str | None] | None:
     expected = 'Expected "lab", "all" or a JSON file of {"raw name": "class" or null}'
     try:
         mapping = json.loads(Path(classes).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{expected}, got {classes}: {error}") from error
     if not isinstance(mapping, dict) or not all(isinstance(c, str | None) and c != "" for c in mapping.values()):
         raise UserError(f"{expected}, got other content in {classes}")
@@ -210,9 +213,11 @@ def scan_affect_labels(folder: Path | str, split: str) -> tuple[Clips, list[Prob
             f"Expected the header Id,<task>,... of an affect folder, got {_shown(header)} in {path} "
             "(scripts/train_genre.py takes genre folders)"
         )
+    if [task.lower() for task in tasks] == ["genre"]:
+        raise UserError(f"Expected Id<TAB>Genre, or Id,<task>,... of an affect folder, got {_shown(header)} in {path}")
     if taken := [task for task in tasks if task.lower() in TAKEN_NAMES or task.startswith("true_")]:
         raise UserError(
-            f"Expected tasks not named {', '.join(TAKEN_NAMES)} or true_..., got {', '.join(taken)} in {path}"
+            f"Expected other names of tasks, got {', '.join(taken)}, which mtmusic's own files use, in {path}"
         )
     problems: list[Problem] = []
     found: dict[str, tuple[Path, list[float]]] = {}
@@ -235,35 +240,36 @@ def scan_affect_labels(folder: Path | str, split: str) -> tuple[Clips, list[Prob
 def scan_unlabelled(folder: Path | str, split: str) -> tuple[Clips, list[Problem]]:
     """Every array of a split that has no labels, by id: Clips without tasks."""
     ids = sorted(array_ids(folder, split), key=id_order)
+    if others := [name for name in ids if name != clip_id(name)]:
+        raise UserError(
+            f"Expected names like <id>{SUFFIXES[0]}, got {others[0]}{SUFFIXES[0]} in {Path(folder) / split}"
+        )
     paths = tuple(path for i in ids if (path := array_path(Path(folder) / split, i)) is not None)
     targets = np.zeros((len(ids), 0), np.float32)
     return Clips(tuple(ids), paths, targets, groups=_groups(folder, ids)), []
 
 
 def array_ids(folder: Path | str, split: str) -> set[str]:
-    """The ids of a split's arrays, labelled or not. Raises UserError for a name that no label file could give."""
-    directory = Path(folder) / split
-    names = {
+    """The ids of a split's arrays, labelled or not: their names without .fused.full.npy (.gz)."""
+    return {
         path.name.removesuffix(suffix)
         for suffix in SUFFIXES
-        for path in directory.glob(f"[!.]*{suffix}")  # a Mac's copies begin with a dot
+        for path in (Path(folder) / split).glob(f"[!.]*{suffix}")  # a Mac's copies begin with a dot
     }
-    if others := sorted(name for name in names if name != clip_id(name)):
-        raise UserError(f"Expected names like <id>{SUFFIXES[0]} in {directory}, got {others[0]}{SUFFIXES[0]}")
-    return names
 
 
 def row_ids(folder: Path | str, split: str) -> set[str]:
     """The ids of a split's label rows, usable or not."""
     path = label_path(folder, split)
-    lines = path.read_text(encoding="utf-8-sig").splitlines()[1:]
-    return {clip_id(line.replace("\t", ",").split(",")[0]) for line in lines if line.strip()}
+    _, rows = _read_rows(path, "\t" if _is_genre_header(path) else ",")
+    return {clip_id(cells[0]) for _, cells in rows}
 
 
 def is_genre_folder(folder: Path | str) -> bool:
     """Whether the train labels are of genres, by their header; else they should be of affect. Raises UserError."""
-    header, _ = _read_rows(label_path(folder, "train"), "\t")
-    return [name.lower() for name in header] == ["id", "genre"]
+    path = label_path(folder, "train")
+    _require_label_file(path)
+    return _is_genre_header(path)
 
 
 def label_path(folder: Path | str, split: str) -> Path:
@@ -309,7 +315,7 @@ def read_features_json(folder: Path | str) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"Expected JSON in {path}, got other content: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("beat"), bool | None):
         raise UserError(f'Expected {{"beat": true or false, ...}}, got other content in {path}')
@@ -333,10 +339,7 @@ def write_affect_labels(folder: Path, split: str, ids: Sequence[str], tasks: Seq
 
 def _read_rows(path: Path, delimiter: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The header's cells, and each row's line number and cells; CRLF and a byte-order mark are accepted."""
-    if not path.parent.is_dir():
-        raise UserError(f"Expected a data folder, got no such folder: {path.parent}")
-    if not path.is_file():
-        raise UserError(f"Expected the label file {path}, got none: is {path.parent} a data folder?")
+    _require_label_file(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -352,6 +355,18 @@ def _read_rows(path: Path, delimiter: str) -> tuple[list[str], list[tuple[int, l
     if len(lines) == 1:
         raise UserError(f"Expected a row a clip below the header, got the header alone in {path}")
     return lines[0][1], lines[1:]
+
+
+def _require_label_file(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise UserError(f"Expected a data folder, got no such folder: {path.parent}")
+    if not path.is_file():
+        raise UserError(f"Expected the label file {path}, got none: is {path.parent} a data folder?")
+
+
+def _is_genre_header(path: Path) -> bool:
+    first = next((line for line in path.read_bytes().splitlines() if line.strip()), b"")
+    return first.decode("utf-8-sig", errors="replace").lower().replace('"', "").split("\t") == ["id", "genre"]
 
 
 def _usable_rows(
@@ -389,7 +404,7 @@ def _is_id(cell: str) -> bool:
 
 def _names_array(cell: str, folder: Path) -> bool:
     """Whether it is an id as label files write them, of an array that is there; 0 and 1 are labels."""
-    bare = cell.isdecimal() and int(cell) > 1
+    bare = cell.isdecimal() and cell not in ("0", "1")
     return (
         _is_id(cell) and (bare or ".fused" in cell or ".full" in cell) and array_path(folder, clip_id(cell)) is not None
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mtmusic.constants import FUSED_BINS, PAD_VALUE
+from mtmusic.constants import FUSED_BINS, MEL_FLOOR_DB, PAD_VALUE
 from mtmusic.data.facts import ArrayFacts
 from mtmusic.data.limits import LIMITS
 
@@ -33,7 +33,7 @@ def _is_scaled(facts: ArrayFacts) -> bool:
 
 
 def _is_power(facts: ArrayFacts) -> bool:
-    return facts.mel_min >= 0 and facts.mel_std > LIMITS["power_spread"].value * facts.mel_mean
+    return 0 <= facts.mel_min < facts.mel_max and facts.mel_mean < LIMITS["power_mean"].value * facts.mel_max
 
 
 UNREADABLE = "unreadable array"
@@ -44,7 +44,7 @@ RULES = (
     Rule(
         True,
         "transposed array",
-        lambda facts: facts.frames == FUSED_BINS != facts.rows,
+        lambda facts: facts.frames == FUSED_BINS and (facts.rows != FUSED_BINS or facts.chroma_min < MEL_FLOOR_DB / 8),
         lambda facts: f"expected ({FUSED_BINS}, frames), got ({facts.rows}, {facts.frames})",
         "Transpose it",
         LEVELS | CHROMA | {"frames", "rows"},
@@ -138,17 +138,17 @@ RULES = (
     ),
     Rule(
         False,
-        "deeper than -80 dB",
-        lambda facts: facts.mel_min < LIMITS["floor_db"].value,
-        lambda facts: f"{AS_MADE}, got {_range(facts)}",
-        "Cut at -80 dB: librosa.power_to_db(mel, ref=np.max, top_db=80)",
-    ),
-    Rule(
-        False,
         "never at 0 dB",
         lambda facts: facts.mel_max < LIMITS["not_reached_db"].value,
         lambda facts: f"{AS_MADE}, got {_range(facts)}",
         "Take each clip's own maximum as the reference: librosa.power_to_db(mel, ref=np.max)",
+    ),
+    Rule(
+        False,
+        "deeper than -80 dB",
+        lambda facts: facts.mel_min < LIMITS["floor_db"].value,
+        lambda facts: f"{AS_MADE}, got {_range(facts)}",
+        "Cut at -80 dB: librosa.power_to_db(mel, ref=np.max, top_db=80)",
     ),
 )  # fmt: skip
 """The first that holds names the array: what is wrong with it explains what follows."""
@@ -164,8 +164,8 @@ LABEL_ADVICE = {
     "unknown class": "Correct the name, or give --classes",
     "class missing from train": "A class needs clips in train: was it cut?",
     "label not a number": "Labels are numbers from 0 to 1; a missing one is an empty cell",
-    "label out of range": "Divide by the scale's largest value",
-    UNREADABLE: f"Copy it again; {EXTRACT}",
+    "label out of range": "Scale labels to 0 to 1",
+    UNREADABLE: f"Copy it again, or save it as float32; {EXTRACT}",
 }
 """What to do about each kind of problem that a label file or reading an array gives."""
 

@@ -5,11 +5,12 @@ from typing import Any
 
 from mtmusic.data.checks import CheckedSplit
 
-ARRAY_COLUMNS = (
-    "frames", "rows", "dtype", "mel_min", "mel_max", "mel_mean", "mel_std", "floor_share", "chroma_min", "chroma_max",
-    "nan_share",
-)  # fmt: skip
-"""Of ArrayFacts, which says what each is."""
+ARRAY_COLUMNS = {
+    "frames": "frames", "rows": "rows", "dtype": "", "mel_min": "dB", "mel_max": "dB", "mel_mean": "dB",
+    "mel_std": "dB",
+    "floor_share": "share of frames", "chroma_min": "chroma", "chroma_max": "chroma", "nan_share": "share of values",
+}  # fmt: skip
+"""Of ArrayFacts, which says what each is, with its unit."""
 
 Row = dict[str, Any]
 

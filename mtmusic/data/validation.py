@@ -40,17 +40,17 @@ Schema = Any
 
 def generate_statistics(rows: Sequence[Row], labels: Sequence[str]) -> Statistics:
     """TFDV's statistics of a split's rows, of the label columns that it has and of what the arrays hold."""
-    tfdv = _tfdv()
+    module = tfdv()
     import pandas as pd  # comes with TFDV
 
     present = [name for name in labels if any(_is_known(row.get(name)) for row in rows)]
     frame = pd.DataFrame([{name: row[name] for name in (*present, *ARRAY_COLUMNS)} for row in rows])
-    return tfdv.generate_statistics_from_dataframe(frame, n_jobs=1)
+    return module.generate_statistics_from_dataframe(frame, n_jobs=1)
 
 
 def infer_schema(statistics: Statistics, labels: Sequence[str]) -> Schema:
     """TFDV's guess from a train split, whose labels another split need not have."""
-    schema = _tfdv().infer_schema(statistics, infer_feature_shape=True)
+    schema = tfdv().infer_schema(statistics, infer_feature_shape=True)
     schema.default_environment.extend([LABELLED, UNLABELLED])
     for feature in schema.feature:
         if feature.name in labels:
@@ -74,7 +74,7 @@ def lab_schema(classes: Sequence[str] = (), tasks: Sequence[str] = ()) -> Schema
 
 def read_schema(path: Path) -> Schema:
     """A schema in protobuf's text format. Raises UserError where there is none."""
-    _tfdv()
+    tfdv()
     from google.protobuf import text_format
     from tensorflow_metadata.proto.v0 import schema_pb2
 
@@ -93,16 +93,18 @@ def write_schema(path: Path, schema: Schema) -> None:
     write_text(path, text_format.MessageToString(schema))
 
 
-def validate(rows: Mapping[str, Sequence[Row]], schema: Schema, labels: Sequence[str]) -> list[Finding]:
-    """Each split's rows against the schema, and train's against test's: what is no anomaly gives no finding."""
+def validate(
+    rows: Mapping[str, Sequence[Row]], schema: Schema, labels: Sequence[str], compare: bool = True
+) -> list[Finding]:
+    """Each split's rows against the schema, and with `compare` train's against test's: no anomaly, no finding."""
     statistics = {split: generate_statistics(part, labels) for split, part in rows.items() if part}
     findings = []
     for split, of_split in statistics.items():
         environment = LABELLED if _columns(of_split) & {*labels} else UNLABELLED
         told = environment if environment in schema.default_environment else None
-        found = _tfdv().validate_statistics(of_split, schema, environment=told)
+        found = tfdv().validate_statistics(of_split, schema, environment=told)
         findings += [_anomaly(split, rows[split], schema, name, info) for name, info in found.anomaly_info.items()]
-    if {"train", "test"} <= set(statistics):
+    if compare and {"train", "test"} <= set(statistics):
         findings += _skew(rows, statistics, labels)
     return findings
 
@@ -111,45 +113,44 @@ def _skew(
     rows: Mapping[str, Sequence[Row]], statistics: Mapping[str, Statistics], labels: Sequence[str]
 ) -> list[Finding]:
     """Columns whose distribution in test is not that in train, by more than chance gives."""
-    tfdv = _tfdv()
     train, test = statistics["train"], statistics["test"]
-    schema = tfdv.infer_schema(train)
     there = [name for name in (*labels, *COMPARED) if name in _columns(train) & _columns(test)]
-    limits = _skew_limits(rows["train"], rows["test"], there)
+    schema = tfdv().infer_schema(train)
     for feature in schema.feature:
-        if (limit := limits.get(feature.name)) is None:
-            continue
-        if feature.name == "genre":
+        limit = _skew_limit(feature.name, rows["train"], rows["test"]) if feature.name in there else None
+        if limit is not None and feature.name == "genre":
             feature.skew_comparator.infinity_norm.threshold = limit
-        else:
+        elif limit is not None:
             feature.skew_comparator.jensen_shannon_divergence.threshold = limit
-    found = tfdv.validate_statistics(train, schema, serving_statistics=test)
+    found = tfdv().validate_statistics(train, schema, serving_statistics=test)
     clips = tuple(f"test/{row['id']}" for row in rows["test"])
+    return [
+        _skewed(skew.path.step[0], skew.skew_measurements[0], clips)
+        for skew in found.drift_skew_info
+        if skew.skew_measurements[0].value > skew.skew_measurements[0].threshold
+    ]
+
+
+def _skewed(name: str, measured: Any, clips: tuple[str, ...]) -> Finding:
+    kind = "L-infinity" if name == "genre" else "Jensen-Shannon divergence"
+    message = f"{name} of train and of test differ by {measured.value:.2f} ({kind}), at most {measured.threshold:.2f}"
     advice = "Look at the page: was one split made otherwise, or of other music?"
-    findings = []
-    for skew in found.drift_skew_info:
-        name, measured = skew.path.step[0], skew.skew_measurements[0]
-        if measured.value > measured.threshold:
-            message = f"{name} of train and of test differ by {measured.value:.2f}, expected {measured.threshold:.2f}"
-            message += " or less (L-infinity)" if name == "genre" else " or less (Jensen-Shannon divergence)"
-            findings.append(Finding(False, f"skew of {name}", clips, message, advice, frozenset({name})))
-    return findings
+    return Finding(False, f"skew of {name}", clips, f"{message} was expected", advice, frozenset({name}))
 
 
-def _skew_limits(train: Sequence[Row], test: Sequence[Row], columns: Sequence[str]) -> dict[str, float]:
-    """Of each of the columns that is worth comparing.
+def _skew_limit(name: str, train: Sequence[Row], test: Sequence[Row]) -> float | None:
+    """None for a column that is not worth comparing.
 
     Two samples of n and m clips differ by chance: a share p by sqrt(p(1 - p)(1/n + 1/m)), ten bins' divergence by
-    9/8 (1/n + 1/m) nats, and by twice that where clips come in groups.
+    9/8 (1/n + 1/m) nats.
     """
     scatter = 1 / len(train) + 1 / len(test)
-    limits = {}
-    for name in columns:
-        if name == "genre":
-            limits[name] = LIMITS["skew_shares"].value + 3 * math.sqrt(_largest_spread(train) * scatter)
-        elif not _is_constant(name, train, test):
-            limits[name] = LIMITS["skew_values"].value + 2 * (HISTOGRAM_BINS - 1) / 8 * scatter / math.log(2)
-    return limits
+    if name == "genre":
+        return LIMITS["skew_shares"].value + LIMITS["skew_errors"].value * math.sqrt(_largest_spread(train) * scatter)
+    if _is_constant(name, train, test):
+        return None
+    chance = (HISTOGRAM_BINS - 1) / 8 * scatter / math.log(2)
+    return LIMITS["skew_values"].value + LIMITS["skew_groups"].value * chance
 
 
 def _largest_spread(rows: Sequence[Row]) -> float:
@@ -166,7 +167,7 @@ def _is_constant(name: str, *parts: Sequence[Row]) -> bool:
 
 
 def _anomaly(split: str, rows: Sequence[Row], schema: Schema, name: str, info: Any) -> Finding:
-    reasons = "; ".join(f"{reason.short_description}: {reason.description}" for reason in info.reason)
+    reasons = "; ".join(reason.description.rstrip(". ") for reason in info.reason)
     named = name or "the table"
     clips = tuple(f"{split}/{row['id']}" for row in rows if not name or _is_outside(row.get(name), name, schema))
     clips = clips or tuple(f"{split}/{row['id']}" for row in rows)
@@ -197,7 +198,7 @@ def _columns(statistics: Statistics) -> set[str]:
     return {feature.path.step[0] for dataset in statistics.datasets for feature in dataset.features}
 
 
-def _tfdv() -> ModuleType:
+def tfdv() -> ModuleType:
     """TFDV, whose import says much that concerns nobody. Raises UserError where it is not installed."""
     logging.disable(logging.WARNING)
     try:

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from mtmusic.constants import (
@@ -155,40 +156,43 @@ def value_histograms(values: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-def distributions(columns: Mapping[str, Mapping[str, Sequence]]) -> Figure:
+def distributions(columns: Mapping[str, Mapping[str, Sequence]], units: Mapping[str, str]) -> Figure:
     """A panel a column: how its values are distributed in each split, laid over each other as shares of the clips.
 
-    Column -> split -> a value a clip; numbers, or names. NaN is left out.
+    columns: column -> split -> a value a clip; numbers of which NaN is left out, or names. units: of each column.
     """
     figure, panels = _panels(len(columns), 3.9, 3.1)
+    splits = list(dict.fromkeys(split for by_split in columns.values() for split in by_split))
+    colours = dict(zip(splits, COLOURS, strict=False))
     for axes, (name, by_split) in zip(panels, columns.items(), strict=True):
-        named = any(isinstance(value, str) for values in by_split.values() for value in values)
-        (_bars_by_split if named else _histograms_by_split)(axes, by_split)
+        if any(isinstance(value, str) for values in by_split.values() for value in values):
+            _bars_by_split(axes, by_split, colours)
+        else:
+            _histograms_by_split(axes, by_split, colours)
+            axes.set(xlabel=_plain(units[name]), ylabel="share of the clips")
         axes.set_title(_plain(name))
-        axes.legend(fontsize="small")
+    handles = [Patch(color=colours[split], alpha=0.6, label=split) for split in splits]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(splits))
     return figure
 
 
-def _histograms_by_split(axes: Axes, by_split: Mapping[str, Sequence]) -> None:
+def _histograms_by_split(axes: Axes, by_split: Mapping[str, Sequence], colours: Mapping[str, str]) -> None:
     known = {split: np.asarray(values, float) for split, values in by_split.items()}
     known = {split: np.round(values[np.isfinite(values)], 3) for split, values in known.items()}
-    everything = np.concatenate([*known.values()])
-    edges = _bin_edges(everything) if everything.size else [0.0, 1.0]
-    for (split, values), colour in zip(known.items(), COLOURS, strict=False):
-        shares, label = np.full(values.size, 1 / max(1, values.size)), f"{split}: {values.size} clips"
-        axes.hist(values, edges, weights=shares, histtype="stepfilled", alpha=0.3, color=colour, label=label)
-        axes.hist(values, edges, weights=shares, histtype="step", color=colour)
-    axes.set_ylabel("share of the clips")
+    edges = _bin_edges(np.concatenate([*known.values()]))
+    for split, values in known.items():
+        shares = np.full(values.size, 1 / max(1, values.size))
+        axes.hist(values, edges, weights=shares, histtype="stepfilled", alpha=0.3, color=colours[split])
+        axes.hist(values, edges, weights=shares, histtype="step", color=colours[split])
 
 
-def _bars_by_split(axes: Axes, by_split: Mapping[str, Sequence]) -> None:
+def _bars_by_split(axes: Axes, by_split: Mapping[str, Sequence], colours: Mapping[str, str]) -> None:
     names = sorted({value for values in by_split.values() for value in values})
-    width = 0.8 / len(by_split)
+    height = 0.8 / len(by_split)
     for index, (split, values) in enumerate(by_split.items()):
         shares = [list(values).count(name) / max(1, len(values)) for name in names]
-        label = f"{split}: {len(values)} clips"
-        axes.barh(np.arange(len(names)) + index * width, shares, width, color=COLOURS[index], label=label)
-    axes.set_yticks(np.arange(len(names)) + (0.8 - width) / 2, [_plain(name) for name in names])
+        axes.barh(np.arange(len(names)) + index * height, shares, height, color=colours[split], alpha=0.6)
+    axes.set_yticks(np.arange(len(names)) + (0.8 - height) / 2, [_plain(name) for name in names])
     axes.invert_yaxis()
     axes.set_xlabel("share of the clips")
 

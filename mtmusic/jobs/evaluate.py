@@ -12,6 +12,7 @@ from mtmusic.files import replace_folder
 from mtmusic.jobs import affect_run, genre_run, runs
 from mtmusic.jobs.demo import AFFECT_FOLDERS, GENRE_FOLDERS, demo_corpus
 from mtmusic.jobs.folders import (
+    Checks,
     load_affect_split,
     load_genre_split,
     print_data,
@@ -29,7 +30,7 @@ def evaluate(
     classes: GenreClasses | None = None,
     beat: bool | None = None,
     skip_bad: bool = False,
-    checks: str = "on",
+    checks: Checks = "on",
     out: Path | None = None,
     command: str = "",
 ) -> dict[str, Any]:

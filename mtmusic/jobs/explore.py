@@ -14,7 +14,7 @@ from mtmusic.data.spectrograms import array_path, read_array
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
 from mtmusic.files import replace_folder, write_json
-from mtmusic.jobs.folders import GenreData, load_genre_data, print_data
+from mtmusic.jobs.folders import Checks, GenreData, load_genre_data, print_data
 from mtmusic.jobs.genre_run import two_of_different_classes
 from mtmusic.jobs.recipes import FRAMES
 from mtmusic.jobs.runs import refuse_other_things
@@ -29,7 +29,7 @@ def explore_genre_data(
     classes: str = "lab",
     beat: bool | None = None,
     skip_bad: bool = False,
-    checks: str = "on",
+    checks: Checks = "on",
     batch_size: int = 32,
     seed: int = 0,
 ) -> dict[str, Any]:

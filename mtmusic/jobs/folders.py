@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -11,11 +12,11 @@ from mtmusic.data.checks import (
     Finding,
     checked_affect_split,
     checked_genre_split,
-    find_faults,
     fingerprint,
     require_good,
     worst_first,
 )
+from mtmusic.data.faults import find_faults, find_label_faults
 from mtmusic.data.labels import (
     Clips,
     GenreClasses,
@@ -38,8 +39,8 @@ FEWEST_LABELS = 3
 """Of a task in a split: two clips always correlate by +1, -1 or not at all."""
 
 
-CHECKS = ("on", "strict", "off")
-"""Before training: errors stop it; warnings too; or only what cannot be read."""
+Checks = Literal["on", "strict", "off"]
+"""What stops a job: errors; warnings too; or only what cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class FolderData:
     """A folder's splits, checked: train, validation and test, or those that were asked for.
 
     digests: of each array the hash of its content, which tells equal clips whatever their names. findings: warnings of
-    the checks; None where they were off.
+    the checks.
     """
 
     folder: Path
@@ -58,7 +59,8 @@ class FolderData:
     frames: np.ndarray
     digests: dict[Path, str]
     left_out: tuple[str, ...]
-    findings: tuple[Finding, ...] | None
+    checks: Checks
+    findings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True)
@@ -88,17 +90,17 @@ def load_genre_data(
     size: int | None = None,
     seed: int = 0,
     skip_bad: bool = False,
-    checks: str = "on",
+    checks: Checks = "on",
 ) -> GenreData:
     """Reads and checks every label row and array of a genre folder (None: the demo corpus).
 
     Holds out a share `validation` of train where the folder has no validation split of its own. size: so many clips
     of train, stratified. beat: whether the clips are beat-synchronised; None tells it from the folder. checks: see
-    CHECKS. Raises UserError that lists what is wrong.
+    Checks. Raises UserError that lists what is wrong.
     """
     folder = folder if folder is not None else demo_corpus() / GENRE_FOLDERS[True]
     splits = ["train", "test"]
-    if label_path(folder, "validation").is_file():
+    if has_label_rows(folder, "validation"):
         splits.append("validation")
     checked: dict[str, CheckedSplit] = {}
     known: tuple[str, ...] = ()
@@ -124,7 +126,7 @@ def load_genre_split(
     classes: GenreClasses = "lab",
     beat: bool | None = None,
     skip_bad: bool = False,
-    checks: str = "on",
+    checks: Checks = "on",
 ) -> GenreData:
     """One split alone, its classes those that a model knows. Raises UserError as `load_genre_data`."""
     checked = {split: checked_genre_split(folder, split, classes, known, levels=checks != "off")}
@@ -139,7 +141,7 @@ def load_affect_data(
     size: int | None = None,
     seed: int = 0,
     skip_bad: bool = False,
-    checks: str = "on",
+    checks: Checks = "on",
 ) -> AffectData:
     """As `load_genre_data`, for an affect folder and all its tasks: `select_tasks` takes some of them.
 
@@ -171,7 +173,7 @@ def load_affect_split(
     tasks: Sequence[str],
     beat: bool | None = None,
     skip_bad: bool = False,
-    checks: str = "on",
+    checks: Checks = "on",
 ) -> AffectData:
     """One split alone, its targets those that a model predicts. Raises UserError as `load_affect_data`."""
     if folder.is_dir() and not has_label_rows(folder, split):
@@ -194,7 +196,10 @@ def select_tasks(data: AffectData, tasks: Sequence[str]) -> AffectData:
         raise UserError(f"{error} in {data.folder}") from error
     for split, clips in splits.items():
         _require_labels(clips, f"among the {split} clips of {data.folder}")
-    return replace(data, splits=splits)
+    if data.checks == "off":
+        return replace(data, splits=splits)
+    of_tasks = [finding for finding in find_label_faults(data.splits) if finding.columns <= {*tasks}]
+    return replace(data, splits=splits, findings=(*data.findings, *_told(data.folder, of_tasks, data.checks)))
 
 
 def require_rate(data_beat: bool, folder: Path, model_beat: bool, model_path: Path) -> None:
@@ -225,11 +230,11 @@ def print_data(data: FolderData) -> None:
     print(f"Frames: {data.frames.min()} to {data.frames.max()}, median {np.median(data.frames):.0f}")
     for line in data.left_out:
         print(f"Left out: {line}")
-    if data.findings is None:
+    if data.checks == "off":
         print("Checks: off, but for what cannot be read (--no-validate)")
     elif not data.findings:
         print(f"Checks: {len(data.frames)} clips, nothing found")
-    for finding in data.findings or ():
+    for finding in data.findings:
         print(f"Warning: {finding}")
     if isinstance(data, AffectData) and data.held_out_test:
         print("The test split has no labels: labelled clips are held out to judge by")
@@ -254,7 +259,7 @@ def _with_validation(clips: Mapping[str, Clips], validation: float, size: int | 
 
 
 def _genre_data(
-    folder: Path, beat: bool | None, checked: dict[str, CheckedSplit], skip_bad: bool, checks: str
+    folder: Path, beat: bool | None, checked: dict[str, CheckedSplit], skip_bad: bool, checks: Checks
 ) -> GenreData:
     first = next(iter(checked))
     return GenreData(
@@ -265,13 +270,13 @@ def _genre_data(
 
 
 def _affect_data(
-    folder: Path, beat: bool | None, checked: dict[str, CheckedSplit], skip_bad: bool, checks: str
+    folder: Path, beat: bool | None, checked: dict[str, CheckedSplit], skip_bad: bool, checks: Checks
 ) -> AffectData:
     return AffectData(**_folder_data(folder, beat, checked, skip_bad, checks), held_out_test=False)
 
 
 def _folder_data(
-    folder: Path, beat: bool | None, checked: dict[str, CheckedSplit], skip_bad: bool, checks: str
+    folder: Path, beat: bool | None, checked: dict[str, CheckedSplit], skip_bad: bool, checks: Checks
 ) -> dict:
     """The fields of a FolderData."""
     left_out = require_good(folder, checked, skip_bad)
@@ -281,7 +286,7 @@ def _folder_data(
         "folder": folder,
         "beat": is_beat,
         "demo": is_synthetic(folder),
-        "fingerprint": fingerprint(list(checked.values())),
+        "fingerprint": fingerprint(checked),
         "splits": {split: part.clips for split, part in checked.items()},
         "frames": frames,
         "digests": {
@@ -290,16 +295,16 @@ def _folder_data(
             for path, digest in zip(part.clips.paths, part.digests, strict=True)
         },
         "left_out": left_out,
-        "findings": None if checks == "off" else _warnings(folder, checked, is_beat, checks),
+        "checks": checks,
+        "findings": _told(folder, find_faults(folder, checked, is_beat), checks) if checks != "off" else (),
     }
 
 
-def _warnings(folder: Path, checked: dict[str, CheckedSplit], beat: bool, checks: str) -> tuple[Finding, ...]:
-    """What the checks find, to be told. Raises UserError for what cannot be right; where strict, for all."""
-    findings = worst_first(find_faults(folder, checked, beat))
-    if refused := [finding for finding in findings if finding.error or checks == "strict"]:
-        raise UserError.listing(f"Cannot train on {folder} (--no-validate goes on all the same)", refused)
-    return tuple(findings)
+def _told(folder: Path, findings: Sequence[Finding], checks: Checks) -> tuple[Finding, ...]:
+    """The warnings. Raises UserError where there are errors; where strict, where there is anything."""
+    if refused := [finding for finding in worst_first(findings) if finding.error or checks == "strict"]:
+        raise UserError.listing(f"Cannot use {folder} (--no-validate goes on all the same)", refused)
+    return tuple(worst_first(findings))
 
 
 def _require_labels(clips: Clips, where: str) -> None:

@@ -17,7 +17,7 @@ from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
 from mtmusic.files import content_hash, write_text
 from mtmusic.jobs import runs
-from mtmusic.jobs.folders import FolderData, require_rate
+from mtmusic.jobs.folders import Checks, FolderData, require_rate
 from mtmusic.jobs.recipes import LAB_CNN, Recipe, build_backbone, from_card
 from mtmusic.models import export
 from mtmusic.models.training import (
@@ -48,7 +48,7 @@ class TrainOptions:
     out: None is a folder in saved_models/ named after the task and the backbone. data: None is the demo corpus; beat:
     None is told from the folder. source: a run whose backbone, architecture and all, is started from. freeze: of that
     backbone. unfreeze_after: epochs after which all of it is trained, at a tenth of the rate; None: never.
-    checks: see folders.CHECKS.
+    checks: see folders.Checks.
     """
 
     out: Path | None = None
@@ -64,7 +64,7 @@ class TrainOptions:
     overfit_batch: bool = False
     retrain_on_all: bool = False
     skip_bad: bool = False
-    checks: str = "on"
+    checks: Checks = "on"
     resume: bool = False
     overwrite: bool = False
     tensorboard: bool = False

@@ -123,7 +123,7 @@ def test_groups_stay_with_the_good_clips(bad_folder: Path) -> None:
 
 
 def print_of(folder: Path, classes: str = "lab") -> str:
-    return fingerprint([checked_genre_split(folder, "train", classes)])
+    return fingerprint({"train": checked_genre_split(folder, "train", classes)})
 
 
 def rewrite(folder: Path, save: Callable[[Path, np.ndarray], object], ids: Sequence[int] = (1, 2, 3)) -> None:
@@ -201,7 +201,7 @@ def test_the_fingerprint_changes_when_two_arrays_change_places(data_folder: Data
 def test_the_fingerprint_changes_with_an_affect_label_or_a_task(data_folder: DataFolder) -> None:
     texts = ("Id,valence\n1,0.5\n", "Id,valence\n1,0.501\n", "Id,valence\n1,\n", "Id,energy\n1,0.5\n")
     prints = [
-        fingerprint([checked_affect_split(data_folder(text, [1], name=str(i)), "train")])
+        fingerprint({"train": checked_affect_split(data_folder(text, [1], name=str(i)), "train")})
         for i, text in enumerate(texts)
     ]
     assert len(set(prints)) == len(texts)

@@ -17,7 +17,7 @@ from tests.folders import write_tiny_affect_folder, write_tiny_genre_folder
 WARNINGS = {
     "constant chroma", "mostly silence", "silent clip", "deeper than -80 dB", "never at 0 dB", "array without row",
     "splits look swapped", "same content under two ids", "class shares differ", "class missing from test",
-    "group in two splits", "id in two splits", "missing labels", "constant labels",
+    "test split looks cut", "group in two splits", "id in two splits", "missing labels", "constant labels",
 }  # fmt: skip
 
 
@@ -92,6 +92,52 @@ def test_real_folders_are_clean(real_data, base):
     assert named(real_data / "emotify" / base) == {}
 
 
+EVERY = slice(0, None)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("name", faults.CHANGES)
+def test_a_fault_in_a_whole_split_brings_no_other(good_genre, tmp_path, split, name):
+    folder = planted(good_genre, tmp_path / "genre_beat", faults.arrays(faults.CHANGES[name], split, every=1))
+    found = named(folder)
+    assert list(found) == [name]
+    assert len(found[name].clips) == {"train": 288, "test": 96}[split]
+
+
+@pytest.mark.parametrize(
+    ("plant", "name"),
+    [
+        (faults.cells(EVERY, lambda row: [row[0], row[1].replace("Rock", "Rcok")]), "unknown class"),
+        (faults.cells(EVERY, lambda row: [row[0], row[1].replace("Rock", "Rcok")], "test"), "unknown class"),
+        (faults.cells(EVERY, lambda row: row[::-1]), "shifted columns"),
+        (faults.cells(EVERY, lambda row: [*row, "x"]), "shifted columns"),
+        (faults.edit("test", lambda rows: rows[::2]), "array without row"),
+        (faults.edit("test", lambda rows: rows[:48]), "array without row"),
+        (lambda folder: label_path(folder, "test").unlink(), "split without labels"),
+        (faults.edit("test", lambda rows: []), "split without labels"),
+    ],
+    ids=["a class of train", "a class of test", "swapped", "a column more", "half", "cut", "no labels", "header"],
+)
+def test_a_fault_of_many_genre_rows_brings_no_other(good_genre, tmp_path, plant, name):
+    assert list(named(planted(good_genre, tmp_path / "genre_beat", plant))) == [name]
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda row: [row[0], *(str(100 * float(cell)) for cell in row[1:])], "label out of range"),
+        (lambda row: [row[0], *("nan" for _ in row[1:])], "label out of range"),
+        (lambda row: row[:-1], "shifted columns"),
+        (lambda row: ["7", *row], "shifted columns"),
+    ],
+    ids=["percent", "nan", "a column less", "an index"],
+)
+def test_a_fault_of_all_affect_rows_brings_no_other(good_affect, tmp_path, change, name):
+    folder = planted(good_affect, tmp_path / "affect_beat", faults.cells(EVERY, change))
+    assert list(named(folder)) == [name]
+    write_findings_page(tmp_path / "data.html", validate_folder(folder), "")
+
+
 def test_a_test_split_made_otherwise_is_skewed(good_affect, tmp_path):
     """Halved levels keep every array within what the format allows."""
     plant = faults.arrays(faults.mel(lambda x: x / 2), split="test", every=1)
@@ -159,8 +205,9 @@ def test_the_json_holds_every_clip(good_genre, tmp_path):
     content = json.loads((tmp_path / "data.json").read_text())
     assert (content["clips"], content["beat"], content["labels"]) == ({"train": 288, "test": 96}, True, ["genre"])
     [finding] = content["findings"]
-    assert (finding["kind"], finding["name"], finding["clips"]) == ("warning", "constant chroma", 29)
-    assert finding["examples"] == [f"train/{i}" for i in range(1, 289, 10)]
+    assert (finding["kind"], finding["name"]) == ("warning", "constant chroma")
+    assert finding["clips"] == [f"train/{i}" for i in range(1, 289, 10)]
+    assert finding["examples"] == ["train/1", "train/11", "train/21"]
 
 
 def test_the_page_shows_findings_and_columns(good_affect, tmp_path):

@@ -271,7 +271,7 @@ BAD = {
     "a name that is taken": (
         edit_labels(lambda rows: [",".join([*row[:3], "mean" if i == 0 else row[3]]) for i, row in enumerate(rows)]),
         (),
-        "Expected tasks not named genre, affect, id, split, mean or true_..., got mean",
+        "Expected other names of tasks, got mean, which mtmusic's own files use",
     ),
     "names of one folder": (
         edit_labels(
