@@ -16,6 +16,7 @@ import pytest
 from scipy import stats
 
 from mtmusic.data.labels import read_affect_labels
+from tests import faults
 from tests.folders import PROJECT, write_tiny_affect_folder, write_tiny_genre_folder
 
 TINY_LSTM = ("--backbone", "lstm", "--units", "8", "--batch-size", "8", "--epochs", "3", "--learning-rate", "0.01")
@@ -393,3 +394,12 @@ def test_real_clips_train_and_are_judged(script, real_data, tmp_path):
     card = read_json(tmp_path / "run" / "card.json")
     assert card["targets"] == ["calmness", "power", "joyful_activation"]
     assert sum(card["data"]["clips"].values()) == 300
+
+
+def test_strict_looks_at_the_tasks_that_are_trained(script, affect_folder, tmp_path, capsys, quick_figures):
+    faults.AFFECT_FAULTS["missing labels"](affect_folder)  # of danceability
+    flags = ["--data", str(affect_folder), "--out", str(tmp_path / "run"), *TINY_LSTM, "--strict"]
+    assert script("train_affect").main([*flags, "--task", "danceability"]) == 2
+    assert "missing labels" in capsys.readouterr().err
+    assert script("train_affect").main([*flags, "--task", "valence"]) == 0
+    assert "nothing found" in capsys.readouterr().out

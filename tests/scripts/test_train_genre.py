@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from mtmusic.data.spectrograms import read_array, write_array
+from tests import faults
 from tests.folders import PROJECT, write_tiny_genre_folder
 
 RUN_FILES = {
@@ -415,3 +416,17 @@ def test_real_clips_train_and_are_judged(script, real_data, tmp_path):
     assert card["classes"] == ["Classical", "Electronic", "Pop", "Rock"]
     assert sum(card["data"]["clips"]["test"].values()) == 100
     assert read_array(folder / "train" / "1001.fused.full.npy").shape[0] == 140
+
+
+def test_the_checks_stop_a_training_or_are_told(script, genre_folder, tmp_path, capsys, quick_figures):
+    faults.ARRAY_FAULTS["constant chroma"](genre_folder)
+    assert train(script, genre_folder, tmp_path / "run", *TINY_LSTM, "--strict") == 2
+    assert "constant chroma (3 clips: train/1, train/11, train/21)" in capsys.readouterr().err
+    assert not list(tmp_path.glob("run*"))
+    assert train(script, genre_folder, tmp_path / "run", *TINY_LSTM) == 0
+    assert "Warning: constant chroma" in capsys.readouterr().out
+    faults.ARRAY_FAULTS["louder than 0 dB"](genre_folder)
+    assert train(script, genre_folder, tmp_path / "loud", *TINY_LSTM) == 2
+    assert capsys.readouterr().err.count("louder than 0 dB: expected mel from -80 to 0 dB") == 3
+    assert train(script, genre_folder, tmp_path / "loud", *TINY_LSTM, "--no-validate") == 0
+    assert "Checks: off, but for what cannot be read (--no-validate)" in capsys.readouterr().out
