@@ -23,8 +23,8 @@ class LogMelSpectrogram(keras.layers.Layer):
     are not, since its filter bank is another and its floor that of the whole batch.
 
     filters: librosa's filter bank, (128, 1025). It is kept with the weights and not trained; a layer that is loaded
-    gets it from there. Computes in float32 under every precision policy, but the Fourier transform in float64: a frame
-    may span 80 dB in amplitude, where float32's rounding is heard in the quietest bins. Gives no implicit mask.
+    gets it from there. Computes in float32 under every precision policy, but the Fourier transform in float64, since
+    float32's rounding would show beside a loud tone. Gives no implicit mask.
     """
 
     def __init__(self, filters: np.ndarray | None = None, **kwargs: Any) -> None:

@@ -40,12 +40,12 @@ def test_short_clips_have_the_frames_of_audio_features(layer, samples):
 
 
 def test_a_tone_over_faint_noise_keeps_its_quiet_bins(layer):
-    """Rounding in float32 would fill them."""
+    """In float32 they are 1.4e-3 dB off."""
     time = np.arange(22_050) / 22_050
-    noise = np.random.default_rng(0).normal(0, 3e-4, time.size)
+    noise = np.random.default_rng(0).normal(0, 1e-3, time.size)
     ours, expected = both(layer, (0.9 * np.sin(2 * np.pi * 1000 * time) + noise).astype("float32"))
-    assert np.median(expected) > -80
-    np.testing.assert_allclose(ours, expected, atol=1e-3)
+    assert np.mean(expected > -80) > 0.3
+    np.testing.assert_allclose(ours, expected, atol=1e-4)
 
 
 def test_silence_is_its_own_maximum(layer):
