@@ -121,9 +121,9 @@ def export_savedmodel(
 
 
 def _write(model: keras.Model, card: dict[str, Any], folder: Path, sound: Sound | None) -> None:
-    _without_cudnn(model.get_layer("backbone"))
     front_end = LogMelSpectrogram(sound.filters) if sound else None
     functions = signatures(model, card, folder, front_end)
+    _without_cudnn(model.get_layer("backbone"))
     module = tf.Module()
     module.kept = [variable.value for part in (model, front_end) if part for variable in part.variables]
     for name, function in functions.items():
@@ -153,7 +153,7 @@ def signatures(
     try:
         backbone = model.get_layer("backbone")
     except ValueError as error:
-        raise UserError(f'Expected a model with a part named "backbone", got none in {path}') from error
+        raise UserError(f'Expected a model with a part named "backbone", got none for {path}') from error
     spectrograms = tf.TensorSpec((None, None, FEATURE_BINS[card["feature"]]), tf.float32, "spectrogram")
 
     def answer(spectrogram: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -180,6 +180,13 @@ def test_the_graph_of_an_lstm_needs_no_gpu(tmp_path):
     assert layer.forward_layer.use_cudnn is layer.backward_layer.use_cudnn is False
 
 
+def test_a_model_without_a_backbone_is_said_in_one_line(tmp_path):
+    model = keras.Sequential([keras.Input((16, 128)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    with pytest.raises(UserError, match='Expected a model with a part named "backbone"'):
+        export_savedmodel(model, tiny_card(frames=16), tiny_examples(model), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """A run, and its export."""
