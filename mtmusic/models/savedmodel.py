@@ -173,9 +173,9 @@ def signatures(
     if front_end is not None:
 
         def waveform(samples: tf.Tensor) -> dict[str, tf.Tensor]:
-            _require(tf.shape(samples)[1] > 0, "Expected samples, got none")
-            _require(tf.reduce_all(tf.math.is_finite(samples)), "Expected finite samples, got NaN or infinite ones")
-            return answer(front_end(samples))
+            samples = _required(samples, tf.shape(samples)[1] > 0, "Expected samples, got none")
+            finite = tf.reduce_all(tf.math.is_finite(samples))
+            return answer(front_end(_required(samples, finite, "Expected finite samples, got NaN or infinite ones")))
 
         functions[WAVEFORM] = tf.function(waveform, [tf.TensorSpec((None, None), tf.float32, "samples")])
     return functions
@@ -184,8 +184,10 @@ def signatures(
 def _as_trained(spectrogram: tf.Tensor, frames: int | None) -> tf.Tensor:
     """(batch, any number, bins) -> (batch, frames, bins): cut to the first, or padded, as the pipeline does."""
     present = tf.reduce_any(spectrogram != PAD_VALUE, axis=(1, 2))
-    _require(tf.reduce_all(present), f"Expected a frame that is not padding ({PAD_VALUE:g}) in each clip, got none")
-    _require(tf.reduce_all(tf.math.is_finite(spectrogram)), "Expected finite numbers, got NaN or infinite ones")
+    told = f"Expected a frame that is not padding ({PAD_VALUE:g}) in each clip, got none"
+    spectrogram = _required(spectrogram, tf.reduce_all(present), told)
+    finite = tf.reduce_all(tf.math.is_finite(spectrogram))
+    spectrogram = _required(spectrogram, finite, "Expected finite numbers, got NaN or infinite ones")
     if frames is None:
         return spectrogram
     cut = spectrogram[:, :frames]
@@ -194,8 +196,10 @@ def _as_trained(spectrogram: tf.Tensor, frames: int | None) -> tf.Tensor:
     return tf.ensure_shape(padded, (None, frames, spectrogram.shape[2]))
 
 
-def _require(condition: tf.Tensor, message: str) -> None:
-    tf.debugging.assert_equal(condition, True, message)
+def _required(tensor: tf.Tensor, condition: tf.Tensor, message: str) -> tf.Tensor:
+    """The tensor, which is not handed on before the condition holds: what comes after would fail with other words."""
+    with tf.control_dependencies([tf.debugging.Assert(condition, [message])]):
+        return tf.identity(tensor)
 
 
 def _largest_difference(
