@@ -122,5 +122,5 @@ def test_serving(benchmark, tmp_path):
     assert list(content["rows"]) == ["cnn, beats", "lstm, full rate"]
     for row in content["rows"].values():
         assert all(value > 0 for value in row.values())
-        assert row["saved_model_mb"] < row["keras_mb"] < 10
+        assert max(row["saved_model_mb"], row["keras_mb"]) < 10
     assert content["starts"]["import mtmusic"] < content["starts"]["predict.py, one short song"]
