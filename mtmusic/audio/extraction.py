@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from joblib import Parallel, delayed, parallel_config
@@ -33,6 +34,8 @@ ID_LENGTH = 100  # a file's name, which holds more than the id, has 255 bytes
 KILLED = "its worker process was killed: a damaged file, or too little memory"
 
 WriteArray = Callable[[Path, np.ndarray], None]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -127,36 +130,48 @@ def extract_songs(
     cluster cannot be used.
     """
     if scheduler is None:
-        with parallel_config("loky", n_jobs=jobs):
-            yield from _extract_here(songs, excerpt, write)
+        work = partial(extract_song, excerpt=excerpt, write=write)
+        for path, outcome in side_by_side(work, {song.path: song for song in songs}, jobs):
+            yield outcome or Outcome(path, KILLED)
     else:
         with _cluster(scheduler) as client:
             yield from _extract_there(client, songs, excerpt, write)
 
 
-def _extract_here(songs: Sequence[Song], excerpt: Excerpt, write: WriteArray) -> Iterator[Outcome]:
-    """A killed worker ends all others: then the songs in flight go on one by one, and the rest side by side again."""
-    left = {song.path: song for song in songs}
-    while left:
-        begun: list[Path] = []
-        tasks = (delayed(extract_song)(song, excerpt, write) for song in _noting(tuple(left.values()), begun))
-        try:
-            for outcome in Parallel(return_as="generator_unordered", batch_size=1)(tasks):
-                del left[outcome.path]
-                yield outcome
-        except BrokenExecutor:
-            for song in [left.pop(path) for path in tuple(begun) if path in left]:
-                try:  # n_jobs=1 would work in this process
-                    yield from Parallel(n_jobs=2)([delayed(extract_song)(song, excerpt, write)])
-                except BrokenExecutor:
-                    yield Outcome(song.path, KILLED)
+def side_by_side(
+    work: Callable[[Item], Result], items: Mapping[Path, Item], jobs: int = -1
+) -> Iterator[tuple[Path, Result | None]]:
+    """Yields each path with its work's result, in any order; None where the worker process was killed.
+
+    A killed worker ends all others: then the songs in flight go on one by one, and the rest side by side again.
+    """
+    left = dict(items)
+    with parallel_config("loky", n_jobs=jobs):
+        while left:
+            begun: list[Path] = []
+            tasks = (delayed(_named)(path, work, left[path]) for path in _noting(tuple(left), begun))
+            try:
+                for path, result in Parallel(return_as="generator_unordered", batch_size=1)(tasks):
+                    del left[path]
+                    yield path, result
+            except BrokenExecutor:
+                for path in [path for path in begun if path in left]:
+                    task = delayed(_named)(path, work, left.pop(path))
+                    try:  # n_jobs=1 would work in this process
+                        yield from Parallel(n_jobs=2)([task])
+                    except BrokenExecutor:
+                        yield path, None
 
 
-def _noting(songs: Iterable[Song], begun: list[Path]) -> Iterator[Song]:
+def _named(path: Path, work: Callable[[Item], Result], item: Item) -> tuple[Path, Result]:
+    return path, work(item)
+
+
+def _noting(paths: Iterable[Path], begun: list[Path]) -> Iterator[Path]:
     """joblib takes a few more songs than it has workers at a time; those taken are put into `begun`."""
-    for song in songs:
-        begun.append(song.path)
-        yield song
+    for path in paths:
+        begun.append(path)
+        yield path
 
 
 def _extract_there(client: "Client", songs: Sequence[Song], excerpt: Excerpt, write: WriteArray) -> Iterator[Outcome]:
@@ -187,8 +202,12 @@ def extract_song(song: Song, excerpt: Excerpt, write: WriteArray) -> Outcome:
                 for path in paths:
                     write(path, array.astype(excerpt.dtype))
     except Exception as error:  # whatever is wrong with one song, memory and disk included, the others go on
-        return Outcome(song.path, str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+        return Outcome(song.path, reason_of(error))
     return Outcome(song.path, doubts=tuple(doubts))
+
+
+def reason_of(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def _arrays(waveform: np.ndarray, song: Song) -> list[tuple[tuple[Path, ...], np.ndarray]]:

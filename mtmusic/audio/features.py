@@ -83,11 +83,12 @@ def stft(waveform: np.ndarray) -> np.ndarray:
 
 def mel_power(spectrum: np.ndarray) -> np.ndarray:
     """(1025, frames) complex -> (128, frames) power in mel bands."""
-    return _mel_filters() @ np.abs(spectrum) ** 2
+    return mel_filters() @ np.abs(spectrum) ** 2
 
 
 @cache
-def _mel_filters() -> np.ndarray:
+def mel_filters() -> np.ndarray:
+    """(128, 1025) float32: librosa's filter bank, a row a mel band, a column a frequency of the FFT."""
     return librosa.filters.mel(sr=SAMPLE_RATE, n_fft=FFT_LENGTH, n_mels=MEL_BINS)
 
 

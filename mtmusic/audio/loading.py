@@ -63,7 +63,21 @@ def load_with_doubts(path: Path, offset: float = 0.0, duration: float | None = N
     return waveform, [f"{path} {doubt}" for doubt in doubts]
 
 
-def _require_sound(samples: np.ndarray, path: Path, offset: float) -> None:
+def resampled(samples: np.ndarray, sample_rate: float = SAMPLE_RATE) -> np.ndarray:
+    """(samples,) of floating-point numbers at any rate in Hz -> (samples,) float32 at SAMPLE_RATE.
+
+    Raises UserError for other shapes and kinds of numbers, for a rate below 1, and as `load_waveform`.
+    """
+    if samples.ndim != 1 or samples.dtype.kind != "f":
+        raise UserError(f"Expected a waveform (samples,) of floats, got {samples.shape} {samples.dtype}")
+    if not 1 <= sample_rate < np.inf:
+        raise UserError(f"Expected a sample rate in Hz, got {sample_rate}")
+    _require_sound(samples, "the waveform", 0.0)
+    samples = samples.astype(np.float32, copy=False)
+    return librosa.resample(samples, orig_sr=sample_rate, target_sr=SAMPLE_RATE, res_type="soxr_hq")
+
+
+def _require_sound(samples: np.ndarray, path: Path | str, offset: float) -> None:
     if samples.size == 0:
         raise UserError(f"Expected audio{f' after second {offset:g}' if offset else ''}, got none in {path}")
     if not np.isfinite(samples).all():

@@ -37,6 +37,9 @@ LINE_STYLES = ("-", "--", ":")
 """The second ten lines of a picture are dashed, the third dotted."""
 
 SHOWN_CHANNELS = 8
+SHOWN_FRAMES = 2000
+"""More would not be told apart in a picture of this width."""
+
 DECILES = 10
 FREQUENCY_TICKS_HZ = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
@@ -60,10 +63,10 @@ def spectrogram_pair(arrays: Sequence[np.ndarray], titles: Sequence[str], beat: 
     return figure
 
 
-def _show_mel(axes: Axes, mel: np.ndarray, beat: bool) -> QuadMesh:
+def _show_mel(axes: Axes, mel: np.ndarray, beat: bool, stride: int = 1) -> QuadMesh:
     """Each bin reaches halfway to its neighbours."""
     peaks = _mel_peaks()
-    mesh = _specshow(axes, mel, "mel", (peaks[1:] + peaks[:-1]) / 2, beat, (MEL_FLOOR_DB, 0))
+    mesh = _specshow(axes, mel, "mel", (peaks[1:] + peaks[:-1]) / 2, beat, (MEL_FLOOR_DB, 0), stride)
     axes.set(ylabel="mel frequency (Hz)", ylim=(0, SAMPLE_RATE / 2))
     return mesh
 
@@ -75,13 +78,19 @@ def _show_chroma(axes: Axes, chroma: np.ndarray, beat: bool) -> QuadMesh:
 
 
 def _specshow(
-    axes: Axes, rows: np.ndarray, kind: str, edges: np.ndarray, beat: bool, limits: tuple[float, float]
+    axes: Axes,
+    rows: np.ndarray,
+    kind: str,
+    edges: np.ndarray,
+    beat: bool,
+    limits: tuple[float, float],
+    stride: int = 1,
 ) -> QuadMesh:
     mesh = specshow(
         rows,
         ax=axes,
         x_axis="frames" if beat else "s",
-        x_coords=_edges(rows.shape[1], beat),
+        x_coords=_edges(rows.shape[1], beat, stride),
         y_axis=kind,
         y_coords=edges,
         sr=SAMPLE_RATE,
@@ -95,9 +104,9 @@ def _specshow(
     return mesh
 
 
-def _edges(frames: int, beat: bool) -> np.ndarray:
-    """Where frames begin and end, `(frames + 1,)`: in beats or seconds."""
-    return np.arange(frames + 1) * (1 if beat else HOP_LENGTH / SAMPLE_RATE)
+def _edges(frames: int, beat: bool, stride: int = 1) -> np.ndarray:
+    """Where frames begin and end, `(frames + 1,)`: in beats or seconds. stride: every how manieth of the clip's."""
+    return np.arange(frames + 1) * stride * (1 if beat else HOP_LENGTH / SAMPLE_RATE)
 
 
 def _mel_peaks() -> np.ndarray:
@@ -379,6 +388,32 @@ def batch_padding(lengths: Sequence[np.ndarray], padded: Sequence[int]) -> Figur
         title=f"{len(real)} batches: {share:.1%} padding", xlabel="batch", ylabel="frames", xlim=(0.4, len(real) + 0.6)
     )
     figure.legend(loc="outside right upper")
+    return figure
+
+
+def timeline(mel: np.ndarray, times: np.ndarray, panels: Mapping[str, Mapping[str, np.ndarray]], title: str) -> Figure:
+    """A song's mel `(128, frames)`, full rate, above; below it a panel each with the answers as steps.
+
+    times: `(windows, 2)`, where the windows, one after the other, begin and end, in seconds. panels: of each quantity
+    the values `(windows,)` in [0, 1] by name.
+    """
+    figure = _figure(11, 3 + 2.4 * len(panels))
+    first, *others = figure.subplots(1 + len(panels), sharex=True, squeeze=False)[:, 0]
+    stride = math.ceil(mel.shape[1] / SHOWN_FRAMES)
+    mesh = _show_mel(first, mel[:, ::stride], beat=False, stride=stride)
+    figure.colorbar(mesh, cax=first.inset_axes((1.015, 0, 0.015, 1)), label="dB")
+    first.set(title=_plain(title), xlim=(0, mel.shape[1] * HOP_LENGTH / SAMPLE_RATE))
+    for axes, (quantity, lines) in zip(others, panels.items(), strict=True):
+        for index, (name, values) in enumerate(lines.items()):
+            style = LINE_STYLES[index // len(COLOURS) % len(LINE_STYLES)]
+            colour = COLOURS[index % len(COLOURS)]
+            edges = [times[0, 0], *times[:, 1]]
+            axes.stairs(values, edges, baseline=None, label=_plain(name), color=colour, linestyle=style, linewidth=2)
+        axes.set(ylabel=_plain(quantity), ylim=(-0.02, 1.02), xlabel="time (s)")
+        axes.grid(alpha=0.3)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize="small")
+    for axes in (first, *others):
+        axes.label_outer()
     return figure
 
 

@@ -107,6 +107,6 @@ def _write_affect_folders(root: Path, labels: Sequence[dict[str, float]]) -> Non
 
 
 def _write_features_json(folder: Path, beat: bool) -> None:
-    content = {"sample_rate": SAMPLE_RATE, "hop_length": HOP_LENGTH, "beat": beat, "synthetic": True}
+    content = {"sample_rate": SAMPLE_RATE, "hop_length": HOP_LENGTH, "duration": SECONDS, "beat": beat}
     versions = {"mtmusic": __version__, "librosa": version("librosa")}
-    write_json(folder / "features.json", content | {"versions": versions})
+    write_json(folder / "features.json", content | {"synthetic": True, "versions": versions})

@@ -1,6 +1,7 @@
 """What every run's folder holds, whatever its model answers: the card's common part, clips, pictures of one clip."""
 
 import csv
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import keras
 import numpy as np
 
 from mtmusic.constants import PAD_VALUE
-from mtmusic.data.labels import Clips
+from mtmusic.data.labels import Clips, read_features_json
 from mtmusic.data.pipeline import make_dataset
 from mtmusic.data.spectrograms import read_array
 from mtmusic.errors import UserError
@@ -33,6 +34,7 @@ def base_card(recipe: Recipe, data: FolderData, command: str, seed: int) -> dict
         "beat": data.beat,
         "frames": recipe.frames,
         "clip_frames": int(np.median(data.frames)),
+        "clip_seconds": _clip_seconds(data.folder),
         "backbone": recipe.backbone,
         "architecture": architecture(recipe),
         "recipe": asdict(recipe),
@@ -41,6 +43,12 @@ def base_card(recipe: Recipe, data: FolderData, command: str, seed: int) -> dict
         "data": data_card(data),
         "versions": runs.versions(),
     }
+
+
+def _clip_seconds(folder: Path) -> float | None:
+    """What the folder's features.json says of how long its songs' excerpts are; beats alone do not tell."""
+    seconds = read_features_json(folder).get("duration")
+    return seconds if isinstance(seconds, int | float) and 0 < seconds < math.inf else None
 
 
 def data_card(data: FolderData) -> dict[str, Any]:

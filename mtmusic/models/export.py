@@ -1,8 +1,10 @@
-"""A model on disk: model.keras with its card, and clips to check it with."""
+"""A model on disk: model.keras with its card, and clips to check it with. A SavedModel is `savedmodel`'s."""
 
 import json
+import math
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,10 @@ from mtmusic.errors import UserError
 from mtmusic.files import whole_file, write_json
 
 MODEL_FILE, CARD_FILE, EXAMPLES_FILE = "model.keras", "card.json", "examples.npz"
+SAVED_MODEL_FILE = "saved_model.pb"
+
+SAME_MODEL = 0.01
+"""How far one model's answers may lie apart on two machines, of the largest: a GPU rounds otherwise."""
 
 
 def save(model: keras.Model, folder: Path, card: Mapping[str, Any], examples: np.ndarray) -> None:
@@ -51,10 +57,14 @@ def load(path: Path | str) -> tuple[keras.Model, dict[str, Any]]:
 
 
 def locate(path: Path | str) -> tuple[Path, Path]:
-    """The run's folder and its model.keras. Raises UserError where there is none."""
+    """The run's folder and its model.keras. Raises UserError where there is none, for a SavedModel too."""
     path = Path(path)
     file = path if path.suffix == ".keras" else path / MODEL_FILE
     if not file.is_file():
+        if (path / SAVED_MODEL_FILE).is_file():
+            raise UserError(
+                f"Expected a run's folder or its {MODEL_FILE}, got an exported SavedModel, which only predicts: {path}"
+            )
         raise UserError(f"Expected a run's folder or its {MODEL_FILE}, found no {file}")
     return file.parent, file
 
@@ -79,6 +89,51 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
+def answers(model: keras.Model, card: dict[str, Any], spectrograms: np.ndarray) -> dict[str, np.ndarray]:
+    """What the model says of (clips, frames, bins): "genre" (clips, classes), probabilities, or (clips, 1) a target."""
+    predictions = model.predict(spectrograms, verbose=0)
+    if card["task"] == "genre":
+        return {"genre": keras.ops.convert_to_numpy(keras.ops.softmax(predictions))}
+    return {target: predictions[:, i : i + 1] for i, target in enumerate(card["targets"])}
+
+
+def read_examples(folder: Path, model: keras.Model) -> np.ndarray:
+    """The run's example clips, (clips, frames, bins) as the model takes them.
+
+    Raises UserError where examples.npz is missing, damaged or another model's: of other shapes, or with other answers.
+    """
+    path = folder / EXAMPLES_FILE
+    spectrograms, predictions = _read_npz(path)
+    clips = len(predictions) or 1
+    if not (
+        {spectrograms.dtype, predictions.dtype} == {np.dtype("float32")}
+        and _fits(spectrograms, (clips, *model.input_shape[1:]))
+        and _fits(predictions, (clips, *model.output_shape[1:]))
+    ):
+        raise UserError(
+            f"Expected float32 clips {model.input_shape} with answers {model.output_shape}, "
+            f"got {spectrograms.shape} with {predictions.shape} in {path}"
+        )
+    apart = np.abs(model.predict(spectrograms, verbose=0) - predictions).max()
+    if not apart <= SAME_MODEL * max(1.0, np.abs(predictions).max()):
+        raise UserError(f"Expected this model's answers, got others, {apart:.2g} away, in {path}: train again")
+    return spectrograms
+
+
+def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        with path.open("rb") as file:
+            stored = np.load(file, allow_pickle=False)
+            return stored["spectrogram"], stored["prediction"]
+    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"Expected the run's example clips, got none that can be read: {path}: {error}") from error
+
+
+def _fits(array: np.ndarray, shape: tuple[int | None, ...]) -> bool:
+    """Whether the array has this shape, in which None is any length."""
+    return array.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, array.shape, strict=True))
+
+
 def _is_names(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
 
@@ -87,6 +142,8 @@ _VALUES: dict[str, Callable[[Any], bool]] = {
     "feature": lambda value: value in tuple(FEATURE_BINS),
     "beat": lambda value: isinstance(value, bool),
     "frames": lambda value: value is None or (isinstance(value, int) and value > 0),
+    "clip_frames": lambda value: isinstance(value, int) and value > 0,
+    "clip_seconds": lambda value: value is None or (isinstance(value, int | float) and 0 < value < math.inf),
     "classes": _is_names,
     "targets": _is_names,
     "label_means": lambda value: isinstance(value, dict),

@@ -113,3 +113,14 @@ def test_extraction_against_a_stub(benchmark, tmp_path, monkeypatch, capsys):
     assert all(row["songs_per_second"] > 0 for row in content["scaling"])
     assert benchmark("extraction").main(["--peer", str(tmp_path / "absent"), "--quick"]) == 2
     assert "lab_extractor.py" in capsys.readouterr().err
+
+
+def test_serving(benchmark, tmp_path):
+    out = tmp_path / "out.json"
+    assert benchmark("serving").main(["--quick", "--json", str(out)]) == 0
+    content = json.loads(out.read_text())
+    assert list(content["rows"]) == ["cnn, beats", "lstm, full rate"]
+    for row in content["rows"].values():
+        assert all(value > 0 for value in row.values())
+        assert max(row["saved_model_mb"], row["keras_mb"]) < 10
+    assert content["starts"]["import mtmusic"] < content["starts"]["predict.py, one short song"]

@@ -1,0 +1,82 @@
+"""A song as a row of windows, each a clip of its own: what a model that learnt from clips is asked about a song."""
+
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from mtmusic.audio.extraction import KILLED, reason_of, side_by_side
+from mtmusic.audio.features import full_and_beat_spectrograms, fused_spectrogram, mel_db, mel_power, stft
+from mtmusic.audio.loading import load_with_doubts
+from mtmusic.constants import MEL_BINS, SAMPLE_RATE
+
+Kind = tuple[float, bool]
+"""Seconds a window, and whether its array is beat-synchronised."""
+
+
+@dataclass(frozen=True)
+class HeardSong:
+    """A song's features, or why it has none.
+
+    samples: its length. windows: by kind a (140, frames) array a window. mel: the whole song's (128, frames) in dB, no
+    frames where nobody asked for it. failure: why there is nothing, or empty. doubts: what may be wrong with the song.
+    """
+
+    samples: int = 0
+    windows: dict[Kind, list[np.ndarray]] = field(default_factory=dict)
+    mel: np.ndarray = field(default_factory=lambda: np.zeros((MEL_BINS, 0), np.float32))
+    failure: str = ""
+    doubts: tuple[str, ...] = ()
+
+
+def window_bounds(samples: int, seconds: float) -> list[tuple[int, int]]:
+    """Where windows begin and end, in samples, one after the other.
+
+    What remains at the end is a window where it is half as long as one, else it is left out; but a song shorter than
+    a window is one.
+    """
+    length = round(seconds * SAMPLE_RATE)
+    ends = list(range(length, samples + 1, length))
+    if not ends or 2 * (samples - ends[-1]) >= length:
+        ends.append(samples)
+    return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def hear(waveform: np.ndarray, kinds: Set[Kind], with_mel: bool = False) -> HeardSong:
+    """(samples,) float32 at SAMPLE_RATE -> its windows of each kind. Each has its own maximum as the dB's reference."""
+    windows: dict[Kind, list[np.ndarray]] = {kind: [] for kind in sorted(kinds)}
+    for seconds in sorted({seconds for seconds, _ in kinds}):
+        rates = [beat for beat in (False, True) if (seconds, beat) in kinds]
+        for begin, end in window_bounds(len(waveform), seconds):
+            for beat, array in zip(rates, _arrays(waveform[begin:end], rates), strict=True):
+                windows[seconds, beat].append(array)
+    heard = HeardSong(len(waveform), windows)
+    return replace(heard, mel=mel_db(mel_power(stft(waveform)))) if with_mel else heard
+
+
+def _arrays(waveform: np.ndarray, rates: Sequence[bool]) -> Sequence[np.ndarray]:
+    """A (140, frames) array for each of the rates, in one pass."""
+    return full_and_beat_spectrograms(waveform) if len(rates) == 2 else [fused_spectrogram(waveform, rates[0])]
+
+
+def hear_songs(
+    paths: Sequence[Path], kinds: Set[Kind], with_mel: bool = False, jobs: int = -1
+) -> Iterator[tuple[Path, HeardSong]]:
+    """Each song's features, in any order, by worker processes (-1: one a core; a lone song by this one)."""
+    work = partial(_hear_file, kinds=kinds, with_mel=with_mel)
+    for path, heard in side_by_side(work, {path: path for path in paths}, 1 if len(paths) == 1 else jobs):
+        yield path, heard or HeardSong(failure=KILLED)
+
+
+def _hear_file(path: Path, kinds: Set[Kind], with_mel: bool) -> HeardSong:
+    """On one thread. Whatever is wrong with one song, the others go on."""
+    try:
+        with threadpool_limits(1):
+            waveform, doubts = load_with_doubts(path)
+            heard = hear(waveform, kinds, with_mel)
+    except Exception as error:
+        return HeardSong(failure=reason_of(error))
+    return replace(heard, doubts=tuple(doubts))

@@ -1,0 +1,224 @@
+"""A model as plain TensorFlow, with named inputs and outputs: exported as a SavedModel, or opened to ask it.
+
+One graph serves both, so that an exported model and the run it came from give the same answers.
+"""
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mtmusic.constants import FEATURE_BINS, PAD_VALUE
+from mtmusic.errors import UserError
+from mtmusic.files import replace_folder, write_json
+from mtmusic.models.export import CARD_FILE, SAVED_MODEL_FILE, answers, load, locate, read_card
+from mtmusic.models.frontend import LogMelSpectrogram
+
+SERVE, EMBED, WAVEFORM = "serve", "embed", "waveform"
+ASSETS = "assets"
+LARGEST_DIFFERENCE = 1e-4
+
+Ask = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What a model of the full-rate mel needs to take samples, and a clip to check it with.
+
+    filters: librosa's filter bank, (128, 1025). samples: (samples,) at SAMPLE_RATE, mel: its (128, frames) in dB.
+    """
+
+    filters: np.ndarray
+    samples: np.ndarray
+    mel: np.ndarray
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model to ask: serve and embed take (batch, frames, bins) float32 as on disk, absent frames PAD_VALUE.
+
+    serve gives "genre" (batch, classes), probabilities in the card's order, or (batch, 1) a task, named after it.
+    embed gives "embedding" (batch, features), what the backbone makes of it. Clips longer than the card's `frames` are
+    cut, shorter ones padded, as in training.
+    """
+
+    card: dict[str, Any]
+    serve: Ask
+    embed: Ask
+
+
+def open_model(path: Path | str) -> OpenedModel:
+    """A run's folder, its model.keras or an exported SavedModel. A SavedModel is a program: open only those you trust.
+
+    Raises UserError where there is none, where it cannot be loaded, and where its card is missing or another model's.
+    """
+    if not (Path(path) / SAVED_MODEL_FILE).is_file():
+        model, card = load(path)
+        functions = signatures(model, card, locate(path)[1])
+        return OpenedModel(card, *(partial(_ask, functions[name]) for name in (SERVE, EMBED)))
+    card = read_card(Path(path) / ASSETS)
+    try:
+        loaded = tf.saved_model.load(str(path))
+        functions = {name: loaded.signatures[name] for name in (SERVE, EMBED)}
+    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise UserError(f"Expected a SavedModel of mtmusic, got one that cannot be loaded: {path}: {reason}") from error
+    _require_fit(functions[SERVE], card, Path(path))
+    return OpenedModel(card, *(partial(_ask_loaded, loaded, name) for name in (SERVE, EMBED)))
+
+
+def _ask(function: Callable[..., Mapping[str, tf.Tensor]], spectrograms: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: output.numpy() for name, output in function(spectrogram=tf.constant(spectrograms)).items()}
+
+
+def _ask_loaded(loaded: Any, name: str, spectrograms: np.ndarray) -> dict[str, np.ndarray]:
+    """Holds on to the whole of what was loaded, whose variables go with it."""
+    return _ask(loaded.signatures[name], spectrograms)
+
+
+def _require_fit(serve: Any, card: dict[str, Any], path: Path) -> None:
+    """Raises UserError where the signature takes or gives other things than the card says."""
+    takes = {name: tuple(spec.shape) for name, spec in serve.structured_input_signature[1].items()}
+    gives = {name: tuple(spec.shape) for name, spec in serve.structured_outputs.items()}
+    bins, is_genre = FEATURE_BINS[card["feature"]], card["task"] == "genre"
+    said = {"genre": (None, len(card["classes"]))} if is_genre else dict.fromkeys(card["targets"], (None, 1))
+    if (takes, gives) != ({"spectrogram": (None, None, bins)}, said):
+        raise UserError(
+            f"Expected the card of a model {takes} -> {gives}, got that of (None, None, {bins}) -> {said} in "
+            f"{path / ASSETS / CARD_FILE}"
+        )
+
+
+def export_savedmodel(
+    model: keras.Model, card: dict[str, Any], examples: np.ndarray, folder: Path, sound: Sound | None = None
+) -> float:
+    """Writes the SavedModel, compares it with the model, and only then puts it in the place of `folder`.
+
+    examples: (clips, frames, bins) as the model takes them. sound: for a model that shall take samples too. Returns
+    the largest difference of any answer or embedding; raises UserError where it is over 1e-4, and leaves nothing.
+    """
+    work = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}")
+    try:
+        _write(model, card, work, sound)
+        difference = _largest_difference(model, card, examples, work, sound)
+        if not difference <= LARGEST_DIFFERENCE:
+            raise UserError(
+                f"Expected answers of the exported model within {LARGEST_DIFFERENCE:g} of the model's, "
+                f"got one {difference:.2g} away: nothing was written to {folder}"
+            )
+        replace_folder(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return difference
+
+
+def _write(model: keras.Model, card: dict[str, Any], folder: Path, sound: Sound | None) -> None:
+    front_end = LogMelSpectrogram(sound.filters) if sound else None
+    functions = signatures(model, card, folder, front_end)
+    _without_cudnn(model.get_layer("backbone"))
+    module = tf.Module()
+    module.kept = [variable.value for part in (model, front_end) if part for variable in part.variables]
+    for name, function in functions.items():
+        setattr(module, name, function)
+    with tempfile.TemporaryDirectory() as temporary:
+        write_json(Path(temporary) / CARD_FILE, card)
+        module.card = tf.saved_model.Asset(str(Path(temporary) / CARD_FILE))
+        default = {tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: functions[SERVE]}
+        tf.saved_model.save(module, str(folder), signatures=functions | default)
+
+
+def _without_cudnn(backbone: keras.Model) -> None:
+    """An LSTM traced beside a GPU would need one for ever."""
+    for layer in backbone.layers:
+        for part in (layer, getattr(layer, "forward_layer", layer), getattr(layer, "backward_layer", layer)):
+            if hasattr(part, "use_cudnn"):
+                part.use_cudnn = False
+
+
+def signatures(
+    model: keras.Model, card: dict[str, Any], path: Path, front_end: keras.layers.Layer | None = None
+) -> dict[str, Any]:
+    """`serve` and `embed`, and with a front end `waveform`, as tf.functions of one input: see OpenedModel.
+
+    They refuse (InvalidArgumentError) a clip without a present frame, and what is not finite.
+    """
+    try:
+        backbone = model.get_layer("backbone")
+    except ValueError as error:
+        raise UserError(f'Expected a model with a part named "backbone", got none for {path}') from error
+    spectrograms = tf.TensorSpec((None, None, FEATURE_BINS[card["feature"]]), tf.float32, "spectrogram")
+
+    def answer(spectrogram: tf.Tensor) -> dict[str, tf.Tensor]:
+        predictions = model(_as_trained(spectrogram, card["frames"]), training=False)
+        if card["task"] == "genre":
+            return {"genre": tf.nn.softmax(predictions)}
+        return {target: predictions[:, i : i + 1] for i, target in enumerate(card["targets"])}
+
+    def embed(spectrogram: tf.Tensor) -> dict[str, tf.Tensor]:
+        features = backbone(_as_trained(spectrogram, card["frames"]), training=False)
+        return {"embedding": tf.cast(features, tf.float32)}
+
+    functions = {
+        SERVE: tf.function(answer, input_signature=[spectrograms]),
+        EMBED: tf.function(embed, input_signature=[spectrograms]),
+    }
+    if front_end is not None:
+
+        def waveform(samples: tf.Tensor) -> dict[str, tf.Tensor]:
+            samples = _required(samples, tf.shape(samples)[1] > 0, "Expected samples, got none")
+            finite = tf.reduce_all(tf.math.is_finite(samples))
+            return answer(front_end(_required(samples, finite, "Expected finite samples, got NaN or infinite ones")))
+
+        functions[WAVEFORM] = tf.function(waveform, [tf.TensorSpec((None, None), tf.float32, "samples")])
+    return functions
+
+
+def _as_trained(spectrogram: tf.Tensor, frames: int | None) -> tf.Tensor:
+    """(batch, any number, bins) -> (batch, frames, bins): cut to the first, or padded, as the pipeline does."""
+    present = tf.reduce_any(spectrogram != PAD_VALUE, axis=(1, 2))
+    told = f"Expected a frame that is not padding ({PAD_VALUE:g}) in each clip, got none"
+    spectrogram = _required(spectrogram, tf.reduce_all(present), told)
+    finite = tf.reduce_all(tf.math.is_finite(spectrogram))
+    spectrogram = _required(spectrogram, finite, "Expected finite numbers, got NaN or infinite ones")
+    if frames is None:
+        return spectrogram
+    cut = spectrogram[:, :frames]
+    missing = frames - tf.shape(cut)[1]
+    padded = tf.pad(cut, ((0, 0), (0, missing), (0, 0)), constant_values=PAD_VALUE)
+    return tf.ensure_shape(padded, (None, frames, spectrogram.shape[2]))
+
+
+def _required(tensor: tf.Tensor, condition: tf.Tensor, message: str) -> tf.Tensor:
+    """The tensor, which is not handed on before the condition holds: what comes after would fail with other words."""
+    with tf.control_dependencies([tf.debugging.Assert(condition, [message])]):
+        return tf.identity(tensor)
+
+
+def _largest_difference(
+    model: keras.Model, card: dict[str, Any], examples: np.ndarray, folder: Path, sound: Sound | None
+) -> float:
+    """Between Keras's answers and those of the SavedModel as it lies on disk."""
+    served = tf.saved_model.load(str(folder)).signatures
+    embedded = {"embedding": model.get_layer("backbone").predict(examples, verbose=0).astype(np.float32)}
+    pairs = [
+        (answers(model, card, examples), served[SERVE](spectrogram=tf.constant(examples))),
+        (embedded, served[EMBED](spectrogram=tf.constant(examples))),
+    ]
+    if sound is not None:
+        spectrogram = _as_trained(tf.constant(sound.mel.T[np.newaxis]), card["frames"]).numpy()
+        samples = tf.constant(sound.samples[np.newaxis])
+        pairs.append((answers(model, card, spectrogram), served[WAVEFORM](samples=samples)))
+    return max(_apart(want[name], got[name].numpy()) for want, got in pairs for name in want)
+
+
+def _apart(want: np.ndarray, got: np.ndarray) -> float:
+    """The largest difference; of embeddings, which know no bounds, as a share of the largest value."""
+    return float(np.abs(want - got).max() / max(1.0, np.abs(want).max()))

@@ -1,0 +1,144 @@
+"""Many songs -> a row each on the terminal, a table, pictures of timelines."""
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mtmusic.audio.extraction import find_songs, song_ids
+from mtmusic.errors import UserError
+from mtmusic.evaluation import plots
+from mtmusic.files import write_csv, write_json
+from mtmusic.serving.predictor import SONG, WARNING, Answer, Predictor, SongAnswer, Timeline
+
+SHOWN_NAME = 48
+PROGRESS_AFTER_SECONDS = 2
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """csv, json: files of all answers. timelines: a folder of pictures. top: genres a row. jobs: processes, -1: all."""
+
+    songs: tuple[Path, ...]
+    models: tuple[Path, ...]
+    csv: Path | None = None
+    json: Path | None = None
+    timelines: Path | None = None
+    top: int = 3
+    window: float | None = None
+    jobs: int = -1
+    overwrite: bool = False
+
+
+def predict_songs(options: PredictOptions) -> int:
+    """Prints a row a song as its answer comes, writes what was asked for, and returns how many songs failed.
+
+    Failed songs are told on standard error and left out. Raises UserError where it cannot run, and where a file to be
+    written is there already without `overwrite`.
+    """
+    paths = find_songs(options.songs)
+    pictures = _pictures(options.timelines, paths)
+    if not options.overwrite:
+        _refuse_taken([*filter(None, (options.csv, options.json)), *pictures.values()])
+    predictor = Predictor(*options.models)
+    if predictor.warning:
+        print(f"warning: {predictor.warning}", file=sys.stderr)
+    shown = {path: _shown(path) for path in paths}
+    width = max(map(len, shown.values()))
+    answers: list[tuple[Path, Answer]] = []
+    failed = 0
+    songs = predictor.predict_folder(paths, window=options.window, jobs=options.jobs, timelines=bool(pictures))
+    with tqdm(total=len(paths), desc="Predicting", unit="song", delay=PROGRESS_AFTER_SECONDS) as progress:
+        for song in songs:
+            if song.answer and not answers:
+                progress.write(_header(song.answer, width, options.top))
+            if song.answer:
+                progress.write(_row(shown[song.path].ljust(width), song.answer, options.top))
+                answers.append((song.path, song.answer))
+            failed += _tell_trouble(song, progress)
+            if song.timeline and pictures:
+                plots.save_figure(_picture(song.timeline, song.path.name), pictures[song.path])
+            progress.update()
+    _write(options, answers)
+    return failed
+
+
+def _pictures(folder: Path | None, paths: Sequence[Path]) -> dict[Path, Path]:
+    return {path: folder / f"{name}.png" for path, name in song_ids(paths, {}).items()} if folder else {}
+
+
+def _refuse_taken(files: Iterable[Path]) -> None:
+    if taken := next((file for file in files if file.exists()), None):
+        raise UserError(f"{taken} is there already: --overwrite replaces it")
+
+
+def _shown(path: Path) -> str:
+    """The path from here, its end where it is long; file names may be any bytes."""
+    name = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    name = os.fsencode(name).decode(errors="replace")
+    return name if len(name) <= SHOWN_NAME else f"...{name[3 - SHOWN_NAME :]}"
+
+
+def _tell_trouble(song: SongAnswer, progress: Any) -> bool:
+    """Whether the song failed."""
+    for line in (f"failed: {song.failure}",) if song.failure else (f"warning: {doubt}" for doubt in song.doubts):
+        progress.write(os.fsencode(line).decode(errors="replace"), file=sys.stderr)
+    return bool(song.failure)
+
+
+def _header(answer: Answer, width: int, top: int) -> str:
+    cells = [name.ljust(_genre_width(answer) * min(top, len(answer["genre"]))) for name in answer if name == "genre"]
+    return "  ".join([SONG.ljust(width), *cells, *(task.rjust(5) for task in _tasks(answer))]).rstrip()
+
+
+def _row(name: str, answer: Answer, top: int) -> str:
+    genres = sorted(answer.get("genre", {}).items(), key=lambda item: -item[1])[:top]
+    cells = [f"{genre} {share:.2f}".ljust(_genre_width(answer)) for genre, share in genres]
+    values = [f"{answer[task]:.3f}".rjust(len(task)) for task in _tasks(answer)]
+    return "  ".join([name, *(["".join(cells)] if cells else []), *values]).rstrip()
+
+
+def _genre_width(answer: Answer) -> int:
+    return max(map(len, answer["genre"])) + len(" 0.00, ")
+
+
+def _tasks(answer: Answer) -> list[str]:
+    return [name for name in answer if name not in ("genre", WARNING)]
+
+
+def _write(options: PredictOptions, answers: Sequence[tuple[Path, Answer]]) -> None:
+    if options.csv:
+        rows = [{SONG: str(path), **_flat(answer)} for path, answer in answers]
+        header = list(rows[0]) if rows else [SONG]
+        write_csv(options.csv, header, [list(row.values()) for row in rows])
+    if options.json:
+        write_json(options.json, [{SONG: str(path), **answer} for path, answer in answers])
+
+
+def _flat(answer: Answer) -> dict[str, str]:
+    """Cells by column: genre (the likeliest), genre.<class> a class, <task> a task, warning."""
+    cells = {}
+    for name, value in answer.items():
+        if name == "genre":
+            cells[name] = max(value, key=value.get)
+            cells |= {f"{name}.{genre}": f"{share:.6f}" for genre, share in value.items()}
+        else:
+            cells[name] = value if name == WARNING else f"{value:.6f}"
+    return cells
+
+
+def _picture(timeline: Timeline, title: str) -> plots.Figure:
+    """The spectrogram above, genre and affect below."""
+    rows = timeline.answers
+    panels: dict[str, Mapping[str, np.ndarray]] = {}
+    if "genre" in rows[0]:
+        genres = rows[0]["genre"]
+        panels["genre (probability)"] = {genre: np.array([row["genre"][genre] for row in rows]) for genre in genres}
+    if tasks := _tasks(rows[0]):
+        panels["affect (0 to 1)"] = {task: np.array([row[task] for row in rows]) for task in tasks}
+    return plots.timeline(timeline.mel, timeline.times, panels, title)

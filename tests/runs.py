@@ -1,0 +1,44 @@
+"""Tiny runs with untrained networks, to export and to predict with."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from mtmusic.models.backbones import lstm_backbone
+from mtmusic.models.export import save
+from mtmusic.models.heads import genre_classifier, multitask_regressor
+
+CLASSES = ("Blues", "Jazz", "Rock")
+
+
+def tiny_card(names: tuple[str, ...] = CLASSES, task: str = "genre", **more: Any) -> dict[str, Any]:
+    """names: the classes, or the targets of another task."""
+    said = {"feature": "mel", "beat": True, "frames": None, "clip_frames": 20, "data": {"demo": False}, "task": task}
+    if task == "genre":
+        return said | {"classes": list(names)} | more
+    return said | {"targets": list(names), "label_means": dict.fromkeys(names, 0.5)} | more
+
+
+def tiny_examples(model: keras.Model, frames: int | None = None) -> np.ndarray:
+    """(3, frames, bins): what lies between mel's floor and its maximum."""
+    shape = (3, frames or model.input_shape[1] or 20, model.input_shape[2])
+    return np.random.default_rng(0).uniform(-80, 0, shape).astype("float32")
+
+
+def write_tiny_run(
+    folder: Path, card: dict[str, Any], backbone: keras.Model | None = None, seed: int = 0, sharpness: float = 1.0
+) -> keras.Model:
+    """Saves a model that fits the card, by default on an LSTM of 4 units. sharpness: above 1 answers differ more."""
+    keras.utils.set_random_seed(seed)
+    backbone = backbone or lstm_backbone(card["feature"], units=4)
+    if card["task"] == "genre":
+        model = genre_classifier(backbone, card["classes"])
+    else:
+        model = multitask_regressor(backbone, card["targets"])
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dense):
+            layer.kernel.assign(layer.kernel * sharpness)
+    save(model, folder, card, tiny_examples(model, card["frames"]))
+    return model

@@ -1,0 +1,148 @@
+"""The script on tiny runs: where it writes, what it says, and what it refuses."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.runs import tiny_card, write_tiny_run
+
+
+@pytest.fixture
+def export(script) -> Callable[..., int]:
+    module = script("export_model")
+    return lambda *arguments: module.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    write_tiny_run(folder / "beat", tiny_card())
+    write_tiny_run(folder / "full", tiny_card(("valence", "energy"), "affect", beat=False))
+    return folder
+
+
+@pytest.fixture
+def run(runs, tmp_path) -> Path:
+    return Path(shutil.copytree(runs / "beat", tmp_path / "run"))
+
+
+def test_it_exports_into_the_runs_folder_and_says_what_is_not_there(export, run, capsys):
+    assert export(run) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Signatures: serve (serving_default), embed"
+    assert lines[1].startswith("No signature takes samples: the model hears beat-synchronised mel")
+    assert lines[2].startswith(f"Largest difference from {run} on 3 clips: ")
+    assert float(lines[2].rpartition(" ")[2]) <= 1e-4
+    assert lines[3] == f"SavedModel: {run / 'saved_model'}"
+    assert {path.name for path in (run / "saved_model").iterdir()} >= {"saved_model.pb", "assets", "variables"}
+    assert {path.name for path in run.iterdir()} == {"model.keras", "card.json", "examples.npz", "saved_model"}
+
+
+def test_a_full_rate_model_of_mel_takes_samples(export, runs, tmp_path, capsys):
+    out = tmp_path / "serving" / "affect" / "1"
+    assert export(runs / "full" / "model.keras", "--out", out) == 0
+    assert "embed, waveform" in capsys.readouterr().out
+    answers = tf.saved_model.load(str(out)).signatures["waveform"](samples=tf.zeros((2, 5000)))
+    assert {name: tuple(answer.shape) for name, answer in answers.items()} == {"valence": (2, 1), "energy": (2, 1)}
+
+
+def test_an_earlier_export_is_refused_then_replaced_whole(export, run, capsys):
+    assert export(run) == 0
+    (run / "saved_model" / "stray").touch()
+    assert export(run) == 2
+    assert "--overwrite replaces it" in capsys.readouterr().err
+    assert export(run, "--overwrite") == 0
+    assert not (run / "saved_model" / "stray").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder of other things", "another's SavedModel", "the run itself", "a file"])
+def test_other_things_are_never_replaced(export, run, tmp_path, capsys, kind):
+    out = run if kind == "the run itself" else tmp_path / "out"
+    if kind == "another's SavedModel":
+        tf.saved_model.save(tf.Module(), str(out))
+    elif kind == "folder of other things":
+        out.mkdir()
+        (out / "thesis.txt").touch()
+    elif kind == "a file":
+        out.touch()
+    before = sorted(tmp_path.rglob("*"))
+    assert export(run, "--out", out, "--overwrite") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "which holds other things" in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def spoil(path: Path, kind: str) -> None:
+    if kind == "missing":
+        path.unlink()
+        return
+    with np.load(path) as stored:
+        content = dict(stored)
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:300])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "an array":
+        with path.open("wb") as file:
+            np.save(file, content["spectrogram"])
+    elif kind == "pickled":
+        np.savez(path, spectrogram=np.array([{}]), prediction=content["prediction"])
+    elif kind == "without predictions":
+        np.savez(path, spectrogram=content["spectrogram"])
+    elif kind == "other bins":
+        np.savez(path, spectrogram=content["spectrogram"][..., :12], prediction=content["prediction"])
+    elif kind == "other classes":
+        np.savez(path, spectrogram=content["spectrogram"], prediction=content["prediction"][:, :1])
+    elif kind == "no clips":
+        np.savez(path, **{name: array[:0] for name, array in content.items()})
+    elif kind == "other answers":
+        np.savez(path, spectrogram=content["spectrogram"], prediction=content["prediction"] + 1)
+    else:
+        np.savez(path, spectrogram=content["spectrogram"] * np.nan, prediction=content["prediction"])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["missing", "truncated", "empty", "an array", "pickled", "without predictions", "other bins", "other classes",
+     "no clips", "other answers", "NaN"],
+)  # fmt: skip
+def test_examples_that_cannot_check_the_export_stop_it(export, run, capsys, kind):
+    spoil(run / "examples.npz", kind)
+    assert export(run) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: Expected ")
+    assert str(run / "examples.npz") in line
+    assert not (run / "saved_model").exists()
+
+
+def test_what_is_no_run_is_said_in_one_line(export, run, capsys):
+    assert export(run) == 0
+    capsys.readouterr()
+    for place, told in ((run / "absent", "found no"), (run / "saved_model", "got an exported SavedModel")):
+        assert export(place) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert told in line
+
+
+def test_a_card_of_another_clip_length_is_said_in_one_line(export, run, capsys):
+    card = json.loads((run / "card.json").read_text())
+    (run / "card.json").write_text(json.dumps(card | {"clip_frames": "many"}))
+    assert export(run) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "got clip_frames 'many'" in line
+
+
+@pytest.mark.parametrize("name", ["evaluate", "finetune_valence", "train_genre"])
+def test_training_and_judging_say_that_they_need_the_run(export, script, run, tmp_path, genre_folder, capsys, name):
+    assert export(run) == 0
+    capsys.readouterr()
+    flag = "--model" if name == "evaluate" else "--from"
+    arguments = ["--data", str(genre_folder), flag, str(run / "saved_model"), "--out", str(tmp_path / "new")]
+    assert script(name).main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "got an exported SavedModel, which only predicts" in line

@@ -1,0 +1,174 @@
+"""The script on tiny models and synthesised songs: rows, tables, pictures, and what it refuses."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from matplotlib.image import imread
+
+from mtmusic.audio.synthesis import synthesise
+from mtmusic.evaluation import plots
+from mtmusic.serving.predictor import Predictor
+from tests.folders import PROJECT
+from tests.runs import CLASSES, tiny_card, write_tiny_run
+
+
+@pytest.fixture
+def predict(script, monkeypatch, tmp_path) -> Callable[..., int]:
+    module = script("predict")
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: module.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    write_tiny_run(folder / "genre", tiny_card(beat=False), sharpness=8)
+    write_tiny_run(folder / "affect", tiny_card(("valence", "joy of it"), "affect", beat=False), seed=1)
+    write_tiny_run(folder / "demo", tiny_card(("power",), "power", beat=False, data={"demo": True}))
+    return folder
+
+
+@pytest.fixture
+def music(tmp_path) -> Path:
+    folder = tmp_path / "music"
+    for name, seconds in (("a.wav", 6.0), ("Rock/b.flac", 7.0)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, synthesise("Rock", 0, seconds)[0], 22_050)
+    return folder
+
+
+def test_a_row_a_song_a_table_and_json(predict, runs, music, capsys):
+    (music / "bad.mp3").write_bytes(b"no audio")
+    (music / "cover.jpg").touch()
+    files = ("--csv", "out/answers.csv", "--json", "answers.json")
+    assert predict("music", "--model", runs / "genre", runs / "affect", *files, "--top", 2, "--jobs", 1) == 1
+    captured = capsys.readouterr()
+    header, *rows = captured.out.splitlines()
+    assert header.split() == ["song", "genre", "valence", "joy", "of", "it"]
+    assert [row.split()[0] for row in rows] == ["music/Rock/b.flac", "music/a.wav"]
+    (told,) = (line for line in captured.err.splitlines() if "bad.mp3" in line)
+    assert told.startswith("failed: Expected audio")
+
+    predictor = Predictor(runs / "genre", runs / "affect")
+    table = list(csv.DictReader(Path("out/answers.csv").read_text().splitlines()))
+    content = json.loads(Path("answers.json").read_text())
+    assert list(table[0]) == ["song", "genre", *(f"genre.{name}" for name in CLASSES), "valence", "joy of it"]
+    for row, cells, entry in zip(rows, table, content, strict=True):
+        answer = predictor.predict(cells["song"])
+        assert Path(cells["song"]).is_absolute()
+        assert entry == {"song": cells["song"], **entry}
+        assert entry["genre"] == pytest.approx(answer["genre"], abs=1e-5)
+        assert cells["genre"] == max(answer["genre"], key=answer["genre"].get)
+        assert [float(cells[f"genre.{name}"]) for name in CLASSES] == pytest.approx(
+            list(answer["genre"].values()), abs=1e-5
+        )
+        assert float(cells["joy of it"]) == pytest.approx(entry["joy of it"], abs=1e-6)
+        likeliest = sorted(answer["genre"].items(), key=lambda item: -item[1])[:2]
+        shown = row.split()[1:]
+        assert shown[:4:2] == [name for name, _ in likeliest]
+        assert [float(cell) for cell in shown[1:4:2]] == pytest.approx([share for _, share in likeliest], abs=0.006)
+        assert [float(cell) for cell in shown[4:]] == pytest.approx([entry["valence"], entry["joy of it"]], abs=6e-4)
+
+
+def test_all_is_fine_with_one_model_of_affect(predict, runs, music, capsys):
+    assert predict(music / "a.wav", "--model", runs / "affect") == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split() == ["song", "valence", "joy", "of", "it"]
+    assert len(row.split()) == 3
+
+
+def test_timelines_are_pictures(predict, runs, music, monkeypatch):
+    drawn = []
+    original = plots.timeline
+    monkeypatch.setattr(plots, "timeline", lambda *given: drawn.append(given) or original(*given))
+    arguments = (music, "--model", runs / "genre", runs / "affect", "--timeline", "pictures", "--window", 2)
+    assert predict(*arguments, "--jobs", 1) == 0
+    assert sorted(path.name for path in Path("pictures").iterdir()) == ["a.png", "b.png"]
+    assert imread(Path("pictures/a.png")).std() > 0.05
+    mel, times, panels, title = drawn[1]
+    assert (mel.shape, title) == ((128, 1 + 6 * 22_050 // 512), "a.wav")
+    assert times.tolist() == [[0, 2], [2, 4], [4, 6]]
+    assert list(panels) == ["genre (probability)", "affect (0 to 1)"]
+    np.testing.assert_allclose(sum(panels["genre (probability)"].values()), 1, atol=1e-5)
+    assert list(panels["affect (0 to 1)"]) == ["valence", "joy of it"]
+
+
+def test_a_demo_model_is_told_of_once_and_in_the_files(predict, runs, music, capsys):
+    arguments = (music, "--model", runs / "demo", "--csv", "a.csv", "--json", "a.json", "--jobs", 1)
+    assert predict(*arguments) == 0
+    assert capsys.readouterr().err.count("demo corpus") == 1
+    rows = list(csv.DictReader(Path("a.csv").read_text().splitlines()))
+    assert all("demo corpus" in row["warning"] for row in (*rows, *json.loads(Path("a.json").read_text())))
+
+
+def test_files_are_replaced_only_when_told_so(predict, runs, music, capsys):
+    Path("pictures").mkdir()
+    arguments = [music / "a.wav", "--model", runs / "affect"]
+    for flag, name, value in (("--csv", "a.csv", "a.csv"), ("--json", "a.json", "a.json"),
+                              ("--timeline", "pictures/a.png", "pictures")):  # fmt: skip
+        Path(name).write_text("dear")
+        assert predict(*arguments, flag, value) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line == f"error: {name} is there already: --overwrite replaces it"
+        assert Path(name).read_text() == "dear"
+        assert predict(*arguments, flag, value, "--overwrite") == 0
+        assert Path(name).read_bytes() != b"dear"
+        capsys.readouterr()
+
+
+def test_a_name_that_is_no_text(predict, runs, music):
+    (music / "a.wav").rename(os.fsdecode(os.fsencode(music) + b"/\xff.wav"))
+    assert predict(music, "--model", runs / "affect", "--csv", "a.csv", "--json", "a.json", "--jobs", 1) == 0
+    assert b"/\xff.wav," in Path("a.csv").read_bytes()
+    assert json.loads(Path("a.json").read_text())[1]["song"].endswith("/\udcff.wav")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("absent.mp3", "--model", "{affect}"), "got no such file: absent.mp3"),
+        (("empty", "--model", "{affect}"), "found none in empty"),
+        (("music", "--model", "absent"), "Expected a run's folder or its model.keras, found no absent/model.keras"),
+        (("music",), "Found no saved_models/genre_cnn: `python scripts/train_genre.py` makes one"),
+        (("music", "--model", "{affect}", "{affect}"), "answer different questions"),
+        (("music", "--model", "{affect}", "--top", "0"), "Expected --top of 1 or more, got 0"),
+        (("music", "--model", "{affect}", "--jobs", "-2"), "Expected --jobs of 1 or more, got -2"),
+        (("music", "--model", "{affect}", "--window", "0.2"), "Expected a window of 1 second or more, got 0.2"),
+    ],
+)
+def test_refuses_in_one_line(predict, runs, music, capsys, arguments, told):
+    Path("empty").mkdir()
+    assert predict(*(argument.format(affect=runs / "affect") for argument in arguments)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert told in line
+
+
+def test_only_bad_songs(predict, runs, music, capsys):
+    (music / "bad.mp3").write_bytes(b"no audio")
+    assert predict(music / "bad.mp3", "--model", runs / "affect", "--csv", "a.csv") == 1
+    assert Path("a.csv").read_text() == "song\n"
+
+
+def test_help_imports_only_the_standard_library():
+    code = "import sys, predict\ntry: predict.main(['--help'])\nexcept SystemExit: pass\nprint('numpy' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT / "scripts",
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+    )  # fmt: skip
+    assert "--timeline FOLDER" in done.stdout
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.real
+def test_real_recordings_are_answered(predict, runs, real_data, capsys):
+    assert predict(real_data / "audio", "--model", runs / "genre", runs / "affect", "--window", 60) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 6

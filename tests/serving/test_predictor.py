@@ -1,0 +1,342 @@
+import json
+import shutil
+import types
+import warnings
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+
+from mtmusic.audio import windows
+from mtmusic.audio.features import fused_spectrogram, mel_db, mel_power, stft
+from mtmusic.audio.synthesis import synthesise
+from mtmusic.errors import UserError
+from mtmusic.models.export import answers, load
+from mtmusic.models.savedmodel import export_savedmodel
+from mtmusic.serving import predictor as predictor_module
+from mtmusic.serving.predictor import Predictor, clip_seconds
+from tests.runs import CLASSES, tiny_card, tiny_examples, write_tiny_run
+
+TASKS = ("valence", "joyful activation")
+RATE = 22_050
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """genre hears full-rate mel in windows of 1 s, affect beats of all features in windows of 2 s."""
+    folder = tmp_path_factory.mktemp("runs")
+    card = tiny_card(beat=False, clip_frames=43)
+    model = write_tiny_run(folder / "genre", card, sharpness=8)
+    export_savedmodel(model, card, tiny_examples(model), folder / "exported")
+    affect = tiny_card(TASKS, "affect", feature="fused", clip_seconds=2.0)
+    write_tiny_run(folder / "affect", affect, seed=1, sharpness=8)
+    write_tiny_run(folder / "chroma", tiny_card(("calmness",), "calmness", feature="chroma", frames=30, clip_seconds=2))
+    write_tiny_run(folder / "demo", tiny_card(("power",), "power", data={"demo": True}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def genre(runs) -> Predictor:
+    return Predictor(runs / "genre")
+
+
+@pytest.fixture(scope="module")
+def both(runs) -> Predictor:
+    return Predictor(runs / "genre", str(runs / "affect"))
+
+
+@pytest.fixture(scope="module")
+def waveform() -> np.ndarray:
+    """Five seconds and a bit."""
+    return np.concatenate([synthesise(name, 2, 2.1)[0] for name in ("Jazz", "Metal")] + [synthesise("Folk", 2, 1.0)[0]])
+
+
+@pytest.fixture
+def songs(tmp_path, waveform) -> Path:
+    folder = tmp_path / "songs"
+    (folder / "below").mkdir(parents=True)
+    for name, song in (("a.wav", waveform), ("below/b.flac", waveform[: 2 * RATE]), ("c.wav", waveform[:RATE])):
+        soundfile.write(folder / name, song, RATE)
+    (folder / "notes.txt").write_text("no song")
+    return folder
+
+
+def parts(waveform: np.ndarray, seconds: float) -> list[np.ndarray]:
+    """A NumPy loop that knows of windows."""
+    length = int(seconds * RATE)
+    whole = [waveform[i : i + length] for i in range(0, len(waveform), length)]
+    return [part for part in whole if len(part) >= length / 2] or [waveform]
+
+
+def by_keras(run: Path, arrays: list[np.ndarray], rows: slice) -> dict[str, np.ndarray]:
+    """Each array alone, then the mean."""
+    model, card = load(run)
+    said = [answers(model, card, array[rows].T[np.newaxis]) for array in arrays]
+    return {name: np.mean([one[name][0] for one in said], axis=0) for name in said[0]}
+
+
+def test_an_answer_is_the_mean_of_each_models_windows(both, runs, waveform):
+    answer = both.predict(waveform)
+    assert list(answer) == ["genre", *TASKS] == list(both.names)
+    full = by_keras(runs / "genre", [fused_spectrogram(part) for part in parts(waveform, 1.0)], slice(128))
+    assert len(parts(waveform, 1.0)) == 5
+    assert list(answer["genre"]) == list(CLASSES)
+    np.testing.assert_allclose(list(answer["genre"].values()), full["genre"], atol=1e-5)
+    assert sum(answer["genre"].values()) == pytest.approx(1)
+    beat = by_keras(runs / "affect", [fused_spectrogram(part, True) for part in parts(waveform, 2.0)], slice(140))
+    assert [answer[task] for task in TASKS] == pytest.approx([beat[task][0] for task in TASKS], abs=1e-5)
+    assert json.loads(json.dumps(answer)) == answer
+
+
+def test_a_window_of_another_length(genre, runs, waveform):
+    wanted = by_keras(runs / "genre", [fused_spectrogram(waveform)], slice(128))["genre"]
+    np.testing.assert_allclose(list(genre.predict(waveform, window=60)["genre"].values()), wanted, atol=1e-5)
+    assert genre.predict(waveform)["genre"] != genre.predict(waveform, window=60)["genre"]
+
+
+def test_chroma_is_taken_and_clips_are_cut_as_the_card_says(runs, waveform):
+    arrays = [fused_spectrogram(part, True)[:, :30] for part in parts(waveform, 2.0)]
+    wanted = by_keras(runs / "chroma", arrays, slice(128, 140))["calmness"][0]
+    assert Predictor(runs / "chroma").predict(waveform)["calmness"] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_file_waveform_array_and_list(genre, songs, waveform):
+    short = waveform[:RATE]
+    soundfile.write(songs / "float.wav", short, RATE, subtype="FLOAT")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        by_file = genre.predict(str(songs / "float.wav"))
+    assert [str(warning.message) for warning in told] == [f"{songs / 'float.wav'} is short: 1.0 s"]
+    one, two, three = genre.predict([short, fused_spectrogram(short), short[::2]], sample_rate=RATE)
+    for answer in (one, two):
+        assert answer["genre"] == pytest.approx(by_file["genre"], abs=1e-6)
+    assert three["genre"] != one["genre"]
+
+
+def test_a_waveform_of_another_rate_is_resampled(genre, waveform):
+    half = librosa.resample(waveform, orig_sr=44_100, target_sr=RATE)
+    answer = genre.predict(waveform.astype("float64"), sample_rate=44_100)["genre"]
+    assert answer == pytest.approx(genre.predict(half)["genre"], abs=1e-5)
+    assert answer != genre.predict(waveform)["genre"]
+
+
+@pytest.mark.parametrize("samples", [1, 100, 3000, 25_000])
+def test_short_and_silent_waveforms_are_answered(both, samples):
+    for waveform in (np.zeros(samples), np.random.default_rng(0).normal(0, 0.1, samples).astype("float32")):
+        answer = both.predict(waveform)
+        assert sum(answer["genre"].values()) == pytest.approx(1)
+        assert 0 <= answer["valence"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("song", "told"),
+    [
+        (np.zeros((2, 44_100), "float32"), r"or an array \(140, frames\), both of floats, got \(2, 44100\) float32"),
+        (np.zeros((140, 0), "float32"), r"got \(140, 0\)"),
+        (np.zeros((140, 3), "int64"), "got .* int64"),
+        (np.full((140, 3), np.nan), "Expected finite numbers above -1024"),
+        (np.full((140, 3), -1024.0), "Expected finite numbers above -1024"),
+        (np.zeros((1, 2, 3)), r"Expected a waveform \(samples,\) of floats, got \(1, 2, 3\)"),
+        (np.zeros(5, "int16"), r"Expected a waveform \(samples,\) of floats, got \(5,\) int16"),
+        (np.array([0.1, np.nan]), "Expected finite samples, got 1 NaN or infinite in the waveform"),
+        (np.zeros(0), "Expected audio, got none in the waveform"),
+        (np.full(9, 1e7), "got far louder ones in the waveform"),
+        ("absent.mp3", "Expected a song's file, got no such file: absent.mp3"),
+        (Path(), "Expected a song's file, got a folder"),
+        (Path(__file__), "No decoder reads"),
+        (7, "Expected a song's file or a NumPy array, got int"),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) else None,
+)
+def test_what_is_no_song_is_said_in_one_line(genre, song, told):
+    with pytest.raises(UserError, match=told) as raised:
+        genre.predict(song)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("rate", [0, -1, np.nan, np.inf])
+def test_a_rate_that_is_none(genre, rate):
+    with pytest.raises(UserError, match="Expected a sample rate in Hz"):
+        genre.predict(np.zeros(5), sample_rate=rate)
+
+
+@pytest.mark.parametrize("window", [0, 0.5, -1, np.nan, np.inf])
+def test_a_window_that_is_none(genre, window):
+    for ask in (genre.predict, genre.timeline, genre.embed):
+        with pytest.raises(UserError, match="Expected a window of 1 second or more"):
+            ask(np.zeros(5), window=window)
+    with pytest.raises(UserError, match="Expected a window of 1 second or more"):
+        genre.predict_folder(".", window=window)
+
+
+def test_an_array_does_not_do_for_models_of_both_rates(both):
+    with pytest.raises(UserError, match="one model takes beats, another the full rate"):
+        both.predict(np.zeros((140, 20)))
+
+
+def test_a_timeline_has_an_answer_a_window_and_their_mean_is_the_songs(genre, waveform):
+    timeline = genre.timeline(waveform)
+    assert timeline.times.tolist() == [[i, i + 1] for i in range(5)]
+    assert len(timeline.answers) == 5
+    for name, share in genre.predict(waveform)["genre"].items():
+        assert share == pytest.approx(np.mean([answer["genre"][name] for answer in timeline.answers]), abs=1e-6)
+    second = genre.predict(waveform[RATE : 2 * RATE])["genre"]
+    assert timeline.answers[1]["genre"] == pytest.approx(second, abs=1e-5)
+    assert np.array_equal(timeline.mel, mel_db(mel_power(stft(waveform))))
+
+
+def test_a_timeline_needs_one_length_of_windows(both, waveform):
+    with pytest.raises(UserError, match="got 1 s and 2 s: give a window"):
+        both.timeline(waveform)
+    assert both.timeline(waveform, window=2).times[:, 1].tolist() == [2, 4, len(waveform) / RATE]
+    with pytest.raises(UserError, match=r"Expected a waveform \(samples,\)"):
+        both.timeline(np.zeros((140, 9)), window=2)
+
+
+def test_an_embedding_is_the_backbones_mean(genre, both, runs, waveform):
+    backbone = load(runs / "genre")[0].get_layer("backbone")
+    arrays = [fused_spectrogram(part)[np.newaxis, :128].swapaxes(1, 2) for part in parts(waveform, 1.0)]
+    wanted = np.mean([backbone.predict(array, verbose=0)[0] for array in arrays], axis=0)
+    np.testing.assert_allclose(genre.embed(waveform), wanted, atol=1e-5)
+    with pytest.raises(UserError, match="Expected one model to embed with, got 2"):
+        both.embed(waveform)
+
+
+def test_an_exported_model_answers_as_its_run(genre, runs, waveform):
+    assert Predictor(runs / "exported").predict(waveform)["genre"] == pytest.approx(
+        genre.predict(waveform)["genre"], abs=1e-6
+    )
+
+
+def test_a_folder_is_answered_song_by_song(both, songs, monkeypatch):
+    monkeypatch.setattr(predictor_module, "SONGS_AT_ONCE", 2)
+    (songs / "bad.mp3").write_bytes(b"no audio")
+    answered = list(both.predict_folder(songs, jobs=1))
+    names = [song.path.relative_to(songs).as_posix() for song in answered]
+    assert names == ["a.wav", "bad.mp3", "below/b.flac", "c.wav"]
+    assert (answered[1].answer, answered[1].failure[:15]) == ({}, "Expected audio,")
+    assert [song.doubts for song in answered] == [
+        (), (), (f"{songs}/below/b.flac is short: 2.0 s",), (f"{songs}/c.wav is short: 1.0 s",)
+    ]  # fmt: skip
+    for song in (answered[0], answered[2], answered[3]):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            alone = both.predict(song.path)
+        assert song.answer["genre"] == pytest.approx(alone["genre"], abs=1e-5)
+        assert song.answer["valence"] == pytest.approx(alone["valence"], abs=1e-5)
+        assert song.timeline is None
+    listed = list(both.predict_folder([songs / "c.wav", str(songs / "below")], window=2, jobs=1, timelines=True))
+    assert [song.path.name for song in listed] == ["b.flac", "c.wav"]
+    assert listed[1].timeline.times.tolist() == [[0, 1]]
+
+
+def test_a_folder_without_songs_is_told_at_once(genre, tmp_path):
+    for place, told in ((tmp_path, "found none in"), (tmp_path / "absent", "got no such file")):
+        with pytest.raises(UserError, match=told):
+            genre.predict_folder(place)
+
+
+def test_a_folder_with_only_bad_songs(genre, tmp_path):
+    (tmp_path / "bad.mp3").write_bytes(b"no audio")
+    (song,) = genre.predict_folder(tmp_path)
+    assert song.failure
+
+
+def test_memory_holds_a_few_songs_of_a_folder(genre, tmp_path, monkeypatch):
+    """The next songs are heard only once these are answered."""
+    asked = []
+    monkeypatch.setattr(predictor_module, "SONGS_AT_ONCE", 2)
+    original = windows.hear_songs
+    monkeypatch.setattr(
+        predictor_module, "hear_songs", lambda paths, *rest: asked.append(len(paths)) or original(paths, *rest)
+    )
+    for name in "abcde":
+        soundfile.write(tmp_path / f"{name}.wav", synthesise("Jazz", 0, 1.0)[0], RATE)
+    songs = genre.predict_folder(tmp_path, jobs=1)
+    assert isinstance(songs, types.GeneratorType)
+    next(songs)
+    assert asked == [2]
+    assert len(list(songs)) == 4
+    assert asked == [2, 2, 1]
+
+
+def test_a_song_is_decoded_once_and_its_features_made_once(runs, songs, monkeypatch):
+    calls = []
+    for name in ("fused_spectrogram", "full_and_beat_spectrograms"):
+        original = getattr(windows, name)
+        monkeypatch.setattr(
+            windows, name, lambda *given, name=name, original=original: calls.append(name) or original(*given)
+        )
+    load_waveform = predictor_module.load_waveform
+    monkeypatch.setattr(predictor_module, "load_waveform", lambda path: calls.append("load") or load_waveform(path))
+    models = Predictor(runs / "genre", runs / "affect", runs / "chroma")
+    models.predict(songs / "a.wav", window=10)
+    assert calls == ["load", "full_and_beat_spectrograms"]
+
+
+def test_models_that_answer_the_same_are_refused(runs):
+    with pytest.raises(UserError, match="answer different questions, got genre twice in"):
+        Predictor(runs / "genre", runs / "exported")
+    with pytest.raises(UserError, match="Expected a run to predict with, got none"):
+        Predictor()
+
+
+def test_a_task_may_not_take_the_place_of_the_warning(tmp_path):
+    write_tiny_run(tmp_path, tiny_card(("warning",), "warning"))
+    with pytest.raises(UserError, match="got warning twice"):
+        Predictor(tmp_path)
+
+
+def test_answers_of_a_demo_model_say_so(runs, genre, waveform):
+    demo = Predictor(runs / "demo", runs / "genre")
+    assert "demo corpus" in demo.predict(waveform)["warning"]
+    assert all("demo corpus" in answer["warning"] for answer in demo.timeline(waveform, window=2).answers)
+    assert "warning" not in genre.predict(waveform)
+    assert (demo.names, genre.warning) == (("power", "genre"), None)
+
+
+@pytest.mark.parametrize("kind", ["no run", "no card", "another's card", "SavedModel without a card"])
+def test_models_that_cannot_be_opened_are_said_in_one_line(runs, tmp_path, kind):
+    place = tmp_path / "run"
+    if kind != "no run":
+        shutil.copytree(runs / ("exported" if kind.startswith("Saved") else "genre"), place)
+    if kind == "no card":
+        (place / "card.json").unlink()
+    elif kind == "another's card":
+        (place / "card.json").write_text(json.dumps(tiny_card(("one", "two"))))
+    elif kind.startswith("Saved"):
+        shutil.rmtree(place / "assets")
+    with pytest.raises(UserError, match="Expected ") as raised:
+        Predictor(place)
+    assert str(place) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("card", "seconds"),
+    [
+        ({"beat": False, "clip_frames": 1292}, 30.0),
+        ({"beat": False, "clip_frames": 431, "clip_seconds": None}, 10.0),
+        ({"beat": True, "clip_frames": 58}, 30.0),
+        ({"beat": True, "clip_frames": 58, "clip_seconds": 12.0}, 12.0),
+        ({"beat": False}, 30.0),
+    ],
+)
+def test_the_window_is_as_long_as_the_models_clips(card, seconds):
+    assert clip_seconds(card) == seconds
+
+
+def test_batches_hold_few_frames_and_give_rows_in_order(genre):
+    rng = np.random.default_rng(0)
+    arrays = [rng.uniform(-80, 0, (140, frames)).astype("float32") for frames in (900, 3, 5000, 1500, 3, 2000)]
+    shapes = []
+
+    def sums(batch: np.ndarray) -> dict[str, np.ndarray]:
+        shapes.append(batch.shape)
+        return {"sum": np.where(batch > -1024, batch, 0).sum(axis=(1, 2), dtype=np.float64)[:, np.newaxis]}
+
+    outputs = predictor_module._in_batches(sums, arrays, "mel")["sum"][:, 0]
+    np.testing.assert_allclose(outputs, [array[:128].sum(dtype=np.float64) for array in arrays])
+    assert shapes == [(3, 900, 128), (2, 2000, 128), (1, 5000, 128)]
