@@ -397,7 +397,7 @@ def test_real_clips_train_and_are_judged(script, real_data, tmp_path):
 
 
 def test_strict_looks_at_the_tasks_that_are_trained(script, affect_folder, tmp_path, capsys, quick_figures):
-    faults.AFFECT_FAULTS["missing labels"](affect_folder)  # of danceability
+    faults.cells(slice(0, None, 3), lambda row: [*row[:-1], ""])(affect_folder)  # a third of danceability
     flags = ["--data", str(affect_folder), "--out", str(tmp_path / "run"), *TINY_LSTM, "--strict"]
     assert script("train_affect").main([*flags, "--task", "danceability"]) == 2
     assert "missing labels" in capsys.readouterr().err
