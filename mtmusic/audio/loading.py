@@ -63,6 +63,16 @@ def load_with_doubts(path: Path, offset: float = 0.0, duration: float | None = N
     return waveform, [f"{path} {doubt}" for doubt in doubts]
 
 
+def told_seconds(path: Path) -> float | None:
+    """How long the song is by its header, nothing decoded; None where the header does not tell, or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            header = soundfile.info(file)
+    except (OSError, soundfile.SoundFileError):
+        return None
+    return None if header.frames == UNKNOWN_FRAMES else header.frames / header.samplerate
+
+
 def resampled(samples: np.ndarray, sample_rate: float = SAMPLE_RATE) -> np.ndarray:
     """(samples,) of floating-point numbers at any rate in Hz -> (samples,) float32 at SAMPLE_RATE.
 

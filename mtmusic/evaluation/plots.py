@@ -4,6 +4,7 @@ Colours hold for colour-blind readers: the cycle is petroff10 (Petroff 2021, arX
 perceptually uniform.
 """
 
+import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -44,13 +45,13 @@ DECILES = 10
 FREQUENCY_TICKS_HZ = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
-def spectrogram_pair(arrays: Sequence[np.ndarray], titles: Sequence[str], beat: bool) -> Figure:
-    """Two fused arrays `(140, frames)` side by side, mel above chroma, on the same axes and colour scales.
+def spectrograms(arrays: Sequence[np.ndarray], titles: Sequence[str], beat: bool) -> Figure:
+    """Fused arrays `(140, frames)` side by side, mel above chroma, on the same axes and colour scales.
 
-    The time axis is in seconds, or in beats for beat-synchronised arrays, and as long as the longer clip.
+    The time axis is in seconds, or in beats for beat-synchronised arrays, and as long as the longest clip.
     """
-    figure = _figure(11, 6)
-    axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1.4))
+    figure = _figure(max(9, 2 + 4.5 * len(arrays)), 6)
+    axes = figure.subplots(2, len(arrays), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1.4))
     for column, (array, title) in enumerate(zip(arrays, titles, strict=True)):
         mel = _show_mel(axes[0, column], array[FEATURE_ROWS["mel"]], beat)
         chroma = _show_chroma(axes[1, column], array[FEATURE_ROWS["chroma"]], beat)
@@ -436,6 +437,13 @@ def save_figure(figure: Figure, path: Path) -> None:
     """A PNG at 110 dots an inch, whole or not at all."""
     with whole_file(path) as beside:
         figure.savefig(beside, format="png", dpi=DPI)
+
+
+def png(figure: Figure) -> bytes:
+    """The PNG that `save_figure` writes."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=DPI)
+    return content.getvalue()
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -87,7 +87,7 @@ def _draw_clips(work: Path, clips: Clips, data: GenreData) -> None:
     pair = two_of_different_classes(clips)
     titles = [f"{clips.classes[clips.targets[i]]} (clip {clips.ids[i]})" for i in pair]
     figures = {
-        "two_clips": plots.spectrogram_pair([read_array(clips.paths[i]) for i in pair], titles, data.beat),
+        "two_clips": plots.spectrograms([read_array(clips.paths[i]) for i in pair], titles, data.beat),
         "mean_profiles": plots.mean_profiles(mean_mel_profiles(clips)),
         "class_histograms": plots.class_histograms(
             data.raw_counts, data.merged_counts, "Clips before and after merging"
@@ -98,7 +98,7 @@ def _draw_clips(work: Path, clips: Clips, data: GenreData) -> None:
         arrays = [array_path(other / "train", clips.ids[i]) for i in pair]
         if None not in arrays:
             other_clips = [read_array(path) for path in arrays if path is not None]
-            figures["two_clips_" + _rate(not data.beat)] = plots.spectrogram_pair(other_clips, titles, not data.beat)
+            figures["two_clips_" + _rate(not data.beat)] = plots.spectrograms(other_clips, titles, not data.beat)
     for name, figure in figures.items():
         plots.save_figure(figure, work / f"{name}.png")
 

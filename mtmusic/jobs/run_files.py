@@ -121,7 +121,7 @@ def write_clip_figures(
 ) -> None:
     """Two clips as spectrograms, and what a CNN's layers make of the first."""
     arrays = [read_array(clips.paths[i]) for i in pair]
-    plots.save_figure(plots.spectrogram_pair(arrays, titles, beat), folder / "spectrograms.png")
+    plots.save_figure(plots.spectrograms(arrays, titles, beat), folder / "spectrograms.png")
     if recipe.backbone == "cnn":
         spectrogram = examples(clips.take(pair[:1]), recipe)
         shown = np.where(spectrogram[0] == PAD_VALUE, np.nan, spectrogram[0])  # absent frames stay blank

@@ -62,7 +62,7 @@ def predict_songs(options: PredictOptions) -> int:
                 answers.append((song.path, song.answer))
             failed += _tell_trouble(song, progress)
             if song.timeline and pictures:
-                plots.save_figure(_picture(song.timeline, song.path.name), pictures[song.path])
+                plots.save_figure(timeline_picture(song.timeline, song.path.name), pictures[song.path])
             progress.update()
     _write(options, answers)
     return failed
@@ -132,7 +132,7 @@ def _flat(answer: Answer) -> dict[str, str]:
     return cells
 
 
-def _picture(timeline: Timeline, title: str) -> plots.Figure:
+def timeline_picture(timeline: Timeline, title: str) -> plots.Figure:
     """The spectrogram above, genre and affect below."""
     rows = timeline.answers
     panels: dict[str, Mapping[str, np.ndarray]] = {}

@@ -31,7 +31,7 @@ def heights(axes) -> list[float]:
 
 
 def test_full_rate_time_is_in_seconds():
-    figure = plots.spectrogram_pair([fused(1291), fused(200)], ["long", "short"], beat=False)
+    figure = plots.spectrograms([fused(1291), fused(200)], ["long", "short"], beat=False)
     mel, mel_short, chroma, chroma_short = figure.axes[:4]
     for axes in (mel, mel_short, chroma, chroma_short):
         assert axes.get_xlim() == pytest.approx((0, 29.98), abs=0.005)
@@ -42,7 +42,7 @@ def test_full_rate_time_is_in_seconds():
 
 
 def test_beats_are_counted():
-    figure = plots.spectrogram_pair([fused(14), fused(60)], ["a", "b"], beat=True)
+    figure = plots.spectrograms([fused(14), fused(60)], ["a", "b"], beat=True)
     chroma, chroma_longer = figure.axes[2:4]
     assert chroma.get_xlim() == chroma_longer.get_xlim() == (0, 60)
     assert chroma.get_xlabel() == "time (beats)"
@@ -53,7 +53,7 @@ def test_beats_are_counted():
 
 def test_spectrograms_share_one_scale_and_hold_the_rows():
     arrays = [fused(14), fused(20)]
-    figure = plots.spectrogram_pair(arrays, ["a", "b"], beat=True)
+    figure = plots.spectrograms(arrays, ["a", "b"], beat=True)
     mel, mel_b, chroma, chroma_b = (axes.collections[0] for axes in figure.axes[:4])
     np.testing.assert_array_equal(mel.get_array(), arrays[0][:128])
     np.testing.assert_array_equal(chroma_b.get_array(), arrays[1][128:])
@@ -179,7 +179,7 @@ def test_loss_curve_is_logarithmic():
 
 
 EVERY_KIND = {
-    "full": lambda: plots.spectrogram_pair([fused(1291), fused(30)], [LONG, "A$AP $1"], beat=False),
+    "full": lambda: plots.spectrograms([fused(1291), fused(30)], [LONG, "A$AP $1"], beat=False),
     "profiles": lambda: plots.mean_profiles({"A$AP $^": np.linspace(-1, -70, 128)}),
     "classes": lambda: plots.class_histograms({"$x_$": 1}, {"a": 1}, "$5 and $^6"),
     "values": lambda: plots.value_histograms({"valence": np.array([0.5])}),
