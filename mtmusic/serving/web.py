@@ -57,8 +57,8 @@ STYLE = """
 .answer .bar .name { text-align: right; overflow-wrap: anywhere; }
 .answer .track { height: 1em; border-radius: 3px; background: var(--border-color-primary); }
 .answer .fill { height: 100%; border-radius: 3px; background: #3f90da; }
-.answer .gauges { display: grid; grid-template-columns: repeat(auto-fill, minmax(100px, 150px)); gap: 1em; }
-.answer .gauge { text-align: center; overflow-wrap: anywhere; }
+.answer .gauges { display: flex; flex-wrap: wrap; gap: 1em; }
+.answer .gauge { flex: 1 1 100px; max-width: 150px; text-align: center; overflow-wrap: anywhere; }
 .answer .gauge path { fill: none; stroke-width: 12; stroke: var(--border-color-primary); }
 .answer .gauge path.fill { stroke: #3f90da; }
 .answer .gauge text { fill: var(--body-text-color); text-anchor: middle; font-size: 11px; }
@@ -92,6 +92,14 @@ class Listener:
         told = "".join(f'<p class="warning">{escape(doubt.replace(str(song), name))}</p>' for doubt in doubts)
         minutes, seconds = divmod(round(len(waveform) / SAMPLE_RATE), 60)
         return f'<div class="answer"><h2>{escape(name)} ({minutes}:{seconds:02d})</h2>{told}{body}</div>'
+
+    def hear_upload(self, upload: str) -> tuple[str, None]:
+        """The answer, and nothing for the place that held the upload, which is deleted whatever came of it."""
+        path = Path(upload)
+        try:
+            return self.hear(path, path.name), None
+        finally:
+            forget(path)
 
     def _answer(self, waveform: np.ndarray) -> str:
         """(samples,) -> bars, gauges and pictures."""
@@ -142,14 +150,7 @@ def build_page(gradio: Any, listener: Listener, example: Path) -> Any:
         button = gradio.Button("Try the example song")
         answer = gradio.HTML(min_height=80)
         shared = {"concurrency_limit": 1, "concurrency_id": "hear", "api_visibility": "private"}
-
-        def hear_upload(path: str) -> tuple[str, None]:
-            try:
-                return listener.hear(Path(path), Path(path).name), None
-            finally:
-                forget(Path(path))
-
-        upload.upload(hear_upload, upload, [answer, upload], **shared)
+        upload.upload(listener.hear_upload, upload, [answer, upload], **shared)
         button.click(lambda: listener.hear(example, f"Example: {EXAMPLE}"), None, answer, **shared)
     return page
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mtmusic.audio.loading import load_waveform
+from mtmusic.audio.loading import load_waveform, told_seconds
 from mtmusic.errors import UserError
 
 Save = Callable[..., Path]
@@ -156,6 +156,14 @@ def test_a_flac_of_unknown_length(save: Save, offset: float, duration: float | N
     content[22:26] = bytes(4)
     path.write_bytes(content)
     np.testing.assert_array_equal(load_waveform(path, offset, duration), expected)
+    assert told_seconds(path) is None
+
+
+def test_a_header_tells_the_length_or_nothing(save: Save, tmp_path: Path) -> None:
+    assert told_seconds(save("a.wav", tones(6, 44_100, 2), 44_100)) == 6
+    (tmp_path / "b.wav").write_bytes(b"hello\n" * 500)
+    assert told_seconds(tmp_path / "b.wav") is None
+    assert told_seconds(tmp_path / "absent.wav") is None
 
 
 @pytest.mark.parametrize(

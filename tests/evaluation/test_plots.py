@@ -51,6 +51,19 @@ def test_beats_are_counted():
     assert edges[0, -1, 0] == 14
 
 
+def test_one_clip_stands_alone():
+    figure = plots.spectrograms([fused(50)], ["a"], beat=False)
+    mel, chroma = figure.axes[:2]
+    assert (mel.get_title(), mel.collections[0].get_array().shape) == ("a", (128, 50))
+    assert (chroma.get_xlabel(), chroma.collections[0].get_array().shape) == ("time (s)", (12, 50))
+
+
+def test_a_png_in_memory_is_the_one_that_is_saved(tmp_path):
+    figure = plots.loss_curve([1.0, 0.5], "loss")
+    plots.save_figure(figure, tmp_path / "a.png")
+    assert plots.png(figure) == (tmp_path / "a.png").read_bytes()
+
+
 def test_spectrograms_share_one_scale_and_hold_the_rows():
     arrays = [fused(14), fused(20)]
     figure = plots.spectrograms(arrays, ["a", "b"], beat=True)

@@ -1,0 +1,183 @@
+"""The page in a real browser: Debian's chromium, driven by Playwright."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from mtmusic.audio.synthesis import synthesise
+from mtmusic.serving.predictor import Predictor
+from tests.folders import PROJECT
+from tests.runs import CLASSES, tiny_card, write_tiny_run
+
+RATE = 22_050
+WAIT_SECONDS = 120
+MILLISECONDS = 1000
+
+
+class Page:
+    """The script, started; temporary: where its temporary files are."""
+
+    def __init__(self, runs: list[Path], temporary: Path) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+        self.temporary = temporary
+        self.process = subprocess.Popen(
+            [sys.executable, "-u", "scripts/web_demo.py", "--model", *map(str, runs), "--port", str(port)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=PROJECT,
+            env={**os.environ, "PYTHONPATH": str(PROJECT), "TMPDIR": str(temporary)},
+        )  # fmt: skip
+        self.said = self.process.stdout.readline()
+        self.address = f"http://127.0.0.1:{port}"
+
+    def uploads(self) -> list[str]:
+        """The files that are there, empty ones apart: Gradio makes one beside each upload."""
+        files = [path for path in self.temporary.glob("mtmusic-page-*/uploads/**/*") if path.is_file()]
+        return [path.name for path in files if path.stat().st_size]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> list[Path]:
+    """Windows of 1 s."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_tiny_run(folder / "genre", tiny_card(beat=False, clip_frames=43), sharpness=8)
+    demo = {"beat": False, "clip_frames": 43, "data": {"demo": True}}
+    write_tiny_run(folder / "affect", tiny_card(("valence", "energy"), "affect", **demo), seed=1, sharpness=8)
+    return [folder / "genre", folder / "affect"]
+
+
+@pytest.fixture(scope="module")
+def served(runs, tmp_path_factory) -> Iterator[Page]:
+    page = Page(runs, tmp_path_factory.mktemp("temporary"))
+    yield page
+    page.process.kill()
+    page.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if (path := shutil.which("chromium")) is None:
+        pytest.skip("found no chromium")
+    with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def browser(served, chromium):
+    """The page opened; afterwards no request of it may have gone elsewhere, and no script of it have failed."""
+    tab = chromium.new_page(viewport={"width": 390, "height": 844})
+    tab.set_default_timeout(WAIT_SECONDS * MILLISECONDS)
+    asked, failed = [], []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("pageerror", lambda error: failed.append(str(error)))
+    tab.goto(served.address)
+    yield tab
+    tab.close()
+    assert asked
+    assert [url for url in asked if not url.startswith((served.address + "/", "data:", "blob:"))] == []
+    assert failed == []
+
+
+def upload(tab, path: Path) -> None:
+    tab.locator("input[type=file]").set_input_files(path)
+
+
+def test_a_song_is_answered_and_gone(served, browser, runs, tmp_path):
+    song = tmp_path / "three seconds.wav"
+    soundfile.write(song, synthesise("Rock", 0, 3.0)[0], RATE)
+    upload(browser, song)
+    browser.locator(".answer .picture img").nth(1).wait_for()
+    assert served.uploads() == []
+    assert browser.locator(".answer h2").inner_text() == "three seconds.wav (0:03)"
+    with pytest.warns(UserWarning, match="is short"):
+        answer = Predictor(*runs).predict(song)
+    genres = sorted(answer["genre"].items(), key=lambda item: -item[1])
+    assert browser.locator(".answer .name").all_inner_texts() == [name for name, _ in genres]
+    assert browser.locator(".answer .share").all_inner_texts() == [f"{share:.0%}" for _, share in genres]
+    assert browser.locator(".gauge div").all_inner_texts() == ["valence", "energy"]
+    told = [float(text) for text in browser.locator(".gauge text.value").all_text_contents()]
+    assert told == pytest.approx([answer["valence"], answer["energy"]], abs=0.0051)
+    assert "learnt from the demo corpus" in browser.inner_text("body")
+    assert browser.evaluate("document.images.length && [...document.images].every(image => image.naturalWidth)")
+    assert browser.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    browser.screenshot(path=tmp_path / "page.png", full_page=True)
+    assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_text_gets_a_sentence_and_the_next_song_an_answer(served, browser, tmp_path):
+    (tmp_path / "notes.txt").write_text("no song\n" * 100)
+    upload(browser, tmp_path / "notes.txt")
+    assert browser.locator(".refused").inner_text().startswith("No decoder reads notes.txt: ")
+    assert served.uploads() == []
+    browser.get_by_role("button", name="Try the example song").click()
+    browser.locator(".answer .picture img").nth(1).wait_for()
+    assert browser.locator(".answer h2").inner_text() == "Example: three synthesised styles (1:30)"
+    assert sorted(browser.locator(".answer .name").all_inner_texts()) == sorted(CLASSES)
+
+
+def test_a_file_over_the_limit_is_refused(served, browser, tmp_path):
+    with (tmp_path / "large.wav").open("wb") as file:
+        file.truncate(51 * 2**20)
+    upload(browser, tmp_path / "large.wav")
+    browser.get_by_text(re.compile(r"exceed the maximum allowed size of 50")).first.wait_for()
+    assert browser.locator(".answer").count() == 0
+    assert served.uploads() == []
+
+
+def test_a_second_page_finds_the_port_taken(served, runs, script, capsys, monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *given: None)
+    port = served.address.rpartition(":")[2]
+    assert script("web_demo").main(["--model", str(runs[0]), "--port", port]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: Cannot serve on port {port}: Address already in use: --port takes another"
+
+
+def test_it_prints_its_address_and_leaves_nothing_behind(served):
+    """The last of these tests: it ends the page."""
+    assert served.said == f"The page: {served.address}  (Ctrl-C ends it)\n"
+    (folder,) = served.temporary.glob("mtmusic-page-*")
+    left = folder / "uploads" / "content" / "waiting.wav"
+    left.parent.mkdir()
+    left.write_bytes(b"unanswered")
+    served.process.send_signal(signal.SIGTERM)
+    rest, _ = served.process.communicate(timeout=WAIT_SECONDS)
+    assert (served.process.returncode, rest) == (0, "")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--model", "absent"), "Expected a run's folder or its model.keras, found no absent/model.keras"),
+        (("--model", "absent", "--port", "0"), "Expected a port of 1 to 65535, got 0"),
+    ],
+)
+def test_refuses_in_one_line(script, capsys, monkeypatch, tmp_path, arguments, told):
+    monkeypatch.setattr(signal, "signal", lambda *given: None)
+    monkeypatch.chdir(tmp_path)
+    assert script("web_demo").main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: {told}"
+
+
+def test_help_imports_only_the_standard_library():
+    code = (
+        "import sys, web_demo\ntry: web_demo.main(['--help'])\nexcept SystemExit: pass\nprint('numpy' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT / "scripts",
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+    )  # fmt: skip
+    assert "--port N" in done.stdout
+    assert done.stdout.splitlines()[-1] == "False"

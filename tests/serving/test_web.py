@@ -1,0 +1,262 @@
+"""What stands behind the page; the page itself is tried in a browser, in tests/scripts/test_web_demo.py."""
+
+import os
+import re
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from mtmusic.audio.synthesis import synthesise
+from mtmusic.errors import UserError
+from mtmusic.serving import web
+from mtmusic.serving.predictor import Predictor
+from mtmusic.serving.web import Listener, forget, load_small, mean_answer, serve, sweep, write_example
+from tests.runs import tiny_card, write_tiny_run
+
+CLASSES = ("<b>Blues</b>", "Jazz & Soul", "Rock")
+RATE = 22_050
+NO_SONG = b"no song\n" * 100
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """Windows of 1 s; the last hears in windows of 2 s."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_tiny_run(folder / "genre", tiny_card(CLASSES, beat=False, clip_frames=43), sharpness=8)
+    demo = {"beat": False, "clip_frames": 43, "data": {"demo": True}}
+    write_tiny_run(folder / "affect", tiny_card(("valence", "joy <3"), "affect", **demo), sharpness=8)
+    write_tiny_run(folder / "long", tiny_card(("power",), "power", beat=False, clip_seconds=2.0))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def listener(runs) -> Listener:
+    return Listener(Predictor(runs / "genre", runs / "affect"), ("saved_models/<genre>", "affect"))
+
+
+@pytest.fixture
+def song(tmp_path) -> Path:
+    parts = [synthesise(name, 2, seconds)[0] for name, seconds in (("Jazz", 2.0), ("Metal", 3.2))]
+    soundfile.write(tmp_path / "song.wav", np.concatenate(parts), RATE)
+    return tmp_path / "song.wav"
+
+
+@pytest.fixture
+def private(tmp_path, monkeypatch) -> Path:
+    """The folder for temporary files; what `serve` puts into the environment goes with the test."""
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "GRADIO_ANALYTICS_CACHE_FREQUENCY",
+                 "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_OFFLINE"):  # fmt: skip
+        monkeypatch.setenv(name, "")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    return tmp_path / "temporary"
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def test_an_answer_holds_bars_gauges_and_pictures(listener, song):
+    answer = listener.predictor.predict(song)
+    page = listener.hear(song, "A & B.wav")
+    assert "<h2>A &amp; B.wav (0:05)</h2>" in page
+    genres = sorted(answer["genre"].items(), key=lambda item: -item[1])
+    shown = {"<b>Blues</b>": "&lt;b&gt;Blues&lt;/b&gt;", "Jazz & Soul": "Jazz &amp; Soul", "Rock": "Rock"}
+    assert re.findall(r'class="name">(.*?)</span>', page) == [shown[name] for name, _ in genres]
+    assert re.findall(r'class="share">(\d+)%', page) == [f"{100 * share:.0f}" for _, share in genres]
+    widths = [float(width) for width in re.findall(r"width: ([\d.]+)%", page)]
+    assert widths == pytest.approx([100 * share for _, share in genres], abs=0.051)
+    gauges = re.findall(r'aria-label="(.*?): ([\d.]+) of 1"', page)
+    assert gauges == [("valence", f"{answer['valence']:.2f}"), ("joy &lt;3", f"{answer['joy <3']:.2f}")]
+    arcs = [float(arc) for arc in re.findall(r'stroke-dasharray="([\d.]+) 200"', page)]
+    assert arcs == pytest.approx([100 * answer["valence"], 100 * answer["joy <3"]], abs=0.051)
+    assert page.count('src="data:image/png;base64,iVBOR') == 2
+    assert "The song: mel spectrogram and chromagram" in page
+    assert "5 windows, whose mean is the answer" in page
+    assert 'class="warning"' not in page
+
+
+def test_what_may_be_wrong_with_a_song_is_told(listener, tmp_path):
+    soundfile.write(tmp_path / "hush.wav", np.zeros(RATE), RATE)
+    page = listener.hear(tmp_path / "hush.wav", "hush.wav")
+    assert re.findall(r'class="warning">(.*?)</p>', page) == ["hush.wav is silent", "hush.wav is short: 1.0 s"]
+    assert "1 window, whose" in page
+
+
+def test_the_mean_of_the_windows_is_what_predict_says(listener, song):
+    answer = listener.predictor.predict(song)
+    mean = mean_answer(listener.predictor.timeline(song).answers)
+    assert mean["genre"] == pytest.approx(answer["genre"], abs=1e-6)
+    assert [mean[name] for name in ("valence", "joy <3")] == pytest.approx([answer["valence"], answer["joy <3"]])
+    assert "warning" in answer
+    assert "warning" not in mean
+
+
+def test_the_heading_names_the_models_and_warns_of_the_demo_corpus(listener, runs):
+    heading = web._heading(listener)
+    assert "Models: saved_models/&lt;genre&gt;, affect. They answer: genre, valence, joy &lt;3." in heading
+    assert "learnt from the demo corpus" in heading
+    assert "warning" not in web._heading(Listener(Predictor(runs / "genre"), ("genre",)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("notes.txt", NO_SONG, "No decoder reads notes.txt: install ffmpeg"),
+        ("bad.mp3", NO_SONG, "Expected audio, got what no decoder reads in bad.mp3: damaged, or no audio?"),
+        ("empty.wav", b"", "Expected audio, got an empty file: empty.wav"),
+        ("absent.wav", None, "Expected a song&#x27;s file, got no such file: absent.wav"),
+        ("<i>.wav", NO_SONG, "no decoder reads in &lt;i&gt;.wav"),
+    ],
+)
+def test_wrong_files_get_a_sentence(listener, tmp_path, capsys, name, content, told):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    page = listener.hear(tmp_path / name, name)
+    assert page.startswith('<p class="refused">')
+    assert told in page
+    assert str(tmp_path) not in page
+    assert capsys.readouterr().err == ""
+
+
+def test_what_nobody_foresaw_is_a_sentence_too_and_a_traceback_on_the_terminal(listener, song, capsys, monkeypatch):
+    monkeypatch.setattr(web, "fused_spectrogram", lambda waveform: 1 / 0)
+    page = listener.hear(song, "song.wav")
+    assert page == '<p class="refused">Cannot hear song.wav: ZeroDivisionError: division by zero</p>'
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_file_that_is_too_large_is_refused_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr(web, "told_seconds", lambda song: pytest.fail("was read"))
+    with (tmp_path / "large.wav").open("wb") as file:
+        file.truncate(51 * 2**20)
+    with pytest.raises(UserError, match=r"Expected at most 50 MB, got 51 MB in .*large.wav"):
+        load_small(tmp_path / "large.wav")
+
+
+def test_a_song_that_is_too_long_by_its_header_is_refused_undecoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(web, "load_with_doubts", lambda *given, **named: pytest.fail("was decoded"))
+    soundfile.write(tmp_path / "long.wav", np.zeros(901 * 1000, np.int16), 1000)
+    with pytest.raises(UserError, match=r"Expected at most 15 minutes, got a longer song: .*long.wav"):
+        load_small(tmp_path / "long.wav")
+
+
+def test_a_song_whose_header_tells_nothing_is_decoded_up_to_the_limit(song, monkeypatch):
+    monkeypatch.setattr(web, "told_seconds", lambda song: None)
+    waveform, _ = load_small(song)
+    assert len(waveform) == soundfile.info(song).frames
+    asked = []
+    original = web.load_with_doubts
+    monkeypatch.setattr(
+        web, "load_with_doubts", lambda *given, **named: asked.append(named) or original(*given, **named)
+    )
+    monkeypatch.setattr(web, "LONGEST_MINUTES", 0.05)
+    with pytest.raises(UserError, match="got a longer song"):
+        load_small(song)
+    assert asked == [{"duration": 4.0}]
+
+
+def test_an_upload_is_forgotten_with_its_folder_and_no_other(tmp_path):
+    for name in ("one/song.wav", "two/song.wav", "two/again.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    forget(tmp_path / "one" / "song.wav")
+    forget(tmp_path / "two" / "song.wav")
+    forget(tmp_path / "two" / "song.wav")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["again.wav", "two"]
+
+
+def test_uploads_that_were_broken_off_are_swept_away(tmp_path):
+    for name in ("growing", "stalled", "whole/song.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ("stalled", "whole/song.wav"):
+        os.utime(tmp_path / name, (time.time() - 31,) * 2)
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["growing", "song.wav", "whole"]
+
+
+def test_uploads_go_within_a_minute_of_an_answer():
+    assert web.SWEEP_SECONDS + web.STALLED_SECONDS < 60
+
+
+def test_an_upload_is_deleted_with_its_answer(listener, song, tmp_path):
+    upload = tmp_path / "content" / "mine.wav"
+    upload.parent.mkdir()
+    upload.write_bytes(song.read_bytes())
+    answer, cleared = listener.hear_upload(str(upload))
+    assert "<h2>mine.wav (0:05)</h2>" in answer
+    assert cleared is None
+    assert not upload.parent.exists()
+
+
+def test_an_upload_is_deleted_even_where_hearing_it_broke(listener, tmp_path, monkeypatch):
+    monkeypatch.setattr(Listener, "hear", lambda *given: 1 / 0)
+    (tmp_path / "content").mkdir()
+    (tmp_path / "content" / "mine.wav").touch()
+    with pytest.raises(ZeroDivisionError):
+        listener.hear_upload(str(tmp_path / "content" / "mine.wav"))
+    assert not (tmp_path / "content").exists()
+
+
+def test_the_example_is_a_song_of_three_styles(tmp_path):
+    write_example(tmp_path / "example.flac")
+    assert soundfile.info(tmp_path / "example.flac").duration == 90
+
+
+def test_without_gradio_it_says_what_to_install(runs, private, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(UserError, match=re.escape('pip install ".[web]"')):
+        serve([str(runs / "genre")], free_port())
+    assert list(private.iterdir()) == []
+
+
+def test_a_port_in_use_is_told(runs):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(UserError, match=r"Cannot serve on port \d+: Address already in use: --port takes another"):
+            serve([str(runs / "genre")], taken.getsockname()[1])
+    for port in (0, -1, 65_536):
+        with pytest.raises(UserError, match=f"Expected a port of 1 to 65535, got {port}"):
+            serve([str(runs / "genre")], port)
+
+
+@pytest.fixture
+def without_page(monkeypatch) -> list[str]:
+    """Serves no page, which would leave Gradio's event loops open; returns what was called. The first wait is ended."""
+    called = []
+
+    def end(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    page = SimpleNamespace(close=lambda verbose: called.append("close"))
+    monkeypatch.setattr(web, "_gradio", lambda folder: None)
+    monkeypatch.setattr(web, "build_page", lambda *given: page)
+    monkeypatch.setattr(web, "_launch", lambda gradio, page, port: called.append(f"launch {port}"))
+    monkeypatch.setattr(web.time, "sleep", end)
+    return called
+
+
+def test_models_of_different_windows_are_refused_at_the_start(runs, private, without_page):
+    with pytest.raises(UserError, match="got 1 s and 2 s: give a window"):
+        serve([str(runs / "genre"), str(runs / "long")], free_port())
+    assert without_page == []
+    assert list(private.iterdir()) == []
+
+
+def test_the_page_is_served_until_it_is_interrupted(runs, private, without_page, capsys):
+    port = free_port()
+    serve([str(runs / "genre"), str(runs / "long")], port, window=3.0)
+    assert without_page == [f"launch {port}", "close"]
+    assert capsys.readouterr().out == f"The page: http://127.0.0.1:{port}  (Ctrl-C ends it)\n"
+    assert list(private.iterdir()) == []
