@@ -10,6 +10,7 @@ A song is heard in windows as long as the clips that the models learnt from. Whe
 Exit code 0 once it was ended; 2 where it cannot run, with what to do.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -41,4 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # TensorFlow aborts where the usual end cuts off a song that is still being heard

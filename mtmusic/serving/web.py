@@ -66,7 +66,7 @@ STYLE = """
 .answer .picture { overflow-x: auto; background: white; border-radius: 6px; padding: 6px;
     contain: inline-size; }
 .answer .picture img { display: block; margin: auto; max-width: 100%; }
-.answer .picture.wide img { min-width: 720px; }
+.answer .picture.wide img { min-width: 640px; }
 .answer .picture.narrow img { min-width: 480px; }
 """
 
@@ -149,7 +149,12 @@ def build_page(gradio: Any, listener: Listener, example: Path) -> Any:
         upload = gradio.File(label=f"A song: up to {LARGEST_MB} MB and {LONGEST_MINUTES} minutes", height=140)
         button = gradio.Button("Try the example song")
         answer = gradio.HTML(min_height=80)
-        shared = {"concurrency_limit": 1, "concurrency_id": "hear", "api_visibility": "private"}
+        shared: dict[str, Any] = {
+            "concurrency_limit": 1,
+            "concurrency_id": "hear",
+            "api_visibility": "private",
+            "show_progress_on": answer,
+        }
         upload.upload(listener.hear_upload, upload, [answer, upload], **shared)
         button.click(lambda: listener.hear(example, f"Example: {EXAMPLE}"), None, answer, **shared)
     return page
