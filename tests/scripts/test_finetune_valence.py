@@ -170,7 +170,7 @@ BAD = {
     "a card of another model": (make_unfitting, (), "Expected"),
     "no genre model": (shutil.rmtree, (), "make a genre model with python scripts/train_genre.py"),
     "another feature": (lambda run: None, ("--feature", "chroma"), "Expected --from without --feature"),
-    "another rate": (lambda run: None, ("--no-beat",), "Expected beat-synchronised clips"),
+    "another rate": (lambda run: None, ("--no-beat", "--no-validate"), "Expected beat-synchronised clips"),
     "blocks": (lambda run: None, ("--freeze", "5"), "0 to 4"),
     "out is here": (lambda run: None, ("--out", "."), "a folder of its own, got ."),
     "task": (lambda run: None, ("--task", "arousal"), "got arousal"),

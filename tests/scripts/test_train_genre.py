@@ -177,7 +177,7 @@ def test_a_backbone_goes_on_from_another_run(script, genre_folder, tmp_path, cap
     assert after.input_shape == (None, 24, 128)
     assert train(script, other, tmp_path / "again", "--from", str(source), "--feature", "chroma") == 2
     assert "Expected --from without --feature" in capsys.readouterr().err
-    assert train(script, other, tmp_path / "again", "--from", str(source), "--no-beat") == 2
+    assert train(script, other, tmp_path / "again", "--from", str(source), "--no-beat", "--no-validate") == 2
     assert "Expected beat-synchronised clips" in capsys.readouterr().err
 
 
@@ -353,7 +353,9 @@ def test_a_folder_that_does_not_tell_its_frame_rate_is_asked_about(script, tmp_p
         path.write_text(path.read_text().replace("beatsync.fused", "fused.full"))
     assert train(script, folder, tmp_path / "run", *TINY_LSTM) == 2
     assert "give --beat or --no-beat" in capsys.readouterr().err
-    assert train(script, folder, tmp_path / "run", *TINY_LSTM, "--epochs", "1", "--no-beat") == 0
+    assert train(script, folder, tmp_path / "run", *TINY_LSTM, "--epochs", "1", "--no-beat") == 2
+    assert "beat-synchronised clips among full-rate ones (33 clips" in capsys.readouterr().err
+    assert train(script, folder, tmp_path / "run", *TINY_LSTM, "--epochs", "1", "--no-beat", "--no-validate") == 0
     assert read_json(tmp_path / "run" / "card.json")["beat"] is False
 
 
