@@ -7,10 +7,9 @@ Prints the page's address, http://127.0.0.1:7860, and serves until Ctrl-C; other
 song is there to try. A song may have 50 MB and 15 minutes, and is deleted once it is answered. The page loads nothing
 from elsewhere. It needs Gradio: pip install ".[web]".
 A song is heard in windows as long as the clips that the models learnt from. Where these differ, give --window.
-Exit code 0 once it was ended; 2 where it cannot run, with what to do.
+Exit code 0 once it was ended, after the song that it is hearing; 2 where it cannot run, with what to do.
 """
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -42,6 +41,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)  # TensorFlow aborts where the usual end cuts off a song that is still being heard
+    sys.exit(main())

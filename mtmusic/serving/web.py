@@ -9,11 +9,12 @@ import os
 import shutil
 import socket
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -73,17 +74,22 @@ STYLE = """
 
 @dataclass(frozen=True)
 class Listener:
-    """Answers the page's songs. models: as the user named them. window: seconds, None: as the models' clips."""
+    """Answers the page's songs. models: as the user named them. window: seconds, None: as the models' clips.
+
+    hearing: held while a song is heard.
+    """
 
     predictor: Predictor
     models: tuple[str, ...]
     window: float | None = None
+    hearing: threading.Lock = field(default_factory=threading.Lock)
 
     def hear(self, song: Path, name: str) -> str:
         """The answer as HTML, or a sentence that says why there is none. name: what the page calls the song."""
         try:
-            waveform, doubts = load_small(song)
-            body = self._answer(waveform)
+            with self.hearing:
+                waveform, doubts = load_small(song)
+                body = self._answer(waveform)
         except UserError as error:
             return _refusal(str(error).replace(str(song), name))
         except Exception as error:
@@ -140,6 +146,8 @@ def serve(models: Sequence[str], port: int, window: float | None = None) -> None
             pass
         finally:
             page.close(verbose=False)
+            with listener.hearing:  # TensorFlow aborts where Python ends while it is asked
+                pass
 
 
 def build_page(gradio: Any, listener: Listener, example: Path) -> Any:

@@ -5,6 +5,7 @@ import re
 import socket
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -260,3 +261,20 @@ def test_the_page_is_served_until_it_is_interrupted(runs, private, without_page,
     assert without_page == [f"launch {port}", "close"]
     assert capsys.readouterr().out == f"The page: http://127.0.0.1:{port}  (Ctrl-C ends it)\n"
     assert list(private.iterdir()) == []
+
+
+def test_a_song_that_is_being_heard_is_heard_to_its_end(runs, private, without_page, monkeypatch):
+    def build(gradio: None, listener: Listener, example: Path) -> SimpleNamespace:
+        def finish() -> None:
+            without_page.append("heard")
+            listener.hearing.release()
+
+        def close(verbose: bool) -> None:
+            listener.hearing.acquire()
+            threading.Timer(0.2, finish).start()
+
+        return SimpleNamespace(close=close)
+
+    monkeypatch.setattr(web, "build_page", build)
+    serve([str(runs / "genre")], free_port())
+    assert without_page[-1] == "heard"
