@@ -6,6 +6,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from joblib import parallel_config
 from nbclient import NotebookClient
 
 from mtmusic.audio.synthesis import STYLES, synthesise
@@ -35,7 +36,8 @@ def executed(tmp_path_factory) -> tuple[nbformat.NotebookNode, dict[str, Any], P
         patched.setenv("MTMUSIC_CACHE", str(folder / "cache"))
         patched.setenv("PYTHONPATH", str(PROJECT))
         patched.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
-        make_demo_corpus(demo_corpus_folder(), clips_a_genre=5, affect=16)
+        with parallel_config(backend="sequential"):  # so few songs are sooner made than workers started
+            make_demo_corpus(demo_corpus_folder(), clips_a_genre=5, affect=16)
         NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
     (told,) = notebook.cells.pop().outputs
     return notebook, json.loads(told.text), folder
