@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mtmusic.errors import UserError
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -59,6 +61,18 @@ def replace_folder(new: Path, old: Path) -> None:
         aside.rename(old)
         raise
     shutil.rmtree(aside)
+
+
+def refuse_taken(paths: Iterable[Path | None], overwrite: bool) -> None:
+    """Raises UserError for a file to be written that is there, unless it may be replaced, and for what is no file."""
+    given = [path for path in paths if path is not None]
+    for path in given:
+        if path.exists() and not path.is_file():
+            raise UserError(f"Expected a file to write, got {path}, which is none")
+        if path.exists() and not overwrite:
+            raise UserError(f"{path} is there already: --overwrite replaces it")
+    if len({path.resolve() for path in given}) < len(given):
+        raise UserError(f"Expected a file for each, got one for several: {', '.join(map(str, given))}")
 
 
 def content_hash(path: Path) -> str:

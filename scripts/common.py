@@ -86,18 +86,6 @@ def add_data_flags(flags: argparse.ArgumentParser, kind: str) -> None:
     )
 
 
-def refuse_taken(paths: Sequence[Path | None], overwrite: bool) -> None:
-    """Raises UserError for a file to be written that is there, unless it may be replaced, and for what is no file."""
-    given = [path for path in paths if path is not None]
-    for path in given:
-        if path.exists() and not path.is_file():
-            raise UserError(f"Expected a file to write, got {path}, which is none")
-        if path.exists() and not overwrite:
-            raise UserError(f"{path} is there already: --overwrite replaces it")
-    if len({path.resolve() for path in given}) < len(given):
-        raise UserError(f"Expected a file for each, got one for several: {', '.join(map(str, given))}")
-
-
 def add_beat_flag(flags: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--beat",

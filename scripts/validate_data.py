@@ -30,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--strict", action="store_true", help="call warnings errors")
     flags.add_argument("--overwrite", action="store_true", help="replace files that are there")
     arguments = common.parse(flags, argv)
-    common.refuse_taken((arguments.html, arguments.json, arguments.infer_schema), arguments.overwrite)
+
+    from mtmusic.files import refuse_taken
+
+    refuse_taken((arguments.html, arguments.json, arguments.infer_schema), arguments.overwrite)
 
     from mtmusic.jobs.validate import findings_table, validate_folder, write_findings_json, write_findings_page
 

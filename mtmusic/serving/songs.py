@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from mtmusic.audio.extraction import find_songs, song_ids
-from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
-from mtmusic.files import write_csv, write_json
+from mtmusic.files import refuse_taken, write_csv, write_json
 from mtmusic.serving.predictor import SONG, WARNING, Answer, Predictor, SongAnswer, Timeline
 
 SHOWN_NAME = 48
@@ -43,8 +42,7 @@ def predict_songs(options: PredictOptions) -> int:
     """
     paths = find_songs(options.songs)
     pictures = _pictures(options.timelines, paths)
-    if not options.overwrite:
-        _refuse_taken([*filter(None, (options.csv, options.json)), *pictures.values()])
+    refuse_taken((options.csv, options.json, *pictures.values()), options.overwrite)
     predictor = Predictor(*options.models)
     if predictor.warning:
         print(f"warning: {predictor.warning}", file=sys.stderr)
@@ -70,11 +68,6 @@ def predict_songs(options: PredictOptions) -> int:
 
 def _pictures(folder: Path | None, paths: Sequence[Path]) -> dict[Path, Path]:
     return {path: folder / f"{name}.png" for path, name in song_ids(paths, {}).items()} if folder else {}
-
-
-def _refuse_taken(files: Iterable[Path]) -> None:
-    if taken := next((file for file in files if file.exists()), None):
-        raise UserError(f"{taken} is there already: --overwrite replaces it")
 
 
 def _shown(path: Path) -> str:

@@ -48,3 +48,19 @@ def test_a_schema_is_inferred_and_used(script, affect_folder, tmp_path):
     assert script("validate_data").main([str(affect_folder), "--infer-schema", str(path)]) == 0
     assert 'name: "valence"' in path.read_text()
     assert script("validate_data").main([str(affect_folder), "--schema", str(path)]) == 0
+
+
+def test_a_file_that_is_there_is_not_overwritten_unasked(script, genre_folder, tmp_path, capsys):
+    main, labels = script("validate_data").main, genre_folder / "train_labels.txt"
+    before = labels.read_text()
+    for flag in ("--html", "--json", "--infer-schema"):
+        assert main([str(genre_folder), flag, str(labels)]) == 2
+        assert f"{labels} is there already: --overwrite replaces it" in capsys.readouterr().err
+        assert main([str(genre_folder), flag, str(tmp_path), "--overwrite"]) == 2
+        assert "Expected a file to write" in capsys.readouterr().err
+    assert main([str(genre_folder), "--html", str(tmp_path / "x"), "--json", str(tmp_path / "x")]) == 2
+    assert "Expected a file for each" in capsys.readouterr().err
+    assert labels.read_text() == before
+    (tmp_path / "data.json").touch()
+    assert main([str(genre_folder), "--json", str(tmp_path / "data.json"), "--overwrite"]) == 0
+    assert json.loads((tmp_path / "data.json").read_text())["findings"] == []
