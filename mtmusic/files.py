@@ -69,6 +69,8 @@ def refuse_taken(paths: Iterable[Path | None], overwrite: bool) -> None:
     for path in given:
         if path.exists() and not path.is_file():
             raise UserError(f"Expected a file to write, got {path}, which is none")
+        if not next(parent for parent in path.resolve().parents if parent.exists()).is_dir():
+            raise UserError(f"Expected a folder to write {path} into, got a file in its place")
         if path.exists() and not overwrite:
             raise UserError(f"{path} is there already: --overwrite replaces it")
     if len({path.resolve() for path in given}) < len(given):

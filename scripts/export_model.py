@@ -13,6 +13,7 @@ fails, and leaves nothing.
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from mtmusic.jobs.export import export_model
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that nothing half-written stays
     export_model(arguments.run, arguments.out, arguments.overwrite)
     return 0
 

@@ -6,10 +6,11 @@
 
 SONGS are files (always tried) and folders (searched to the bottom for wav, flac, ogg, mp3, m4a, ...).
 A song is heard in windows, one after the other, and its row is their mean. A window is as long as the clips that the
-model learnt from; a last one shorter than half of it is left out, and a shorter song is one window. --window gives
+model learnt from; the last one ends with the song, and a shorter song is one window. --window gives
 another length, for a finer timeline say; but the model did not learn from such clips.
 --csv has the columns `song` (the path), `genre` (the likeliest), `genre.<class>` for each class (probabilities, which
-add up to 1), `<task>` for each task (0 to 1), and `warning` where a model learnt from the demo corpus.
+add up to 1), `<task>` for each task (0 to 1), and `warning` where a model learnt from the
+demo corpus, or a song is short, silent or cut.
 --json is a list of {"song": path, "genre": {class: probability, ...}, "<task>": 0 to 1, ...}.
 --timeline draws a picture for each song: the mel spectrogram, and below it the answer of each window.
 Songs that fail are told on standard error and left out.

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from mtmusic.serving.web import serve
 
-    for name in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C, so that no upload stays behind
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # all as Ctrl-C, so that no upload stays behind
         signal.signal(name, signal.default_int_handler)
     serve(arguments.model, arguments.port, arguments.window)
     return 0

@@ -19,6 +19,7 @@ SILENT_BELOW = 1e-4  # peak; -80 dB of full scale
 FULL_SCALE, CLIPPED_SHARE = 0.9999, 1e-3
 SHORT_SECONDS = 5.0
 MISSING_SECONDS = 0.1
+LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000  # Hz; kHz given for Hz would make minutes of each second
 LOUDEST = 1e6  # 16-bit numbers that nobody scaled stay below
 
 UNKNOWN_FRAMES = 2**63 - 1  # what libsndfile says of a stream whose header does not give its length
@@ -76,12 +77,12 @@ def told_seconds(path: Path) -> float | None:
 def resampled(samples: np.ndarray, sample_rate: float = SAMPLE_RATE) -> np.ndarray:
     """(samples,) of floating-point numbers at any rate in Hz -> (samples,) float32 at SAMPLE_RATE.
 
-    Raises UserError for other shapes and kinds of numbers, for a rate below 1, and as `load_waveform`.
+    Raises UserError for other shapes and kinds of numbers, for a rate that no sound has, and as `load_waveform`.
     """
     if samples.ndim != 1 or samples.dtype.kind != "f":
         raise UserError(f"Expected a waveform (samples,) of floats, got {samples.shape} {samples.dtype}")
-    if not 1 <= sample_rate < np.inf:
-        raise UserError(f"Expected a sample rate in Hz, got {sample_rate}")
+    if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
+        raise UserError(f"Expected a sample rate of {LOWEST_RATE} to {HIGHEST_RATE} Hz, got {sample_rate:g}")
     _require_sound(samples, "the waveform", 0.0)
     samples = samples.astype(np.float32, copy=False)
     return librosa.resample(samples, orig_sr=sample_rate, target_sr=SAMPLE_RATE, res_type="soxr_hq")

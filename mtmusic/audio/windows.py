@@ -13,6 +13,8 @@ from mtmusic.audio.features import full_and_beat_spectrograms, fused_spectrogram
 from mtmusic.audio.loading import load_with_doubts
 from mtmusic.constants import MEL_BINS, SAMPLE_RATE
 
+LEAST_REST_SECONDS = 1.0
+
 Kind = tuple[float, bool]
 """Seconds a window, and whether its array is beat-synchronised."""
 
@@ -35,14 +37,16 @@ class HeardSong:
 def window_bounds(samples: int, seconds: float) -> list[tuple[int, int]]:
     """Where windows begin and end, in samples, one after the other.
 
-    What remains at the end is a window where it is half as long as one, else it is left out; but a song shorter than
-    a window is one.
+    The last ends with the song and is as long as the others, so it may overlap the one before; a rest of less than
+    LEAST_REST_SECONDS is left out. A song shorter than a window is one.
     """
     length = round(seconds * SAMPLE_RATE)
-    ends = list(range(length, samples + 1, length))
-    if not ends or 2 * (samples - ends[-1]) >= length:
-        ends.append(samples)
-    return list(zip([0, *ends[:-1]], ends, strict=True))
+    if samples <= length:
+        return [(0, samples)]
+    bounds = [(begin, begin + length) for begin in range(0, samples - length + 1, length)]
+    if samples - bounds[-1][1] >= LEAST_REST_SECONDS * SAMPLE_RATE:
+        bounds.append((samples - length, samples))
+    return bounds
 
 
 def hear(waveform: np.ndarray, kinds: Set[Kind], with_mel: bool = False) -> HeardSong:

@@ -6,6 +6,7 @@ perceptually uniform.
 
 import io
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -436,13 +437,15 @@ def loss_curve(losses: Sequence[float], title: str, threshold: float | None = No
 def save_figure(figure: Figure, path: Path) -> None:
     """A PNG at 110 dots an inch, whole or not at all."""
     with whole_file(path) as beside:
-        figure.savefig(beside, format="png", dpi=DPI)
+        beside.write_bytes(png(figure))
 
 
 def png(figure: Figure) -> bytes:
-    """The PNG that `save_figure` writes."""
+    """The PNG that `save_figure` writes. Letters that the font lacks are drawn as boxes, without a word on each."""
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=DPI)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        figure.savefig(content, format="png", dpi=DPI)
     return content.getvalue()
 
 

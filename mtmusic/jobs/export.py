@@ -1,7 +1,6 @@
 """A run's model exported as a SavedModel, checked before it is there."""
 
 from pathlib import Path
-from typing import Any
 
 from mtmusic.audio.features import fused_spectrogram, mel_filters
 from mtmusic.audio.synthesis import synthesise
@@ -9,7 +8,7 @@ from mtmusic.constants import FEATURE_ROWS
 from mtmusic.errors import UserError
 from mtmusic.jobs.runs import refuse_other_things
 from mtmusic.models import export
-from mtmusic.models.savedmodel import ASSETS, Sound, export_savedmodel
+from mtmusic.models.savedmodel import ASSETS, Sound, export_savedmodel, no_waveform
 
 FOLDER = "saved_model"
 CHECK_SECONDS = 10.0
@@ -31,7 +30,7 @@ def export_model(run: Path, out: Path | None = None, overwrite: bool = False) ->
     difference = export_savedmodel(model, card, examples, folder, _sound() if takes_samples else None)
     print(f"Signatures: serve (serving_default), embed{', waveform' if takes_samples else ''}")
     if not takes_samples:
-        print(f"No signature takes samples: the model hears {_heard(card)}, which plain TensorFlow does not make")
+        print(f"No signature takes samples: {no_waveform(card)}")
     print(f"Largest difference from {run} on {len(examples)} clips: {difference:.1g}")
     print(f"SavedModel: {folder}")
     return folder
@@ -40,7 +39,3 @@ def export_model(run: Path, out: Path | None = None, overwrite: bool = False) ->
 def _sound() -> Sound:
     samples, _ = synthesise("Rock", 0, CHECK_SECONDS)
     return Sound(mel_filters(), samples, fused_spectrogram(samples)[FEATURE_ROWS["mel"]])
-
-
-def _heard(card: dict[str, Any]) -> str:
-    return f"{'beat-synchronised ' if card['beat'] else 'full-rate '}{card['feature']}"

@@ -98,13 +98,16 @@ def learnt_contents(run: Path) -> set[str] | None:
 def source_card(source: Path, data: FolderData) -> dict[str, Any]:
     """For the card of a model that was started from another: which, and the test clips that that one learnt from.
 
-    "test_clips_learnt" holds their ids, by content, not by name; None where the source does not tell.
+    "test_clips_learnt" holds their ids, by content, not by name; None where the source does not tell. "demo": whether
+    it learnt from the demo corpus, or one that it was started from did.
     """
     learnt, test = learnt_contents(source), data.splits["test"]
     seen = None
     if learnt is not None:
         seen = [i for i, path in zip(test.ids, test.paths, strict=True) if data.digests[path] in learnt]
-    return {"run": str(source), "task": export.read_card(export.locate(source)[0])["task"], "test_clips_learnt": seen}
+    card = export.read_card(export.locate(source)[0])
+    demo = bool(card.get("data", {}).get("demo") or card.get("source", {}).get("demo"))
+    return {"run": str(source), "task": card["task"], "demo": demo, "test_clips_learnt": seen}
 
 
 def print_learnt_test_clips(source: dict[str, Any], test_clips: int) -> None:

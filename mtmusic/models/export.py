@@ -19,6 +19,8 @@ from mtmusic.files import whole_file, write_json
 MODEL_FILE, CARD_FILE, EXAMPLES_FILE = "model.keras", "card.json", "examples.npz"
 SAVED_MODEL_FILE = "saved_model.pb"
 
+MOST_FRAMES = 10**6  # six hours at full rate
+
 SAME_MODEL = 0.01
 """How far one model's answers may lie apart on two machines, of the largest: a GPU rounds otherwise."""
 
@@ -135,14 +137,21 @@ def _fits(array: np.ndarray, shape: tuple[int | None, ...]) -> bool:
 
 
 def _is_names(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
+    named = isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
+    return named and len(set(value)) == len(value)
+
+
+def _is_frames(value: Any) -> bool:
+    return type(value) is int and 0 < value <= MOST_FRAMES  # a bool is an int too
 
 
 _VALUES: dict[str, Callable[[Any], bool]] = {
     "feature": lambda value: value in tuple(FEATURE_BINS),
     "beat": lambda value: isinstance(value, bool),
-    "frames": lambda value: value is None or (isinstance(value, int) and value > 0),
-    "clip_frames": lambda value: isinstance(value, int) and value > 0,
+    "frames": lambda value: value is None or _is_frames(value),
+    "clip_frames": _is_frames,
+    "data": lambda value: isinstance(value, dict),
+    "source": lambda value: isinstance(value, dict),
     "clip_seconds": lambda value: value is None or (isinstance(value, int | float) and 0 < value < math.inf),
     "classes": _is_names,
     "targets": _is_names,

@@ -102,12 +102,15 @@ def export_savedmodel(
 ) -> float:
     """Writes the SavedModel, compares it with the model, and only then puts it in the place of `folder`.
 
-    examples: (clips, frames, bins) as the model takes them. sound: for a model that shall take samples too. Returns
-    the largest difference of any answer or embedding; raises UserError where it is over 1e-4, and leaves nothing.
+    examples: (clips, frames, bins) as the model takes them. sound: for a model that shall take samples too. The card in
+    the export also has its "signatures", and of one that is missing why. Returns the largest difference of any answer,
+    or of an embedding as a share of its largest value; raises UserError where it is over 1e-4, or where the folder
+    cannot be written, and leaves nothing.
     """
-    work = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}")
+    there = next(parent for parent in folder.absolute().parents if parent.is_dir())  # TensorFlow makes the others
+    work = there / f".{folder.name}.{uuid.uuid4().hex[:12]}"
     try:
-        _write(model, card, work, sound)
+        _write(model, card | _signature_card(card, sound), work, sound)
         difference = _largest_difference(model, card, examples, work, sound)
         if not difference <= LARGEST_DIFFERENCE:
             raise UserError(
@@ -115,9 +118,23 @@ def export_savedmodel(
                 f"got one {difference:.2g} away: nothing was written to {folder}"
             )
         replace_folder(work, folder)
+    except tf.errors.OpError as error:  # what TensorFlow makes of a disk that is full or not ours
+        raise UserError(f"Cannot write {folder}: {error.message.splitlines()[0]}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return difference
+
+
+def _signature_card(card: dict[str, Any], sound: Sound | None) -> dict[str, Any]:
+    if sound is not None:
+        return {"signatures": [SERVE, EMBED, WAVEFORM]}
+    return {"signatures": [SERVE, EMBED], "missing_signatures": {WAVEFORM: no_waveform(card)}}
+
+
+def no_waveform(card: Mapping[str, Any]) -> str:
+    """Why a model takes no samples."""
+    rate = "beat-synchronised" if card["beat"] else "full-rate"
+    return f"the model hears {rate} {card['feature']}, which plain TensorFlow does not make"
 
 
 def _write(model: keras.Model, card: dict[str, Any], folder: Path, sound: Sound | None) -> None:

@@ -68,8 +68,8 @@ class Predictor:
 
     runs: runs' folders, their model.keras, or exported SavedModels; the answer joins what each says. Features are made
     as each card says. A song is heard in windows, one after the other, and the answer is their mean: by default windows
-    of the length of the clips that the model learnt from, else of 30 s. A last window shorter than half of one is left
-    out; a shorter song is one window.
+    of the length of the clips that the model learnt from, else of 30 s. The last window ends with the song, and may
+    overlap the one before; a shorter song is one window.
 
     Raises UserError for a model that cannot be opened, and where two answer the same question.
     """
@@ -82,7 +82,7 @@ class Predictor:
         if twice := [name for name, count in names.items() if count > 1]:
             told = " and ".join(map(str, runs))
             raise UserError(f"Expected models that answer different questions, got {', '.join(twice)} twice in {told}")
-        learnt_from_demo = any(model.card.get("data", {}).get("demo") for model in self._models)
+        learnt_from_demo = any(_learnt_from_demo(model.card) for model in self._models)
         self.warning = DEMO if learnt_from_demo else None
 
     @property
@@ -208,13 +208,16 @@ def _names(card: Mapping[str, Any]) -> list[str]:
     return ["genre"] if card["task"] == "genre" else card["targets"]
 
 
+def _learnt_from_demo(card: Mapping[str, Any]) -> bool:
+    """It, or the model whose backbone it was started from."""
+    return bool(card.get("data", {}).get("demo") or card.get("source", {}).get("demo"))
+
+
 def clip_seconds(card: Mapping[str, Any]) -> float:
-    """How long the clips were that the model learnt from: as its data folder said, by their frames, else the lab's."""
-    if told := card.get("clip_seconds"):
-        return told
-    if card["beat"] or "clip_frames" not in card:
-        return LAB_SECONDS
-    return round(card["clip_frames"] * HOP_LENGTH / SAMPLE_RATE, 1)  # 30 s have 1292 frames, which span 30.0008 s
+    """How long the clips were that the model learnt from: by their frames; of beats as their folder said, or 30 s."""
+    if not card["beat"] and "clip_frames" in card:
+        return round(card["clip_frames"] * HOP_LENGTH / SAMPLE_RATE, 1)  # 30 s have 1292 frames, which span 30.0008 s
+    return card.get("clip_seconds") or LAB_SECONDS
 
 
 def _require_one_length(kinds: Iterable[Kind]) -> None:
@@ -247,7 +250,7 @@ def _require_fused(array: np.ndarray) -> None:
             f"Expected a waveform (samples,), mono, or an array ({FUSED_BINS}, frames), both of floats, "
             f"got {array.shape} {array.dtype}"
         )
-    if not (np.isfinite(array).all() and array.min() > PAD_VALUE):
+    if not (np.abs(array).max() < np.finfo(np.float32).max and array.min() > PAD_VALUE):  # NaN is no less than that
         raise UserError(f"Expected finite numbers above {PAD_VALUE:g}, which means padding, got others in the array")
 
 

@@ -51,18 +51,21 @@ def predict_songs(options: PredictOptions) -> int:
     answers: list[tuple[Path, Answer]] = []
     failed = 0
     songs = predictor.predict_folder(paths, window=options.window, jobs=options.jobs, timelines=bool(pictures))
-    with tqdm(total=len(paths), desc="Predicting", unit="song", delay=PROGRESS_AFTER_SECONDS) as progress:
+    with tqdm(total=len(paths), desc="Predicting", unit="song", delay=PROGRESS_AFTER_SECONDS, disable=None) as progress:
         for song in songs:
             if song.answer and not answers:
                 progress.write(_header(song.answer, width, options.top))
             if song.answer:
                 progress.write(_row(shown[song.path].ljust(width), song.answer, options.top))
-                answers.append((song.path, song.answer))
+                answers.append((song.path, _with_doubts(song)))
             failed += _tell_trouble(song, progress)
             if song.timeline and pictures:
                 plots.save_figure(timeline_picture(song.timeline, song.path.name), pictures[song.path])
             progress.update()
     _write(options, answers)
+    for name, place in (("Table", options.csv), ("JSON", options.json), ("Pictures", options.timelines)):
+        if place:
+            print(f"{name}: {place}")
     return failed
 
 
@@ -75,6 +78,12 @@ def _shown(path: Path) -> str:
     name = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
     name = os.fsencode(name).decode(errors="replace")
     return name if len(name) <= SHOWN_NAME else f"...{name[3 - SHOWN_NAME :]}"
+
+
+def _with_doubts(song: SongAnswer) -> Answer:
+    """What may be wrong with the song stands beside what the models warn of."""
+    warnings = [*filter(None, [song.answer.get(WARNING)]), *song.doubts]
+    return song.answer | ({WARNING: "; ".join(warnings)} if warnings else {})
 
 
 def _tell_trouble(song: SongAnswer, progress: Any) -> bool:
@@ -107,8 +116,8 @@ def _tasks(answer: Answer) -> list[str]:
 def _write(options: PredictOptions, answers: Sequence[tuple[Path, Answer]]) -> None:
     if options.csv:
         rows = [{SONG: str(path), **_flat(answer)} for path, answer in answers]
-        header = list(rows[0]) if rows else [SONG]
-        write_csv(options.csv, header, [list(row.values()) for row in rows])
+        header = list(dict.fromkeys(name for row in rows for name in row)) or [SONG]
+        write_csv(options.csv, header, [[row.get(name, "") for name in header] for row in rows])
     if options.json:
         write_json(options.json, [{SONG: str(path), **answer} for path, answer in answers])
 

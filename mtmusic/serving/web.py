@@ -34,12 +34,16 @@ from mtmusic.serving.songs import timeline_picture
 
 HOST = "127.0.0.1"
 LARGEST_MB, LONGEST_MINUTES = 50, 15
+MOST_SAMPLES = LONGEST_MINUTES * 60 * 48_000 * 2
 WAITING = 16
 """Songs in the queue; one is heard at a time."""
 
 SHOWN_SECONDS = 30.0
 EXAMPLE = "three synthesised styles"
 EXAMPLE_PARTS = (("Classical", 30.0), ("Electronic", 30.0), ("Rock", 30.0))
+
+CLAIMED = "claimed"
+"""The folder of uploads that wait for their answer or are being heard."""
 
 SWEEP_SECONDS = 10
 STALLED_SECONDS = 30
@@ -99,13 +103,13 @@ class Listener:
         minutes, seconds = divmod(round(len(waveform) / SAMPLE_RATE), 60)
         return f'<div class="answer"><h2>{escape(name)} ({minutes}:{seconds:02d})</h2>{told}{body}</div>'
 
-    def hear_upload(self, upload: str) -> tuple[str, None]:
+    def hear_upload(self, claimed: str) -> tuple[str, None]:
         """The answer, and nothing for the place that held the upload, which is deleted whatever came of it."""
-        path = Path(upload)
+        path = Path(claimed)
         try:
             return self.hear(path, path.name), None
         finally:
-            forget(path)
+            shutil.rmtree(path.parent, ignore_errors=True)
 
     def _answer(self, waveform: np.ndarray) -> str:
         """(samples,) -> bars, gauges and pictures."""
@@ -131,6 +135,7 @@ def serve(models: Sequence[str], port: int, window: float | None = None) -> None
     with _private_folder() as folder:
         uploads, example = folder / "uploads", folder / "example.flac"
         uploads.mkdir()
+        (folder / CLAIMED).mkdir()
         gradio = _gradio(uploads)
         write_example(example)
         listener = Listener(Predictor(*models), tuple(models), window)
@@ -141,7 +146,8 @@ def serve(models: Sequence[str], port: int, window: float | None = None) -> None
             print(f"The page: http://{HOST}:{port}  (Ctrl-C ends it)", flush=True)
             while True:
                 time.sleep(SWEEP_SECONDS)
-                sweep(uploads)
+                sweep(uploads, STALLED_SECONDS)
+                sweep(folder / CLAIMED, UNANSWERED_SECONDS)
         except KeyboardInterrupt:
             pass
         finally:
@@ -163,7 +169,9 @@ def build_page(gradio: Any, listener: Listener, example: Path) -> Any:
             "api_visibility": "private",
             "show_progress_on": answer,
         }
-        upload.upload(listener.hear_upload, upload, [answer, upload], **shared)
+        claimed = gradio.State()
+        arrived = upload.upload(claim, upload, claimed, queue=False, api_visibility="private")
+        arrived.success(listener.hear_upload, claimed, [answer, upload], **shared)
         button.click(lambda: listener.hear(example, f"Example: {EXAMPLE}"), None, answer, **shared)
     return page
 
@@ -195,6 +203,7 @@ def load_small(song: Path) -> tuple[np.ndarray, list[str]]:
     """
     if song.is_file() and song.stat().st_size > LARGEST_MB * 2**20:
         raise UserError(f"Expected at most {LARGEST_MB} MB, got {song.stat().st_size / 2**20:.0f} MB in {song}")
+    _require_modest(song)
     longest = 60 * LONGEST_MINUTES
     told = told_seconds(song)
     if told is None or told <= longest:
@@ -202,6 +211,19 @@ def load_small(song: Path) -> tuple[np.ndarray, list[str]]:
         if len(waveform) <= longest * SAMPLE_RATE:
             return waveform, doubts
     raise UserError(f"Expected at most {LONGEST_MINUTES} minutes, got a longer song: {song}")
+
+
+def _require_modest(song: Path) -> None:
+    """Refuses sound of many channels or a high rate, which a small file may hold: decoded, it would fill the memory."""
+    try:
+        info = soundfile.info(song)
+    except (soundfile.SoundFileError, OSError):
+        return  # another decoder may read it, with limits of its own
+    if info.frames * info.channels > MOST_SAMPLES:
+        raise UserError(
+            f"Expected at most {LONGEST_MINUTES} minutes of stereo at 48 kHz, got {info.channels} channels at "
+            f"{info.samplerate / 1000:g} kHz in {song}"
+        )
 
 
 def mean_answer(answers: Sequence[Answer]) -> Answer:
@@ -221,18 +243,22 @@ def write_example(path: Path) -> None:
     soundfile.write(path, np.concatenate(parts), SAMPLE_RATE)
 
 
-def forget(upload: Path) -> None:
-    """Deletes an upload and the folder that Gradio made for it, named after its content."""
-    upload.unlink(missing_ok=True)
+def claim(upload: str) -> str:
+    """Moves an upload to a folder of its own: Gradio names its folders after the content, so two could be one."""
+    path = Path(upload)
+    own = Path(tempfile.mkdtemp(dir=path.parent.parent.with_name(CLAIMED)))
+    path.replace(own / path.name).touch()  # its wait begins now
     with suppress(OSError):  # another upload of the same content lies there
-        upload.parent.rmdir()
+        path.parent.rmdir()
+    return str(own / path.name)
 
 
-def sweep(folder: Path) -> None:
-    """Deletes uploads that were broken off, or refused halfway: until they are whole they lie in the folder itself."""
-    for path in folder.iterdir():
-        if path.is_file() and time.time() - path.stat().st_mtime > STALLED_SECONDS:
-            path.unlink(missing_ok=True)
+def sweep(folder: Path, seconds: float) -> None:
+    """Deletes what has not changed for so long: uploads broken off, or refused halfway, or whose page is gone."""
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # it has moved on meanwhile
+            if path.is_file() and time.time() - path.stat().st_mtime > seconds:
+                path.unlink()
 
 
 @contextmanager

@@ -8,27 +8,26 @@ from mtmusic.audio.windows import hear, hear_songs, window_bounds
 
 
 @pytest.mark.parametrize(
-    ("seconds", "ends"),
+    ("seconds", "bounds"),
     [
-        (0.5, [0.5]),  # shorter than a window
-        (2.0, [2]),
-        (2.9, [2]),  # less than half a window remains
-        (3.0, [2, 3]),
-        (4.0, [2, 4]),
-        (5.0, [2, 4, 5]),
-        (6.9, [2, 4, 6]),
+        (0.5, [(0, 0.5)]),  # shorter than a window
+        (2.0, [(0, 2)]),
+        (2.9, [(0, 2)]),  # less than a second remains
+        (3.0, [(0, 2), (1, 3)]),
+        (4.0, [(0, 2), (2, 4)]),
+        (5.5, [(0, 2), (2, 4), (3.5, 5.5)]),
+        (6.9, [(0, 2), (2, 4), (4, 6)]),
     ],
 )
-def test_windows_follow_each_other_and_a_short_rest_is_left_out(seconds, ends):
-    bounds = window_bounds(round(seconds * 22_050), 2.0)
-    assert [end / 22_050 for _, end in bounds] == ends
-    assert [begin for begin, _ in bounds] == [0, *(end for _, end in bounds[:-1])]
+def test_windows_are_of_one_length_and_the_last_ends_with_the_song(seconds, bounds):
+    found = window_bounds(round(seconds * 22_050), 2.0)
+    assert [(begin / 22_050, end / 22_050) for begin, end in found] == bounds
 
 
 def test_each_window_is_a_clip_of_its_own_at_each_rate():
     waveform = synthesise("Rock", 0, 5.0)[0]
     heard = hear(waveform, {(2.0, True), (2.0, False), (5.0, False)}, with_mel=True)
-    parts = [waveform[:44_100], waveform[44_100:88_200], waveform[88_200:]]
+    parts = [waveform[:44_100], waveform[44_100:88_200], waveform[66_150:]]
     for beat in (False, True):
         assert len(heard.windows[2.0, beat]) == 3
         for array, part in zip(heard.windows[2.0, beat], parts, strict=True):

@@ -71,7 +71,9 @@ def test_it_loads_where_there_is_no_mtmusic(tmp_path):
         np.testing.assert_allclose(answer, probabilities(model, batch), atol=1e-6)
     embedding = model.get_layer("backbone").predict(batch, verbose=0)
     np.testing.assert_allclose(found["embed"]["embedding"], embedding, atol=1e-5)
-    assert found["card"] == card == json.loads((tmp_path / "out" / "assets" / "card.json").read_text())
+    assert found["card"] == json.loads((tmp_path / "out" / "assets" / "card.json").read_text())
+    assert card.items() <= found["card"].items()
+    assert found["card"]["signatures"] == ["serve", "embed"]
     assert (tmp_path / "out" / "saved_model.pb").is_file()
 
 
@@ -180,6 +182,39 @@ def test_the_graph_of_an_lstm_needs_no_gpu(tmp_path):
     assert layer.forward_layer.use_cudnn is layer.backward_layer.use_cudnn is False
 
 
+@pytest.mark.parametrize("part", ["_write", "_largest_difference"])
+def test_what_tensorflow_cannot_write_is_said_in_one_line(tmp_path, monkeypatch, part):
+    def refuse(*given):
+        raise tf.errors.FailedPreconditionError(None, None, "no space left")
+
+    model = write_tiny_run(tmp_path / "run", tiny_card())
+    monkeypatch.setattr(savedmodel, part, refuse)
+    with pytest.raises(UserError, match=r"Cannot write .*/serving/genre/1: no space left"):
+        export_savedmodel(model, tiny_card(), tiny_examples(model), tmp_path / "serving" / "genre" / "1")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("name", ["serve", "embed", "waveform"])
+def test_a_signature_that_answers_otherwise_leaves_nothing(tmp_path, monkeypatch, name):
+    original = savedmodel.signatures
+
+    def altered(*given):
+        functions = original(*given)
+        (spec,) = functions[name].input_signature
+        asked = functions[name].python_function
+        argument = spec.name
+        wrong = f"lambda {argument}: {{key: value + 0.01 for key, value in asked({argument}).items()}}"
+        functions[name] = tf.function(eval(wrong, {"asked": asked}), [spec])  # the input is named after the argument
+        return functions
+
+    card = tiny_card(beat=False)
+    model = write_tiny_run(tmp_path / "run", card)
+    monkeypatch.setattr(savedmodel, "signatures", altered)
+    with pytest.raises(UserError, match=r"Expected answers of the exported model within 0.0001 .* got one 0.01"):
+        export_savedmodel(model, card, tiny_examples(model), tmp_path / "out" / "deep", sound())
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_a_model_without_a_backbone_is_said_in_one_line(tmp_path):
     model = keras.Sequential([keras.Input((16, 128)), keras.layers.Flatten(), keras.layers.Dense(3)])
     with pytest.raises(UserError, match='Expected a model with a part named "backbone"'):
@@ -198,7 +233,10 @@ def both(tmp_path_factory):
 def test_a_run_and_its_export_are_opened_alike(both):
     batch = clips(6, 9)
     run, file, export = (open_model(path) for path in (both[0], both[0] / "model.keras", both[1]))
-    assert run.card == file.card == export.card
+    reason = "the model hears beat-synchronised mel, which plain TensorFlow does not make"
+    told = {"signatures": ["serve", "embed"], "missing_signatures": {"waveform": reason}}
+    assert run.card == file.card
+    assert export.card == run.card | told
     for name in ("serve", "embed"):
         want, *others = (getattr(model, name)(batch) for model in (run, file, export))
         for got in others:

@@ -49,7 +49,7 @@ def test_a_frozen_backbone_is_the_source_bit_by_bit(script, affect_folder, sourc
     assert all(equal(*backbones(source, out)))
     card = read_json(out / "card.json")
     assert (card["task"], card["frames"], card["feature"]) == ("valence", 16, "mel")
-    assert card["source"] == {"run": str(source), "task": "genre", "test_clips_learnt": []}
+    assert card["source"] == {"run": str(source), "task": "genre", "demo": False, "test_clips_learnt": []}
     assert "No clip of the test split was in its training" in (out / "report.html").read_text()
 
 

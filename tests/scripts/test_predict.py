@@ -51,7 +51,8 @@ def test_a_row_a_song_a_table_and_json(predict, runs, music, capsys):
     files = ("--csv", "out/answers.csv", "--json", "answers.json")
     assert predict("music", "--model", runs / "genre", runs / "affect", *files, "--top", 2, "--jobs", 1) == 1
     captured = capsys.readouterr()
-    header, *rows = captured.out.splitlines()
+    header, *rows, table, listed = captured.out.splitlines()
+    assert (table, listed) == ("Table: out/answers.csv", "JSON: answers.json")
     assert header.split() == ["song", "genre", "valence", "joy", "of", "it"]
     assert [row.split()[0] for row in rows] == ["music/Rock/b.flac", "music/a.wav"]
     (told,) = (line for line in captured.err.splitlines() if "bad.mp3" in line)
@@ -172,3 +173,24 @@ def test_help_imports_only_the_standard_library():
 def test_real_recordings_are_answered(predict, runs, real_data, capsys):
     assert predict(real_data / "audio", "--model", runs / "genre", runs / "affect", "--window", 60) == 0
     assert len(capsys.readouterr().out.splitlines()) == 6
+
+
+def test_what_may_be_wrong_with_a_song_stands_in_the_table(predict, runs, music):
+    soundfile.write(music / "short.wav", synthesise("Rock", 0, 2.0)[0], 22_050)
+    files = ("--csv", "answers.csv", "--json", "answers.json", "--jobs", 1)
+    assert predict("music", "--model", runs / "genre", *files) == 0
+    with Path("answers.csv").open(newline="") as file:
+        told = {Path(row["song"]).name: row["warning"] for row in csv.DictReader(file)}
+    short = (music / "short.wav").resolve()
+    assert told == {"b.flac": "", "a.wav": "", "short.wav": f"{short} is short: 2.0 s"}
+    assert [answer.get("warning", "") for answer in json.loads(Path("answers.json").read_text())] == [*told.values()]
+
+
+@pytest.mark.parametrize("files", ["--csv x --json x", "--csv music --overwrite", "--csv a/x.csv"])
+def test_a_place_that_cannot_be_written_is_told_before_a_song_is_heard(predict, runs, music, capsys, files):
+    Path("a").touch()
+    assert predict("music", "--model", runs / "genre", *files.split()) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "Expected a f" in printed.err
+    assert Path("a").read_bytes() == b""

@@ -41,8 +41,9 @@ class Page:
 
     def uploads(self) -> list[str]:
         """The files that are there, empty ones apart: Gradio makes one beside each upload."""
-        files = [path for path in self.temporary.glob("mtmusic-page-*/uploads/**/*") if path.is_file()]
-        return [path.name for path in files if path.stat().st_size]
+        folders = ("uploads", "claimed")
+        found = [path for folder in folders for path in self.temporary.glob(f"mtmusic-page-*/{folder}/**/*")]
+        return [path.name for path in found if path.is_file() and path.stat().st_size]
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,20 @@ def test_a_song_is_answered_and_gone(served, browser, runs, tmp_path):
     assert browser.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     browser.screenshot(path=tmp_path / "page.png", full_page=True)
     assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_song_on_two_pages_is_answered_on_both(served, browser, tmp_path):
+    """Gradio keeps uploads of one content under one path."""
+    song = tmp_path / "shared.wav"
+    soundfile.write(song, synthesise("Jazz", 0, 6.0)[0], RATE)
+    other = browser.context.browser.new_page()
+    other.goto(served.address)
+    for tab in (browser, other):
+        upload(tab, song)
+    for tab in (browser, other):
+        tab.locator(".answer .picture img").nth(1).wait_for(timeout=WAIT_SECONDS * MILLISECONDS)
+    other.close()
+    assert served.uploads() == []
 
 
 def test_a_text_gets_a_sentence_and_the_next_song_an_answer(served, browser, tmp_path):

@@ -66,8 +66,9 @@ def songs(tmp_path, waveform) -> Path:
 def parts(waveform: np.ndarray, seconds: float) -> list[np.ndarray]:
     """A NumPy loop that knows of windows."""
     length = int(seconds * RATE)
-    whole = [waveform[i : i + length] for i in range(0, len(waveform), length)]
-    return [part for part in whole if len(part) >= length / 2] or [waveform]
+    whole = [waveform[i : i + length] for i in range(0, len(waveform) - length + 1, length)]
+    rest = len(waveform) - length * len(whole)
+    return [*whole, waveform[-length:]] if rest >= RATE else whole or [waveform]
 
 
 def by_keras(run: Path, arrays: list[np.ndarray], rows: slice) -> dict[str, np.ndarray]:
@@ -158,7 +159,7 @@ def test_what_is_no_song_is_said_in_one_line(genre, song, told):
 
 @pytest.mark.parametrize("rate", [0, -1, np.nan, np.inf])
 def test_a_rate_that_is_none(genre, rate):
-    with pytest.raises(UserError, match="Expected a sample rate in Hz"):
+    with pytest.raises(UserError, match="Expected a sample rate of 1000 to 1000000 Hz"):
         genre.predict(np.zeros(5), sample_rate=rate)
 
 
@@ -319,6 +320,7 @@ def test_models_that_cannot_be_opened_are_said_in_one_line(runs, tmp_path, kind)
     [
         ({"beat": False, "clip_frames": 1292}, 30.0),
         ({"beat": False, "clip_frames": 431, "clip_seconds": None}, 10.0),
+        ({"beat": False, "clip_frames": 431, "clip_seconds": 30.0}, 10.0),
         ({"beat": True, "clip_frames": 58}, 30.0),
         ({"beat": True, "clip_frames": 58, "clip_seconds": 12.0}, 12.0),
         ({"beat": False}, 30.0),

@@ -18,7 +18,7 @@ from mtmusic.audio.synthesis import synthesise
 from mtmusic.errors import UserError
 from mtmusic.serving import web
 from mtmusic.serving.predictor import Predictor
-from mtmusic.serving.web import Listener, forget, load_small, mean_answer, serve, sweep, write_example
+from mtmusic.serving.web import Listener, claim, load_small, mean_answer, serve, sweep, write_example
 from tests.runs import tiny_card, write_tiny_run
 
 CLASSES = ("<b>Blues</b>", "Jazz & Soul", "Rock")
@@ -33,7 +33,7 @@ def runs(tmp_path_factory) -> Path:
     write_tiny_run(folder / "genre", tiny_card(CLASSES, beat=False, clip_frames=43), sharpness=8)
     demo = {"beat": False, "clip_frames": 43, "data": {"demo": True}}
     write_tiny_run(folder / "affect", tiny_card(("valence", "joy <3"), "affect", **demo), sharpness=8)
-    write_tiny_run(folder / "long", tiny_card(("power",), "power", beat=False, clip_seconds=2.0))
+    write_tiny_run(folder / "long", tiny_card(("power",), "power", beat=False, clip_frames=86))
     return folder
 
 
@@ -166,24 +166,42 @@ def test_a_song_whose_header_tells_nothing_is_decoded_up_to_the_limit(song, monk
     assert asked == [{"duration": 4.0}]
 
 
-def test_an_upload_is_forgotten_with_its_folder_and_no_other(tmp_path):
-    for name in ("one/song.wav", "two/song.wav", "two/again.wav"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    forget(tmp_path / "one" / "song.wav")
-    forget(tmp_path / "two" / "song.wav")
-    forget(tmp_path / "two" / "song.wav")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["again.wav", "two"]
+def test_uploads_of_one_content_are_parted(tmp_path):
+    (tmp_path / "claimed").mkdir()
+    upload = tmp_path / "uploads" / "content" / "song.wav"
+    claimed = []
+    for _ in range(2):
+        upload.parent.mkdir(parents=True)
+        upload.write_bytes(b"sound")
+        claimed.append(Path(claim(str(upload))))
+    assert [path.read_bytes() for path in claimed] == [b"sound", b"sound"]
+    assert claimed[0] != claimed[1]
+    assert {path.name for path in claimed} == {"song.wav"}
+    assert list((tmp_path / "uploads").iterdir()) == []
 
 
-def test_uploads_that_were_broken_off_are_swept_away(tmp_path):
-    for name in ("growing", "stalled", "whole/song.wav"):
+def test_uploads_that_were_broken_off_or_wait_too_long_are_swept_away(tmp_path):
+    for name in ("growing", "stalled", "own/new.wav", "other/old.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    for name in ("stalled", "whole/song.wav"):
+    for name in ("stalled", "other/old.wav"):
         os.utime(tmp_path / name, (time.time() - 31,) * 2)
-    sweep(tmp_path)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["growing", "song.wav", "whole"]
+    sweep(tmp_path, 30)
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["growing", "new.wav"]
+
+
+def test_what_goes_while_it_is_swept_stops_nothing(tmp_path, monkeypatch):
+    (tmp_path / "moved").touch()
+    monkeypatch.setattr(Path, "is_file", lambda path: path.unlink() is None)
+    sweep(tmp_path, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sound_of_many_channels_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(web, "MOST_SAMPLES", 22_050)
+    soundfile.write(tmp_path / "wide.flac", np.zeros((22_050, 2)), 22_050)
+    with pytest.raises(UserError, match=r"got 2 channels at 22.05 kHz in .*wide.flac"):
+        load_small(tmp_path / "wide.flac")
 
 
 def test_uploads_go_within_a_minute_of_an_answer():
@@ -261,6 +279,29 @@ def test_the_page_is_served_until_it_is_interrupted(runs, private, without_page,
     assert without_page == [f"launch {port}", "close"]
     assert capsys.readouterr().out == f"The page: http://127.0.0.1:{port}  (Ctrl-C ends it)\n"
     assert list(private.iterdir()) == []
+
+
+def test_uploads_are_swept_while_it_is_served(runs, private, without_page, monkeypatch):
+    swept = []
+
+    def wait(seconds: float) -> None:
+        if swept:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(web.time, "sleep", wait)
+    monkeypatch.setattr(web, "sweep", lambda folder, seconds: swept.append((folder.name, seconds)))
+    serve([str(runs / "genre")], free_port())
+    assert swept == [("uploads", web.STALLED_SECONDS), ("claimed", web.UNANSWERED_SECONDS)]
+
+
+def test_gradio_is_told_to_send_nothing_and_to_keep_its_files_with_us(tmp_path, monkeypatch):
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, "before")
+    monkeypatch.setattr(web.importlib, "import_module", lambda name: name)
+    assert web._gradio(tmp_path) == "gradio"
+    assert os.environ["GRADIO_TEMP_DIR"] == str(tmp_path)
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == os.environ["HF_HUB_OFFLINE"] == "1"
 
 
 def test_a_song_that_is_being_heard_is_heard_to_its_end(runs, private, without_page, monkeypatch):
