@@ -50,9 +50,10 @@ def page(title: str, body: str) -> str:
 """
 
 
-def section(title: str, body: str) -> str:
-    """Nothing where there is nothing to show."""
-    return f"<section>\n<h2>{escape(title)}</h2>\n{body}\n</section>" if body else ""
+def section(title: str, body: str, anchor: str = "") -> str:
+    """Nothing where there is nothing to show. anchor: what a table of contents links to."""
+    name = f' id="{escape(anchor)}"' if anchor else ""
+    return f"<section{name}>\n<h2>{escape(title)}</h2>\n{body}\n</section>" if body else ""
 
 
 def table(
@@ -84,10 +85,10 @@ def text(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def figure(path: Path, caption: str) -> str:
-    """The PNG, inside the page."""
+def figure(path: Path, caption: str, alt: str = "") -> str:
+    """The PNG, inside the page. alt: what those hear who do not see it, by default the caption."""
     content = base64.b64encode(path.read_bytes()).decode("ascii")
     return (
-        f'<figure>\n<img src="data:image/png;base64,{content}" alt="{escape(caption)}">\n'
+        f'<figure>\n<img src="data:image/png;base64,{content}" alt="{escape(alt or caption)}">\n'
         f"<figcaption>{escape(caption)}</figcaption>\n</figure>"
     )

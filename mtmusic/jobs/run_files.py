@@ -95,16 +95,18 @@ def learnt_contents(run: Path) -> set[str] | None:
     return None if UNKNOWN in learnt else learnt
 
 
-def source_card(source: Path, data: FolderData) -> dict[str, Any]:
+def source_card(source: Path, data: FolderData, transferred: str) -> dict[str, Any]:
     """For the card of a model that was started from another: which, and the test clips that that one learnt from.
 
-    "test_clips_learnt" holds their ids, by content, not by name; None where the source does not tell.
+    transferred: "all" of its backbone, or its first N blocks. "test_clips_learnt" holds their ids, by content, not by
+    name; None where the source does not tell.
     """
     learnt, test = learnt_contents(source), data.splits["test"]
     seen = None
     if learnt is not None:
         seen = [i for i, path in zip(test.ids, test.paths, strict=True) if data.digests[path] in learnt]
-    return {"run": str(source), "task": export.read_card(export.locate(source)[0])["task"], "test_clips_learnt": seen}
+    task = export.read_card(export.locate(source)[0])["task"]
+    return {"run": str(source), "task": task, "transferred": transferred, "test_clips_learnt": seen}
 
 
 def print_learnt_test_clips(source: dict[str, Any], test_clips: int) -> None:
