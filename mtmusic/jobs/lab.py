@@ -273,8 +273,8 @@ def _warnings(lab: Lab, data: Mapping[str, FolderData]) -> list[str]:
 def _intro(lab: Lab, options: LabOptions, data: Mapping[str, FolderData], seconds: float) -> Part:
     seeds = f"seed {lab.seeds[0]}" if len(lab.seeds) == 1 else f"seeds {lab.seeds[0]} to {lab.seeds[-1]}"
     sentences = [
-        f"The lab's steps on the folders below, {seeds}, {_duration(seconds)} in all. The test clips chose nothing: the "
-        "epoch, the source of the transfer and the model to submit are chosen by validation clips.",
+        f"The lab's steps on the folders below, {seeds}, {_duration(seconds)} in all. The test clips chose nothing: "
+        "the epoch, the source of the transfer and the model to submit are chosen by validation clips.",
         *(f"{step.title}: skipped, without {', '.join(lacking)}." for step, lacking in _skipped(lab)),
     ]
     rows = [(name, *_counts(data.get(name))) for name in FOLDERS]

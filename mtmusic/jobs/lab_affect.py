@@ -72,8 +72,8 @@ def regression(lab: Lab) -> Done:
     hardest = min(tasks, key=lambda task: rho["cnn"][task]["mean"])
     easiest = max(tasks, key=lambda task: rho["cnn"][task]["mean"])
     sentences = [
-        f"Spearman's rho of the test clips, mean of {', '.join(tasks)}: the CNN has {told(cnn)}, the LSTM {told(lstm)}, "
-        f"{versus(cnn, lstm)}.",
+        f"Spearman's rho of the test clips, mean of {', '.join(tasks)}: the CNN has {told(cnn)}, the LSTM "
+        f"{told(lstm)}. The CNN's is {versus(cnn, lstm)}.",
         f"The CNN's highest is {easiest}, {told(rho['cnn'][easiest])}, its lowest {hardest}, "
         f"{told(rho['cnn'][hardest])}. {_beaten_sentence(runs['cnn'][0])}",
     ]

@@ -156,8 +156,9 @@ def _frame_rates(lab: Lab, number: int, feature: str, named: str) -> Done:
         f"A median clip is {full['frames']:.0f} frames at full rate and {beats['frames']:.0f} beat-synchronised, of "
         f"{full['bins']} bins each: {shorter:.0f} times as much to read.",
         f"An LSTM reads one frame after the other and carries its memory through all of them. On the same clips, in "
-        f"batches of one size, its epoch takes {full['seconds_per_epoch']:.2f} s at full rate and {beats['seconds_per_epoch']:.2f} s "
-        f"beat-synchronised, {faster:.1f} times as long, and its gradient has {full['frames']:.0f} steps to go back.",
+        f"batches of one size, its epoch takes {full['seconds_per_epoch']:.2f} s at full rate and "
+        f"{beats['seconds_per_epoch']:.2f} s beat-synchronised, {faster:.1f} times as long, and its gradient has "
+        f"{full['frames']:.0f} steps to go back.",
     ]
     header = ("", "median clip (bins, frames)", "frames", "numbers a clip", "seconds an epoch")
     return Done(

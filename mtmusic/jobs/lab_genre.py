@@ -128,8 +128,8 @@ def cnns(lab: Lab) -> Done:
     cnn, on_all, beside = (row["accuracy"] for row in (*numbers.values(), lstm))
     sentences = [
         _overfit_sentence({"CNN": values}),
-        f"The CNN's test accuracy is {told(cnn)}, the LSTM's {told(beside)}: {versus(cnn, beside)}. Trained anew on train "
-        f"and validation, for the number of epochs that was best, the CNN has {told(on_all)}.",
+        f"The CNN's test accuracy is {told(cnn)}, the LSTM's {told(beside)}: {versus(cnn, beside)}. Trained anew on "
+        f"train and validation, for the number of epochs that was best, the CNN has {told(on_all)}.",
         f"{sparsest[0]} leaves {sparsest[3]} of its values at zero after the ReLU, the most of all blocks; the last "
         f"pooling leaves {layers[-1][4]} (frames, bins, channels) of the clip.",
         "The lab's warm-up, a network on MNIST in a web page, is not repeated here.",

@@ -101,8 +101,8 @@ def _statement(own: Mapping[str, bool], quick: bool) -> str:
     known = [name for name, is_own in own.items() if is_own]
     if not known:
         return (
-            "No row is comparable: only numbers on the lab's own data are, and this is other data. The figures of others "
-            "stand here for their order of size alone."
+            "No row is comparable: only numbers on the lab's own data are, and this is other data. The figures of "
+            "others stand here for their order of size alone."
         )
     if quick:
         return "No row is comparable: this is a quick run on a part of the lab's data."

@@ -61,8 +61,8 @@ def metrics_step(lab: Lab) -> Done:
     pictures = [
         lab.picture(
             path,
-            f"Precision by recall of {found.best}, the best class of the {found.title}, and of {found.worst}, its worst; "
-            "dashed: the class's share of the clips.",
+            f"Precision by recall of {found.best}, the best class of the {found.title}, and of {found.worst}, its "
+            "worst; dashed: the class's share of the clips.",
             f"Two step lines from left to right, {found.best} and {found.worst}, each above or near its dashed line.",
         ),
         *(confusion(lab, network.title, each[0]) for network, each in runs.items()),
@@ -89,16 +89,16 @@ def answers(found: Judged, others: list[Judged]) -> list[str]:
     sizes = [row["support"] for row in classes.values()]
     return [
         f"What does each metric show? Of the {found.title}: accuracy, the share of clips that are right, "
-        f"{test['accuracy']:.3f}. Precision, how far an answer can be trusted: {best['both']} of {best['called']} clips "
-        f"called {found.best} are so, {worst['both']} of {worst['called']} called {found.worst}. Recall, how much is "
-        f"found: {best['both']} of {best['clips']} clips of {found.best}, {worst['both']} of {worst['clips']} of "
+        f"{test['accuracy']:.3f}. Precision, how far an answer can be trusted: {best['both']} of {best['called']} "
+        f"clips called {found.best} are so, {worst['both']} of {worst['called']} called {found.worst}. Recall, how "
+        f"much is found: {best['both']} of {best['clips']} clips of {found.best}, {worst['both']} of {worst['clips']} of "
         f"{found.worst}. F1 is high only where both are: {classes[found.best]['f1']:.3f} and "
         f"{classes[found.worst]['f1']:.3f}.",
         f"Micro and macro? Micro counts every clip alike, and with one answer a clip it is the accuracy, "
         f"{test['micro_f1']:.3f}; macro counts every class alike, {test['macro_f1']:.3f}: here {found.worst} weighs a "
         f"{len(classes)}th of it, whatever its {worst['clips']} clips.",
-        f"When do accuracy and F1 part? Where answers crowd into few classes. Most here in the {parted.title}: accuracy "
-        f"{parted.test['accuracy']:.3f}, macro F1 {parted.test['macro_f1']:.3f}; it calls "
+        f"When do accuracy and F1 part? Where answers crowd into few classes. Most here in the {parted.title}: "
+        f"accuracy {parted.test['accuracy']:.3f}, macro F1 {parted.test['macro_f1']:.3f}; it calls "
         f"{parted.counts(parted.worst)['called']} clips {parted.worst}, of which there are "
         f"{parted.counts(parted.worst)['clips']}, and {_crowded(parted)}.",
         f"When do micro and macro F1 part? Where large classes are told better or worse than small ones. The classes "
@@ -113,16 +113,16 @@ def precision_answer(found: Judged, true: np.ndarray, scores: np.ndarray, classe
               for name in (found.best, found.worst)}  # fmt: skip
     return (
         f"When does precision matter more than recall? Where a wrong answer costs more than a missed clip: a playlist "
-        f"of {found.worst} needs only some of its clips, but those right; an archive that must lose none needs recall. A "
-        f"threshold trades them: asked for half of the clips of {found.best}, precision is {halves[found.best]:.3f}, "
+        f"of {found.worst} needs only some of its clips, but those right; an archive that must lose none needs recall. "
+        f"A threshold trades them: asked for half of the clips of {found.best}, precision is {halves[found.best]:.3f}, "
         f"for half of those of {found.worst} {halves[found.worst]:.3f}."
     )
 
 
 def which_metric(found: Judged) -> str:
     return (
-        f"We judge by macro F1 ({found.test['macro_f1']:.3f} here), with accuracy beside it for comparison with others: "
-        f"no genre shall count more because it has more clips, and a class that is never answered shows at once."
+        f"We judge by macro F1 ({found.test['macro_f1']:.3f} here), with accuracy beside it for comparison with "
+        "others: no genre shall count more because it has more clips, and a class that is never answered shows at once."
     )
 
 

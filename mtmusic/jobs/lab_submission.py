@@ -28,13 +28,13 @@ def submission(lab: Lab) -> Done:
     header = "lab" if sorted(tasks) == sorted(LAB_TASKS) else "plain"
     make_submission(models, lab.folders[AFFECT_BEAT], path, header, overwrite=True)
     ids, written, values = read_submission(path)
-    expected = rho(read_predictions(joined(models)))["mean" if len(tasks) > 1 else tasks[0]]
+    judged = read_predictions(joined(models))
+    expected = rho(judged)["mean" if len(tasks) > 1 else tasks[0]]
     sentences = [
         f"Best by rho on validation, {scores[best]:.3f}, is: {best}; it is submitted as it was judged, seed "
         f"{lab.seeds[0]}. The file has {len(ids)} rows of {', '.join(written)}, all from 0 to 1, and was read back.",
         f"To expect: {expected['value']:.3f} ({expected['low']:.3f} to {expected['high']:.3f}), the mean rho of "
-        f"{len(read_predictions(joined(models)).ids)} held-out clips that chose nothing, if those of the competition are "
-        "like them.",
+        f"{len(judged.ids)} held-out clips that chose nothing, if those of the competition are like them.",
     ]
     rows = [
         (task, *(f"{number:.3f}" for number in _spread(column))) for task, column in zip(written, values.T, strict=True)

@@ -66,7 +66,7 @@ def transfer(lab: Lab) -> Done:
         path,
         f"Rho of {task} by the number of blocks that come from the genre CNN, with 95 % intervals; the others start "
         "from random weights.",
-        f"Two lines over {lab.scale.blocks[0]} to {lab.scale.blocks[-1]} blocks, frozen and tuned, with their intervals.",
+        f"Two lines over {lab.scale.blocks[0]} to {lab.scale.blocks[-1]} blocks, frozen and tuned, with intervals.",
     )
     table = Table(f"Rho of {task}, test clips. {ROW_NOTE}", ("", *ROW_HEADER), rows)
     sentences = [
@@ -106,8 +106,8 @@ def _found(task: str, rho: Mapping[Cut, Mapping[str, Any]], before: Mapping[str,
     return (
         f"Here {task} from random weights has {told(random)}. The highest is {highest.name}, {told(moved[highest])}: "
         f"{versus(moved[highest], random)}. The lowest is {lowest.name}, {told(moved[lowest])}. Step 8's own models "
-        f"have {told(before['cnn'])} (CNN) and {told(before['lstm'])} (LSTM). The highest of {len(moved)} was picked by "
-        "its test score, so that it is too high as an estimate."
+        f"have {told(before['cnn'])} (CNN) and {told(before['lstm'])} (LSTM). The highest of {len(moved)} was picked "
+        "by its test score, so that it is too high as an estimate."
     )
 
 
@@ -115,9 +115,9 @@ def _source(lab: Lab, source: Path, candidates: Mapping[Path, float], transferre
     """How the source was chosen, and whether it knew the clips that are judged here."""
     learnt = export.read_card(transferred)["source"]["test_clips_learnt"]
     clips = metrics_of(transferred)["test"]["clips"]
-    known = f"{len(learnt)} of the {clips} test clips" if learnt is not None else "which of the test clips is not known"
+    known = f"{len(learnt)} of the {clips} test clips" if learnt is not None else "an unknown number of test clips"
     return (
         f"The source is {lab.relative(source)}: of {len(candidates)} genre CNN(s) its validation macro F1, "
-        f"{candidates[source]:.3f}, is the highest; no test score was looked at. By content it had learnt the genres of: "
-        f"{known}."
+        f"{candidates[source]:.3f}, is the highest; no test score was looked at. By content, it had learnt the genre "
+        f"of {known}."
     )
