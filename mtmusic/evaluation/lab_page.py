@@ -91,7 +91,7 @@ def _html(folder: Path, part: Part) -> str:
             *(f"<p>{escape(sentence)}</p>" for sentence in part.sentences),
             *(table(one.header, one.rows, one.caption, one.kind) for one in part.tables),
             *(figure(folder / one.path, one.caption, one.alt) for one in part.pictures),
-            *([f"<p>To repeat it alone:</p>\n<pre><code>{commands}</code></pre>"] if commands else []),
+            *([f"<p>To do this again:</p>\n<pre><code>{commands}</code></pre>"] if commands else []),
         ]
     )
 

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import keras
+
 from mtmusic.errors import UserError
 from mtmusic.evaluation.lab_page import (
     Part,
@@ -206,6 +208,7 @@ def _do(lab: Lab, step: Step) -> None:
             done = step.do(lab)
         except UserError as error:
             raise UserError(f"Step {step.number}: {error}") from error
+    keras.utils.clear_session(free_memory=True)  # the next step's models come on top otherwise
     seconds = time.perf_counter() - started
     content = {"part": part_to_json(done.part), "numbers": done.numbers, "seconds": seconds}
     write_json(folder / STEP, content)

@@ -39,10 +39,10 @@ class Network(NamedTuple):
 
 
 LSTMS = (
-    Network("mel_full", "LSTM, mel at full rate", "mel", False),
-    Network("mel", "LSTM, beat mel", "mel", True),
-    Network("chroma", "LSTM, beat chroma", "chroma", True),
-    Network("fused", "LSTM, beat fused", "fused", True),
+    Network("mel_full", "LSTM on full-rate mel", "mel", False),
+    Network("mel", "LSTM on beat mel", "mel", True),
+    Network("chroma", "LSTM on beat chroma", "chroma", True),
+    Network("fused", "LSTM on beat fused", "fused", True),
 )
 BESIDE_CNN = "mel"
 """The LSTM that hears what the CNN hears."""
@@ -93,7 +93,8 @@ def lstms(lab: Lab) -> Done:
     pictures = [
         lab.picture(
             lab.step(5) / "overfit.png",
-            "Overfit check: each network learns three batches alone; a sound one goes under the dashed line.",
+            "Overfit check (--overfit-batch): each network learns three batches alone; a sound one goes under the "
+            "dashed line.",
             "The loss by epoch on a log scale, a line a network, falling.",
         ),
         *(learning_curves(lab, network.title, lstm_runs(lab, network.name)[0]) for network in options),
@@ -122,7 +123,7 @@ def cnns(lab: Lab) -> Done:
     numbers = {"train": _facts(cnn_runs(lab)), "on_all": _facts(cnn_runs(lab, on_all=True))}
     lstm = _facts(lstm_runs(lab, BESIDE_CNN))
     rows = [(titles[name], *cells(row["accuracy"]), row["macro_f1"]) for name, row in numbers.items()]
-    rows.append(("LSTM, beat mel (step 5)", *cells(lstm["accuracy"]), lstm["macro_f1"]))
+    rows.append(("LSTM on beat mel (step 5)", *cells(lstm["accuracy"]), lstm["macro_f1"]))
     layers = layer_table(lab, cnn_runs(lab)[0])
     sparsest = max(layers, key=lambda row: float(row[3].rstrip("%")))
     cnn, on_all, beside = (row["accuracy"] for row in (*numbers.values(), lstm))
@@ -130,8 +131,8 @@ def cnns(lab: Lab) -> Done:
         _overfit_sentence({"CNN": values}),
         f"The CNN's test accuracy is {told(cnn)}, the LSTM's {told(beside)}: {versus(cnn, beside)}. Trained anew on "
         f"train and validation, for the number of epochs that was best, the CNN has {told(on_all)}.",
-        f"{sparsest[0]} leaves {sparsest[3]} of its values at zero after the ReLU, the most of all blocks; the last "
-        f"pooling leaves {layers[-1][4]} (frames, bins, channels) of the clip.",
+        f"Of the clip below, {sparsest[0]} leaves {sparsest[3]} of its values at zero after the ReLU, the most of "
+        f"all blocks; the last pooling leaves {layers[-1][4]} (frames, bins, channels).",
         "The lab's warm-up, a network on MNIST in a web page, is not repeated here.",
     ]
     tables = [
@@ -219,11 +220,12 @@ def _overfit(lab: Lab, options: GenreOptions) -> list[float]:
 
 def _overfit_sentence(checks: Mapping[str, Sequence[float]]) -> str:
     told_of = [
-        f"{name} from {values[0]:.2f} to {values[-1]:.3f} in {len(values)} epochs" for name, values in checks.items()
+        f"{name} goes from {values[0]:.2f} to {values[-1]:.3f} in {len(values)} epochs"
+        for name, values in checks.items()
     ]
     failed = [name for name, values in checks.items() if values[-1] >= OVERFIT_LOSS]
-    verdict = f"not under {OVERFIT_LOSS:g}: {', '.join(failed)}" if failed else f"all under {OVERFIT_LOSS:g}"
-    return f"On three batches alone the loss goes: {'; '.join(told_of)} ({verdict})."
+    verdict = f"{', '.join(failed)} stayed above {OVERFIT_LOSS:g}" if failed else f"all went under {OVERFIT_LOSS:g}"
+    return f"On three batches alone the loss of the {'; of the '.join(told_of)}: {verdict}."
 
 
 def majority(run: Path) -> tuple[str, float]:
@@ -237,7 +239,11 @@ def _cnn_pictures(lab: Lab, values: Sequence[float]) -> list[Picture]:
     path, run = lab.step(7) / "overfit.png", cnn_runs(lab)[0]
     plots.save_figure(plots.loss_curve(values, "Overfit check: the loss on three batches", OVERFIT_LOSS), path)
     return [
-        lab.picture(path, "The CNN's overfit check.", "The loss on three batches by epoch, on a log scale, falling."),
+        lab.picture(
+            path,
+            "The CNN's overfit check (--overfit-batch).",
+            "The loss on three batches by epoch, on a log scale, falling.",
+        ),
         learning_curves(lab, "CNN", run),
         confusion(lab, "CNN, trained on train", run),
         confusion(lab, "CNN, trained anew on train and validation", cnn_runs(lab, on_all=True)[0]),

@@ -46,7 +46,7 @@ class Scale:
 
 
 FULL = Scale()
-QUICK = Scale("quick", subset=64, epochs=6, frames=32, units=32, overfit_epochs=60)
+QUICK = Scale("quick", subset=64, epochs=6, frames=32, units=32, overfit_epochs=40)
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,11 @@ def _scaled(recipe: Recipe, scale: Scale) -> Recipe:
 
 
 def command(script: str, options: TrainOptions, recipe: Recipe) -> str:
-    """The command of a script that trains with these options. recipe: what the script takes where nothing is given."""
+    """The command of a script that does this training anew. recipe: what the script takes where nothing is given."""
     start = replace(recipe, backbone="cnn")
     words = ["python", f"scripts/{script}.py", "--data", str(options.data)]
     words += [*_flags(options.recipe, start), *_flags(options, type(options)()), "--out", str(options.out)]
-    return shlex.join(words)
+    return shlex.join([*words, "--overwrite"])
 
 
 def _flags(given: Any, default: Any) -> Iterator[str]:

@@ -29,11 +29,11 @@ class Published(NamedTuple):
 
 GENRE_ROWS = (
     Published("Accuracy: always the largest class", 5, ("majority",), best=".179"),
-    Published("Accuracy: LSTM, mel at full rate", 5, ("networks", "mel_full", "accuracy"), ".12 (untrained)", ".38"),
-    Published("Accuracy: LSTM, beat mel", 5, ("networks", "mel", "accuracy"), ".41", ".41"),
-    Published("Accuracy: LSTM, beat chroma", 5, ("networks", "chroma", "accuracy"), ".21", ".24"),
-    Published("Accuracy: LSTM, beat fused", 5, ("networks", "fused", "accuracy"), "-", ".40"),
-    Published("Accuracy: CNN, beat mel", 7, ("train", "accuracy"), ".42 (validation)", ".45"),
+    Published("Accuracy: LSTM on full-rate mel", 5, ("networks", "mel_full", "accuracy"), ".12 (untrained)", ".38"),
+    Published("Accuracy: LSTM on beat mel", 5, ("networks", "mel", "accuracy"), ".41", ".41"),
+    Published("Accuracy: LSTM on beat chroma", 5, ("networks", "chroma", "accuracy"), ".21", ".24"),
+    Published("Accuracy: LSTM on beat fused", 5, ("networks", "fused", "accuracy"), "-", ".40"),
+    Published("Accuracy: CNN on beat mel", 7, ("train", "accuracy"), ".42 (validation)", ".45"),
     Published("Accuracy: Audio Spectrogram Transformer", 7, ("none",), "-", ".38"),
 )
 AFFECT_MODELS = (

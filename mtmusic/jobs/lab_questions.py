@@ -52,7 +52,7 @@ def metrics_step(lab: Lab) -> Done:
     averages = [(network.title, *(mean_of(each, "test", name) for name in AVERAGES)) for network, each in runs.items()]
     tables = [
         Table(
-            f"Test clips, mean of {len(lab.seeds)} seed(s)",
+            f"Test clips, seeds: {len(lab.seeds)}",
             ("", "accuracy", "macro precision", "macro recall", "macro F1", "micro F1"),
             averages,
         ),
@@ -91,18 +91,18 @@ def answers(found: Judged, others: list[Judged]) -> list[str]:
         f"What does each metric show? Of the {found.title}: accuracy, the share of clips that are right, "
         f"{test['accuracy']:.3f}. Precision, how far an answer can be trusted: {best['both']} of {best['called']} "
         f"clips called {found.best} are so, {worst['both']} of {worst['called']} called {found.worst}. Recall, how "
-        f"much is found: {best['both']} of {best['clips']} clips of {found.best}, {worst['both']} of {worst['clips']} of "
-        f"{found.worst}. F1 is high only where both are: {classes[found.best]['f1']:.3f} and "
+        f"much is found: {best['both']} of {best['clips']} clips of {found.best}, {worst['both']} of "
+        f"{worst['clips']} of {found.worst}. F1 is high only where both are: {classes[found.best]['f1']:.3f} and "
         f"{classes[found.worst]['f1']:.3f}.",
         f"Micro and macro? Micro counts every clip alike, and with one answer a clip it is the accuracy, "
-        f"{test['micro_f1']:.3f}; macro counts every class alike, {test['macro_f1']:.3f}: here {found.worst} weighs a "
-        f"{len(classes)}th of it, whatever its {worst['clips']} clips.",
+        f"{test['micro_f1']:.3f}; macro counts every class alike, {test['macro_f1']:.3f}: {found.worst} is one "
+        f"of {len(classes)} equal parts of it, whatever its {worst['clips']} clips.",
         f"When do accuracy and F1 part? Where answers crowd into few classes. Most here in the {parted.title}: "
         f"accuracy {parted.test['accuracy']:.3f}, macro F1 {parted.test['macro_f1']:.3f}; it calls "
         f"{parted.counts(parted.worst)['called']} clips {parted.worst}, of which there are "
         f"{parted.counts(parted.worst)['clips']}, and {_crowded(parted)}.",
         f"When do micro and macro F1 part? Where large classes are told better or worse than small ones. The classes "
-        f"here have {min(sizes)} to {max(sizes)} clips, and the gap is {test['micro_f1'] - test['macro_f1']:+.3f}; "
+        f"here have {_range(sizes)}, and the gap is {test['micro_f1'] - test['macro_f1']:+.3f}; "
         f"leaving {found.worst} out would move macro F1 to {_macro_without(found):.3f}.",
     ]
 
@@ -138,6 +138,10 @@ def _crowded(judged: Judged) -> str:
     surplus = {name: judged.counts(name)["called"] - judged.counts(name)["clips"] for name in judged.test["per_class"]}
     name = max(surplus, key=lambda one: surplus[one])
     return f"{judged.counts(name)['called']} clips {name}, of which there are {judged.counts(name)['clips']}"
+
+
+def _range(sizes: list[int]) -> str:
+    return f"{min(sizes)} clips each" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)} clips"
 
 
 def _macro_without(found: Judged) -> float:

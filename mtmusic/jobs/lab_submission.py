@@ -9,7 +9,7 @@ from mtmusic.evaluation import plots
 from mtmusic.evaluation.lab_page import Part, Table
 from mtmusic.jobs.compare import read_predictions, rho
 from mtmusic.jobs.lab_affect import BACKBONES, WEIGHTED, multitask_runs, single_runs, tasks_of
-from mtmusic.jobs.lab_numbers import joined, validation_rho
+from mtmusic.jobs.lab_numbers import joined, summary, told, validation_rho
 from mtmusic.jobs.lab_plan import AFFECT_BEAT, Done, Lab
 from mtmusic.jobs.submission import LAB_TASKS, make_submission, read_submission, submit_command
 
@@ -29,11 +29,11 @@ def submission(lab: Lab) -> Done:
     make_submission(models, lab.folders[AFFECT_BEAT], path, header, overwrite=True)
     ids, written, values = read_submission(path)
     judged = read_predictions(joined(models))
-    expected = rho(judged)["mean" if len(tasks) > 1 else tasks[0]]
+    expected = summary([rho(judged)["mean" if len(tasks) > 1 else tasks[0]]])
     sentences = [
         f"Best by rho on validation, {scores[best]:.3f}, is: {best}; it is submitted as it was judged, seed "
         f"{lab.seeds[0]}. The file has {len(ids)} rows of {', '.join(written)}, all from 0 to 1, and was read back.",
-        f"To expect: {expected['value']:.3f} ({expected['low']:.3f} to {expected['high']:.3f}), the mean rho of "
+        f"To expect: {told(expected)}, the mean rho of "
         f"{len(judged.ids)} held-out clips that chose nothing, if those of the competition are like them.",
     ]
     rows = [

@@ -33,7 +33,8 @@ class Cut(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.blocks} blocks, {self.way}" if self.blocks else "0 blocks, random weights"
+        blocks = f"{self.blocks} block{'s' if self.blocks > 1 else ''}"
+        return f"{blocks}, {self.way}" if self.blocks else "random weights"
 
     @property
     def way(self) -> str:
@@ -117,7 +118,7 @@ def _source(lab: Lab, source: Path, candidates: Mapping[Path, float], transferre
     clips = metrics_of(transferred)["test"]["clips"]
     known = f"{len(learnt)} of the {clips} test clips" if learnt is not None else "an unknown number of test clips"
     return (
-        f"The source is {lab.relative(source)}: of {len(candidates)} genre CNN(s) its validation macro F1, "
-        f"{candidates[source]:.3f}, is the highest; no test score was looked at. By content, it had learnt the genre "
-        f"of {known}."
+        f"The source is {lab.relative(source)}, by the highest validation macro F1 of step 7's CNNs, one a seed: "
+        f"{', '.join(f'{value:.3f}' for value in candidates.values())}. No test score was looked at. By content, it had "
+        f"learnt the genre of {known}."
     )
