@@ -101,8 +101,7 @@ def reproduce_lab(options: LabOptions) -> dict[str, Any]:
     asked = [step for step in STEPS if step.number in options.steps and set(step.needs) <= set(lab.folders)]
     _refuse_early(options, asked)
     data = {name: _load(lab, name) for name in lab.folders}
-    _open(lab, options, data)
-    _require_earlier(lab, asked)
+    _open(lab, options, data, asked)
     _print_missing(lab, options)
     results = {}
     for step in asked:
@@ -142,8 +141,9 @@ def _load(lab: Lab, name: str) -> FolderData:
     return load_affect_data(lab.folders[name], seed=lab.seeds[0])
 
 
-def _open(lab: Lab, options: LabOptions, data: Mapping[str, FolderData]) -> None:
-    """Makes the folder, or goes on in it. Raises UserError where it was made with other settings."""
+def _open(lab: Lab, options: LabOptions, data: Mapping[str, FolderData], asked: list[Step]) -> None:
+    """Makes the folder, or goes on in it. Raises UserError where it was made with other settings, or a step that is
+    asked for lacks an earlier one."""
     settings = {
         "scale": asdict(lab.scale),
         "seeds": list(lab.seeds),
@@ -161,6 +161,7 @@ def _open(lab: Lab, options: LabOptions, data: Mapping[str, FolderData]) -> None
     for step in STEPS:
         if options.overwrite and (differing or _touched(step, options.steps)):
             shutil.rmtree(lab.step(step.number), ignore_errors=True)
+    _require_earlier(lab, asked)
     write_json(path, settings)
 
 

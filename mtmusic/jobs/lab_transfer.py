@@ -119,6 +119,6 @@ def _source(lab: Lab, source: Path, candidates: Mapping[Path, float], transferre
     known = f"{len(learnt)} of the {clips} test clips" if learnt is not None else "an unknown number of test clips"
     return (
         f"The source is {lab.relative(source)}, by the highest validation macro F1 of step 7's CNNs, one a seed: "
-        f"{', '.join(f'{value:.3f}' for value in candidates.values())}. No test score was looked at. By content, it had "
-        f"learnt the genre of {known}."
+        f"{', '.join(f'{value:.3f}' for value in candidates.values())}. No test score was looked at. By content, it "
+        f"had learnt the genre of {known}."
     )

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from mtmusic.constants import FEATURE_ROWS
+from mtmusic.data.spectrograms import read_array, write_array
 from mtmusic.jobs import lab, lab_affect, lab_genre
 from mtmusic.jobs.demo import make_demo_corpus
 from mtmusic.jobs.lab import STEPS, LabOptions, reproduce_lab
@@ -17,7 +19,7 @@ from mtmusic.jobs.lab_plan import GENRE, Scale
 from mtmusic.models import backbones
 
 SMALL = Scale(
-    "quick", subset=40, epochs=3, frames=16, units=8, batch_size=8, timing_epochs=2, overfit_epochs=5, blocks=(0, 1)
+    "quick", subset=40, epochs=2, frames=16, units=8, batch_size=8, timing_epochs=2, overfit_epochs=3, blocks=(0, 1)
 )
 
 
@@ -47,6 +49,10 @@ def losses(content: Any) -> Iterator[tuple[float, float]]:
 def corpus(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("corpus") / "demo"
     make_demo_corpus(folder, clips_a_genre=7, affect=36)
+    for path in (folder / GENRE).rglob("*.npy"):  # three seconds of each, or LSTMs at full rate take most of the time
+        array = read_array(path)[:, :130]
+        array[FEATURE_ROWS["mel"]] -= array[FEATURE_ROWS["mel"]].max()
+        write_array(path, array)
     return folder
 
 
@@ -89,7 +95,7 @@ def test_every_step_is_there_with_numbers_and_losses_that_went_down(resumed):
         assert check["overfit"][-1] < check["overfit"][0]
     assert results["seconds"] == pytest.approx(sum(step["seconds"] for step in results["steps"].values()))
     rates = results["steps"]["2"]
-    assert rates["full"]["frames"] > 10 * rates["beat"]["frames"]
+    assert rates["full"]["frames"] > 5 * rates["beat"]["frames"]
     assert {row["comparable"] for row in results["beside_published"]} <= {"no: other data", "no: not measured here"}
 
 
@@ -117,7 +123,7 @@ def test_the_numbers_are_those_of_the_runs(resumed):
     assert frozen["source"]["run"].endswith(steps["9"]["source"])
     rows = (out / "step_11" / "solution.txt").read_text().splitlines()
     assert rows[0] == "Id.fused.full.npy.gz,valence,energy,danceability"
-    assert len(rows) - 1 == steps["11"]["rows"] == 12
+    assert len(rows) - 1 == steps["11"]["rows"] == 8
 
 
 def test_the_page_leads_to_every_step_and_its_copy_to_every_picture(resumed):
@@ -161,7 +167,8 @@ def test_other_settings_are_refused_in_one_line(resumed, script, capsys, tmp_pat
     assert "Expected step 5 before step 6: give --steps 5,6" in capsys.readouterr().err
     assert main(["--data", str(tmp_path), *out]) == 2
     assert "Expected some of fma_genre_spectrograms" in capsys.readouterr().err
-    assert main([*data, "--out", str(tmp_path), "--steps", "12"]) == 2
+    assert not (tmp_path / "new").exists()
+    assert main([*data, "--out", str(tmp_path / "new"), "--steps", "12"]) == 2
     assert "--steps from 1 to 11" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*data, *out, "--steps", "first"])
