@@ -5,15 +5,15 @@ import math
 import re
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from joblib import Parallel
 
-from mtmusic.constants import FEATURE_ROWS
-from mtmusic.data.spectrograms import read_array, write_array
-from mtmusic.jobs import lab, lab_affect, lab_genre
-from mtmusic.jobs.demo import make_demo_corpus
+from mtmusic.evaluation import metrics
+from mtmusic.jobs import demo, lab, lab_affect, lab_genre
 from mtmusic.jobs.lab import STEPS, LabOptions, reproduce_lab
 from mtmusic.jobs.lab_plan import GENRE, Scale
 from mtmusic.models import backbones
@@ -48,11 +48,10 @@ def losses(content: Any) -> Iterator[tuple[float, float]]:
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("corpus") / "demo"
-    make_demo_corpus(folder, clips_a_genre=7, affect=36)
-    for path in (folder / GENRE).rglob("*.npy"):  # three seconds of each, or LSTMs at full rate take most of the time
-        array = read_array(path)[:, :130]
-        array[FEATURE_ROWS["mel"]] -= array[FEATURE_ROWS["mel"]].max()
-        write_array(path, array)
+    with pytest.MonkeyPatch.context() as patched:  # in threads: processes would not see the shorter songs
+        patched.setattr(demo, "SECONDS", 4.0)
+        patched.setattr(demo, "Parallel", partial(Parallel, backend="threading"))
+        demo.make_demo_corpus(folder, clips_a_genre=7, affect=36)
     return folder
 
 
@@ -65,6 +64,8 @@ def resumed(corpus, tmp_path_factory, quick_module_figures) -> tuple[LabOptions,
     killed: list[str] = []
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(backbones, "CNN_BLOCKS", ((8, 3), (4, 3)))
+        patched.setattr(lab_genre, "LSTMS", lab_genre.LSTMS[:2])
+        patched.setattr(metrics, "RESAMPLES", 200)
         for module, name in ((lab_affect, "train_affect"), (lab_genre, "train_genre")):
             original = getattr(module, name)
 
