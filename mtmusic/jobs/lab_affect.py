@@ -77,29 +77,26 @@ def regression(lab: Lab) -> Done:
         f"The CNN's highest is {easiest}, {told(rho['cnn'][easiest])}, its lowest {hardest}, "
         f"{told(rho['cnn'][hardest])}. {_beaten_sentence(runs['cnn'][0])}",
     ]
+    facts = {backbone: dict(zip(tasks, map(training_facts, each[0]), strict=True)) for backbone, each in runs.items()}
+    table = rho_table({f"{backbone.upper()}, a model a task": rows for backbone, rows in rho.items()})
+    part = Part(sentences, [table], _regression_pictures(lab, tasks), [one.command for one in options])
+    return Done(part, {"rho": rho, "training": facts})
+
+
+def _regression_pictures(lab: Lab, tasks: Sequence[str]) -> list[Picture]:
+    """Of the first seed."""
+    path, runs = lab.step(8) / "rho_by_epoch.png", {backbone: single_runs(lab, backbone)[0] for backbone in BACKBONES}
     by_epoch = {
-        task: {backbone.upper(): history(runs[backbone][0][place])["val_spearman"] for backbone in BACKBONES}
+        task: {backbone.upper(): history(runs[backbone][place])["val_spearman"] for backbone in BACKBONES}
         for place, task in enumerate(tasks)
     }
-    plots.save_figure(plots.curves(by_epoch, "Spearman's rho, validation"), lab.step(8) / "rho_by_epoch.png")
-    pictures = [
-        lab.picture(
-            lab.step(8) / "rho_by_epoch.png",
-            "Spearman's rho of the validation clips by epoch. The epoch is chosen by the error, not by rho.",
-            f"A panel for each of {', '.join(tasks)}, with a line for the LSTM and one for the CNN.",
-        ),
-        *(_scatter(lab, task, run) for task, run in zip(tasks, runs["cnn"][0], strict=True)),
-    ]
-    facts = {backbone: dict(zip(tasks, map(training_facts, each[0]), strict=True)) for backbone, each in runs.items()}
-    return Done(
-        Part(
-            sentences,
-            [rho_table({f"{backbone.upper()}, a model a task": rows for backbone, rows in rho.items()})],
-            pictures,
-            [one.command for one in options],
-        ),
-        {"rho": rho, "training": facts},
+    plots.save_figure(plots.curves(by_epoch, "Spearman's rho, validation"), path)
+    curves = lab.picture(
+        path,
+        "Spearman's rho of the validation clips by epoch. The epoch is chosen by the error, not by rho.",
+        f"A panel for each of {', '.join(tasks)}, with a line for the LSTM and one for the CNN.",
     )
+    return [curves, *(_scatter(lab, task, run) for task, run in zip(tasks, runs["cnn"], strict=True))]
 
 
 def multitask(lab: Lab) -> Done:
@@ -107,59 +104,53 @@ def multitask(lab: Lab) -> Done:
     tasks = tasks_of(lab)
     if len(tasks) < 2:
         return Done(Part([KAISER, f"The folder has one task, {tasks[0]}: there is nothing to learn together."]))
-    options = {
-        weighted: [
-            affect_options(lab, run, seed, "cnn", multitask=True, **more)
-            for (run,), seed in zip(multitask_runs(lab, weighted), lab.seeds, strict=True)
-        ]
+    options = [
+        affect_options(lab, run, seed, "cnn", multitask=True, **more)
         for weighted, more in WEIGHTED.items()
-    }
-    for each in options.values():
-        for one in each:
-            train_affect(one)
-    runs = {f"CNN, multitask, {weighted} weights": multitask_runs(lab, weighted) for weighted in WEIGHTED}
-    rho = {name: rho_rows(each) for name, each in runs.items()}
-    single = rho_rows(single_runs(lab, "cnn"))
-    comparisons = _against_single(lab)
-    fixed = comparisons["fixed"]
-    learned = metrics_of(multitask_runs(lab, "learned")[0][0])["weights"]
+        for (run,), seed in zip(multitask_runs(lab, weighted), lab.seeds, strict=True)
+    ]
+    for one in options:
+        train_affect(one)
+    rho = {weighted: rho_rows(multitask_runs(lab, weighted)) for weighted in WEIGHTED}
+    single, less = rho_rows(single_runs(lab, "cnn")), _less_single(lab)
+    first = {weighted: multitask_runs(lab, weighted)[0][0] for weighted in WEIGHTED}
+    weights = {weighted: metrics_of(run)["weights"] for weighted, run in first.items()}
     sentences = [
         KAISER,
-        "Here, the mean of the tasks' rho: "
-        + "; ".join(f"{name} {told(rows['mean'])}" for name, rows in rho.items())
-        + f"; a CNN a task (step 8) {told(single['mean'])}. The first less step 8, paired by clip, is "
-        f"{fixed['value']:.3f} ({fixed['low']:.3f} to {fixed['high']:.3f}): "
-        + ("no difference is shown." if fixed["low"] <= 0 <= fixed["high"] else "a difference beyond chance."),
-        f"The learned weights end at {', '.join(f'{task} {weight:.2f}' for task, weight in learned.items())}.",
+        f"Here, the mean of the tasks' rho is {told(rho['fixed']['mean'])} with fixed weights, "
+        f"{told(rho['learned']['mean'])} with learned ones, and {told(single['mean'])} with a CNN a task (step 8). "
+        + " ".join(_difference_sentence(weighted, row, lab.seeds[0]) for weighted, row in less.items()),
+        f"The learned weights: {', '.join(f'{task} {weight:.2f}' for task, weight in weights['learned'].items())}.",
     ]
-    path = lab.step(10) / "comparison.png"
-    shown = {**rho, "CNN, a model a task": single}
-    plots.save_figure(_intervals(shown), path)
-    pictures = [
-        lab.picture(
-            path,
-            "Rho of the test clips by task, with 95 % intervals.",
-            f"Points with bars, a panel for each of {', '.join(tasks)} and their mean; the bars of the models overlap.",
-        ),
-        *(_learning(lab, name, each[0][0]) for name, each in runs.items()),
-    ]
-    return Done(
-        Part(
-            sentences,
-            [rho_table({**rho, "CNN, a model a task (step 8)": single})],
-            pictures,
-            [one.command for each in options.values() for one in each],
-        ),
-        {
-            "rho": {weighted: rho[name] for weighted, name in zip(WEIGHTED, rho, strict=True)},
-            "less_step_8": comparisons,
-            "weights": {weighted: metrics_of(multitask_runs(lab, weighted)[0][0])["weights"] for weighted in WEIGHTED},
-            "training": {weighted: training_facts(multitask_runs(lab, weighted)[0][0]) for weighted in WEIGHTED},
-        },
+    shown = {f"CNN, multitask, {weighted} weights": rows for weighted, rows in rho.items()}
+    shown["CNN, a model a task (step 8)"] = single
+    part = Part(sentences, [rho_table(shown)], _multitask_pictures(lab, shown, first), [one.command for one in options])
+    training = {weighted: training_facts(run) for weighted, run in first.items()}
+    return Done(part, {"rho": rho, "less_step_8": less, "weights": weights, "training": training})
+
+
+def _difference_sentence(weighted: str, row: Mapping[str, float], seed: int) -> str:
+    verdict = "no difference is shown" if row["low"] <= 0 <= row["high"] else "more than chance would give"
+    return (
+        f"{weighted.capitalize()} less step 8, on the same clips of seed {seed}, is {row['value']:.3f} "
+        f"({row['low']:.3f} to {row['high']:.3f}): {verdict}."
     )
 
 
-def _against_single(lab: Lab) -> dict[str, dict[str, float]]:
+def _multitask_pictures(
+    lab: Lab, shown: Mapping[str, Mapping[str, Mapping[str, Any]]], first: Mapping[str, Path]
+) -> list[Picture]:
+    path = lab.step(10) / "comparison.png"
+    plots.save_figure(_intervals(shown), path)
+    intervals = lab.picture(
+        path,
+        "Rho of the test clips by task, with 95 % intervals.",
+        f"Points with bars, a row for each of {len(shown)} models and a panel for each task and their mean.",
+    )
+    return [intervals, *(_learning(lab, f"Multitask, {weighted} weights", run) for weighted, run in first.items())]
+
+
+def _less_single(lab: Lab) -> dict[str, dict[str, float]]:
     """Of the first seed: mean rho of each multitask model less that of step 8's CNNs, on the same clips."""
     single = joined(single_runs(lab, "cnn")[0])
     names = {weighted: str(multitask_runs(lab, weighted)[0][0]) for weighted in WEIGHTED}

@@ -87,23 +87,12 @@ def lstms(lab: Lab) -> Done:
         f"test clips, would have {share:.3f}.",
     ]
     table = Table(f"Accuracy on the test clips. {ROW_NOTE}", ("", *ROW_HEADER, "best epoch", "seconds an epoch"), rows)
-    lines = {network.title: values for network, values in checks.items()}
-    figure = plots.curves({"Overfit check: the loss on three batches": lines}, "loss (log scale)", OVERFIT_LOSS)
-    plots.save_figure(figure, lab.step(5) / "overfit.png")
-    pictures = [
-        lab.picture(
-            lab.step(5) / "overfit.png",
-            "Overfit check (--overfit-batch): each network learns three batches alone; a sound one goes under the "
-            "dashed line.",
-            "The loss by epoch on a log scale, a line a network, falling.",
-        ),
-        *(learning_curves(lab, network.title, lstm_runs(lab, network.name)[0]) for network in options),
-    ]
     numbers = {
         "networks": {network.name: row | {"overfit": checks[network]} for network, row in facts.items()},
         "majority": share,
     }
-    return Done(Part(sentences, [table], pictures, [one.command for each in options.values() for one in each]), numbers)
+    commands = [one.command for each in options.values() for one in each]
+    return Done(Part(sentences, [table], _lstm_pictures(lab, checks), commands), numbers)
 
 
 def cnns(lab: Lab) -> Done:
@@ -233,6 +222,22 @@ def majority(run: Path) -> tuple[str, float]:
     clips = {name: row["support"] for name, row in metrics_of(run)["test"]["per_class"].items()}
     name = max(clips, key=lambda one: clips[one])
     return name, clips[name] / sum(clips.values())
+
+
+def _lstm_pictures(lab: Lab, checks: Mapping[Network, Sequence[float]]) -> list[Picture]:
+    path, lines = lab.step(5) / "overfit.png", {network.title: values for network, values in checks.items()}
+    figure = plots.curves({"Overfit check: the loss on three batches": lines}, "loss (log scale)", OVERFIT_LOSS)
+    plots.save_figure(figure, path)
+    overfit_curves = lab.picture(
+        path,
+        "Overfit check (--overfit-batch): each network learns three batches alone; a sound one goes under the dashed "
+        "line.",
+        "The loss by epoch on a log scale, a line a network, falling.",
+    )
+    return [
+        overfit_curves,
+        *(learning_curves(lab, network.title, lstm_runs(lab, network.name)[0]) for network in checks),
+    ]
 
 
 def _cnn_pictures(lab: Lab, values: Sequence[float]) -> list[Picture]:

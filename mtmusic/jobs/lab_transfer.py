@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtmusic.evaluation import plots
-from mtmusic.evaluation.lab_page import Part, Table
+from mtmusic.evaluation.lab_page import Part, Picture, Table
 from mtmusic.jobs.finetune import finetune
 from mtmusic.jobs.lab_affect import BACKBONES, single_runs, tasks_of
 from mtmusic.jobs.lab_genre import cnn_runs
@@ -60,15 +60,6 @@ def transfer(lab: Lab) -> Done:
     before = {backbone: rho_rows(single_runs(lab, backbone))[task] for backbone in BACKBONES}
     rows = [(cut.name, *cells(row)) for cut, row in rho.items()]
     rows += [(f"{backbone.upper()}, step 8", *cells(row)) for backbone, row in before.items()]
-    path = lab.step(9) / "rho_by_blocks.png"
-    figure = plots.values_by_number(_lines(rho), "transferred blocks", f"Spearman's rho of {task}, test clips")
-    plots.save_figure(figure, path)
-    picture = lab.picture(
-        path,
-        f"Rho of {task} by the number of blocks that come from the genre CNN, with 95 % intervals; the others start "
-        "from random weights.",
-        f"Two lines over {lab.scale.blocks[0]} to {lab.scale.blocks[-1]} blocks, frozen and tuned, with intervals.",
-    )
     table = Table(f"Rho of {task}, test clips. {ROW_NOTE}", ("", *ROW_HEADER), rows)
     sentences = [
         YOSINSKI,
@@ -84,11 +75,23 @@ def transfer(lab: Lab) -> Done:
         "step_8": before,
         "training": {cut.name: training_facts(_run(lab, cut, lab.seeds[0])) for cut in cuts},
     }
-    return Done(Part(sentences, [table], [picture], commands), numbers)
+    return Done(Part(sentences, [table], [_picture(lab, task, rho)], commands), numbers)
 
 
 def _run(lab: Lab, cut: Cut, seed: int) -> Path:
     return lab.step(9) / f"blocks{cut.blocks}_{cut.way}_seed{seed}"
+
+
+def _picture(lab: Lab, task: str, rho: Mapping[Cut, Mapping[str, Any]]) -> Picture:
+    path = lab.step(9) / "rho_by_blocks.png"
+    figure = plots.values_by_number(_lines(rho), "transferred blocks", f"Spearman's rho of {task}, test clips")
+    plots.save_figure(figure, path)
+    return lab.picture(
+        path,
+        f"Rho of {task} by the number of blocks that come from the genre CNN, with 95 % intervals; the others start "
+        "from random weights.",
+        f"Two lines over {lab.scale.blocks[0]} to {lab.scale.blocks[-1]} blocks, frozen and tuned, with intervals.",
+    )
 
 
 def _lines(rho: Mapping[Cut, Mapping[str, Any]]) -> dict[str, dict[int, tuple[float, float, float]]]:
