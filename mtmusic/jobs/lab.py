@@ -96,14 +96,14 @@ def reproduce_lab(options: LabOptions) -> dict[str, Any]:
     A step is finished when its step.json stands; a training that was stopped goes on. Raises UserError for what the
     user can mend, before the first training wherever that can be known.
     """
-    lab, data = _lab(options), {}
+    lab = _lab(options)
     refuse_other_things(lab.out, SETTINGS)
     asked = [step for step in STEPS if step.number in options.steps and set(step.needs) <= set(lab.folders)]
     _refuse_early(options, asked)
     data = {name: _load(lab, name) for name in lab.folders}
     _open(lab, options, data, asked)
     _print_missing(lab, options)
-    results = {}
+    results: dict[str, Any] = {}
     for step in asked:
         if _finished(lab, step) is None:
             _do(lab, step)
@@ -111,7 +111,7 @@ def reproduce_lab(options: LabOptions) -> dict[str, Any]:
             print(f"{step.title}: finished before")
         results = _write(lab, options, data)
     print(f"Page: {lab.out / 'lab.html'}")
-    return results or _write(lab, options, data)
+    return results
 
 
 def _lab(options: LabOptions) -> Lab:
