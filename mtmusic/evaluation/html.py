@@ -22,6 +22,7 @@ caption { text-align: left; color: var(--soft); padding: .3rem 0; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, .words th, .words td { text-align: left; }
 .words td { white-space: normal; }
+@media (max-width: 40rem) { th[scope=row] { white-space: normal; min-width: 9rem; overflow-wrap: normal; } }
 tr.total th, tr.total td { border-top: 2px solid var(--line); font-weight: 600; }
 pre { padding: .75rem 1rem; background: var(--fill); border-radius: 6px; white-space: pre-wrap;
   -webkit-user-select: all; user-select: all; }
