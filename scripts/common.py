@@ -163,6 +163,13 @@ def add_run_flags(flags: argparse.ArgumentParser, out: str, source: Path | None 
         help=f"start from this run's backbone (default: {source or 'fresh weights'})",
     )
     flags.add_argument(
+        "--transfer",
+        default="all",
+        metavar="all|N",
+        help="of that backbone's weights: take all, or those of its first N blocks; the others start fresh "
+        "(default: all)",
+    )
+    flags.add_argument(
         "--freeze",
         metavar="all|none|N",
         help="of that backbone: keep all, or its first N blocks, as is (default: none; with --unfreeze-after: all)",
@@ -196,7 +203,7 @@ def add_affect_flags(flags: argparse.ArgumentParser) -> None:
 def run_options(arguments: argparse.Namespace, script: str, argv: Sequence[str] | None) -> dict[str, Any]:
     """The fields of jobs.training.TrainOptions but for the recipe."""
     names = (
-        "out", "data", "source", "unfreeze_after", "beat", "validation", "subset", "seed", "overfit_batch",
+        "out", "data", "source", "transfer", "unfreeze_after", "beat", "validation", "subset", "seed", "overfit_batch",
         "retrain_on_all", "skip_bad", "checks", "resume", "overwrite", "tensorboard",
     )  # fmt: skip
     freeze = arguments.freeze or ("none" if arguments.unfreeze_after is None else "all")

@@ -46,12 +46,20 @@ def script() -> Callable[[str], ModuleType]:
     return importlib.import_module
 
 
+def save_blank(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Figure(figsize=(0.1, 0.1)).savefig(path)
+
+
 @pytest.fixture
 def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draws no pictures, which take most of a tiny run's time: for tests that look at other things."""
-
-    def save_blank(figure: Figure, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Figure(figsize=(0.1, 0.1)).savefig(path)
-
     monkeypatch.setattr(plots, "save_figure", save_blank)
+
+
+@pytest.fixture(scope="module")
+def quick_module_figures() -> Iterator[None]:
+    """The same for all tests of a module, and for what they share."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(plots, "save_figure", save_blank)
+        yield

@@ -16,12 +16,13 @@ body { max-width: 60rem; margin: 0 auto; padding: 1rem; color: var(--ink); backg
   font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
 .banner { padding: .75rem 1rem; background: var(--warn); border-radius: 6px; font-weight: 600; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--soft); padding: .3rem 0; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, .words th, .words td { text-align: left; }
 .words td { white-space: normal; }
+@media (max-width: 40rem) { th[scope=row] { white-space: normal; min-width: 9rem; overflow-wrap: normal; } }
 tr.total th, tr.total td { border-top: 2px solid var(--line); font-weight: 600; }
 pre { padding: .75rem 1rem; background: var(--fill); border-radius: 6px; white-space: pre-wrap;
   -webkit-user-select: all; user-select: all; }
@@ -50,9 +51,10 @@ def page(title: str, body: str) -> str:
 """
 
 
-def section(title: str, body: str) -> str:
-    """Nothing where there is nothing to show."""
-    return f"<section>\n<h2>{escape(title)}</h2>\n{body}\n</section>" if body else ""
+def section(title: str, body: str, anchor: str = "") -> str:
+    """Nothing where there is nothing to show. anchor: what a table of contents links to."""
+    name = f' id="{escape(anchor)}"' if anchor else ""
+    return f"<section{name}>\n<h2>{escape(title)}</h2>\n{body}\n</section>" if body else ""
 
 
 def table(
@@ -84,10 +86,10 @@ def text(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def figure(path: Path, caption: str) -> str:
-    """The PNG, inside the page."""
+def figure(path: Path, caption: str, alt: str = "") -> str:
+    """The PNG, inside the page. alt: what those hear who do not see it, by default the caption."""
     content = base64.b64encode(path.read_bytes()).decode("ascii")
     return (
-        f'<figure>\n<img src="data:image/png;base64,{content}" alt="{escape(caption)}">\n'
+        f'<figure>\n<img src="data:image/png;base64,{content}" alt="{escape(alt or caption)}">\n'
         f"<figcaption>{escape(caption)}</figcaption>\n</figure>"
     )

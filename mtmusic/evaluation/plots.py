@@ -20,6 +20,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from mtmusic.constants import (
     CHROMA_BINS,
@@ -43,31 +44,37 @@ SHOWN_FRAMES = 2000
 """More would not be told apart in a picture of this width."""
 
 DECILES = 10
+COLOUR_LABELS = {"mel": "mel (dB relative to the clip's maximum)", "chroma": "chroma"}
+SPECTROGRAM_INCHES = {"mel": 4.1, "chroma": 1.9}
 FREQUENCY_TICKS_HZ = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
-def spectrograms(arrays: Sequence[np.ndarray], titles: Sequence[str], beat: bool) -> Figure:
-    """Fused arrays `(140, frames)` side by side, mel above chroma, on the same axes and colour scales.
+def spectrograms(
+    arrays: Sequence[np.ndarray], titles: Sequence[str], beat: bool, features: Sequence[str] = ("mel", "chroma")
+) -> Figure:
+    """Fused arrays `(140, frames)` side by side, mel above chroma or one alone, on the same axes and colour scales.
 
     The time axis is in seconds, or in beats for beat-synchronised arrays, and as long as the longest clip.
     """
-    figure = _figure(max(9, 2 + 4.5 * len(arrays)), 6)
-    axes = figure.subplots(2, len(arrays), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1.4))
-    for column, (array, title) in enumerate(zip(arrays, titles, strict=True)):
-        mel = _show_mel(axes[0, column], array[FEATURE_ROWS["mel"]], beat)
-        chroma = _show_chroma(axes[1, column], array[FEATURE_ROWS["chroma"]], beat)
+    heights = [SPECTROGRAM_INCHES[feature] for feature in features]
+    figure = _figure(max(9, 2 + 4.5 * len(arrays)), sum(heights))
+    axes = figure.subplots(len(features), len(arrays), sharex=True, sharey="row", squeeze=False, height_ratios=heights)
+    for row, feature in enumerate(features):
+        show = _show_mel if feature == "mel" else _show_chroma
+        for column, array in enumerate(arrays):
+            mesh = show(axes[row, column], array[FEATURE_ROWS[feature]], beat)
+        figure.colorbar(mesh, ax=axes[row], label=COLOUR_LABELS[feature], pad=0.01)
+    for column, title in enumerate(titles):
         axes[0, column].set_title(_plain(title))
     for axis in axes.flat:
         axis.label_outer()
     axes[0, 0].set_xlim(0, max(_edges(array.shape[1], beat)[-1] for array in arrays))
-    figure.colorbar(mel, ax=axes[0], label="mel (dB relative to the clip's maximum)", pad=0.01)
-    figure.colorbar(chroma, ax=axes[1], label="chroma", pad=0.01)
     return figure
 
 
 def _show_mel(axes: Axes, mel: np.ndarray, beat: bool, stride: int = 1) -> QuadMesh:
     """Each bin reaches halfway to its neighbours."""
-    peaks = _mel_peaks()
+    peaks = mel_peaks()
     mesh = _specshow(axes, mel, "mel", (peaks[1:] + peaks[:-1]) / 2, beat, (MEL_FLOOR_DB, 0), stride)
     axes.set(ylabel="mel frequency (Hz)", ylim=(0, SAMPLE_RATE / 2))
     return mesh
@@ -111,7 +118,7 @@ def _edges(frames: int, beat: bool, stride: int = 1) -> np.ndarray:
     return np.arange(frames + 1) * stride * (1 if beat else HOP_LENGTH / SAMPLE_RATE)
 
 
-def _mel_peaks() -> np.ndarray:
+def mel_peaks() -> np.ndarray:
     """The frequency of each mel bin's peak in Hz between the outer corners of the bank, `(130,)`."""
     return mel_frequencies(MEL_BINS + 2, fmin=0, fmax=SAMPLE_RATE / 2)
 
@@ -122,7 +129,7 @@ def mean_profiles(profiles: Mapping[str, np.ndarray]) -> Figure:
     axes = figure.subplots()
     for index, (name, profile) in enumerate(profiles.items()):
         style = LINE_STYLES[index // len(COLOURS) % len(LINE_STYLES)]
-        axes.plot(_mel_peaks()[1:-1], profile, label=_plain(name), color=COLOURS[index % len(COLOURS)], linestyle=style)
+        axes.plot(mel_peaks()[1:-1], profile, label=_plain(name), color=COLOURS[index % len(COLOURS)], linestyle=style)
     axes.set_xscale("log")
     axes.set_xticks(FREQUENCY_TICKS_HZ, [f"{hertz:,}".replace(",", " ") for hertz in FREQUENCY_TICKS_HZ])
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -247,6 +254,61 @@ def _epoch_limits(history: Mapping[str, Sequence[float]]) -> tuple[float, float]
 def _curve(axes: Axes, values: Sequence[float], label: str, colour: str) -> None:
     """The markers keep a single epoch visible."""
     axes.plot(range(1, len(values) + 1), values, marker="o", markersize=3, color=colour, label=label)
+
+
+def curves(panels: Mapping[str, Mapping[str, Sequence[float]]], ylabel: str, threshold: float | None = None) -> Figure:
+    """Named lines by epoch, from 1 on, in a panel each; with a threshold to fall below, on a log scale."""
+    figure, axes_of = _panels(len(panels), 4.6, 3.6)
+    for axes, (title, lines) in zip(axes_of, panels.items(), strict=True):
+        for index, (name, values) in enumerate(lines.items()):
+            _curve(axes, values, _plain(name), COLOURS[index % len(COLOURS)])
+        if threshold is not None:
+            axes.axhline(threshold, color=GREY, linestyle="--", label=f"threshold {threshold:g}")
+            axes.set_yscale("log", nonpositive="clip")
+        axes.xaxis.set_major_locator(_whole_numbers(8))
+        axes.set(title=_plain(title), xlabel="epoch", ylabel=ylabel)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    return figure
+
+
+def values_by_number(lines: Mapping[str, Mapping[int, tuple[float, float, float]]], xlabel: str, ylabel: str) -> Figure:
+    """Named lines of (value, low, high) by a whole number: points with their intervals, drawn beside each other."""
+    figure = _figure(8, 4.5)
+    axes = figure.subplots()
+    for index, (name, points) in enumerate(lines.items()):
+        places = np.array(list(points)) + 0.06 * index
+        values, low, high = np.array(list(points.values())).T
+        reach = np.maximum([values - low, high - values], 0)
+        axes.errorbar(places, values, reach, label=_plain(name), color=COLOURS[index], marker="o", capsize=3)
+    axes.xaxis.set_major_locator(_whole_numbers(10))
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def precision_recall_curves(
+    true: np.ndarray, scores: np.ndarray, classes: Sequence[str], shown: Sequence[str]
+) -> Figure:
+    """Of each shown class against all others: precision by recall as the threshold on its score falls.
+
+    true: `(clips,)` class indices; scores: `(clips, classes)`. The dashed line is a class's share of the clips, what
+    chance would give.
+    """
+    figure = _figure(7, 4.5)
+    axes = figure.subplots()
+    for index, name in enumerate(shown):
+        column = classes.index(name)
+        hits = true == column
+        precision, recall, _ = precision_recall_curve(hits, scores[:, column])
+        label = f"{_plain(name)}: average precision {average_precision_score(hits, scores[:, column]):.3f}"
+        axes.step(recall, precision, where="post", color=COLOURS[index], label=label)
+        axes.axhline(hits.mean(), color=COLOURS[index], linestyle="--", linewidth=1)
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title="Precision by recall")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
 
 
 def confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> Figure:

@@ -221,7 +221,9 @@ def _transfer(card: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         known = f"{len(learnt)} of the {test} test clips were in its training, by content: {', '.join(learnt)}."
     else:
         known = "No clip of the test split was in its training, by content."
-    return f"<p>The backbone was that of {escape(source['run'])} ({escape(source['task'])}). {escape(known)}</p>"
+    blocks = source.get("transferred", "all")
+    part = "The backbone was that" if blocks == "all" else f"The backbone's first {blocks} blocks were those"
+    return f"<p>{part} of {escape(source['run'])} ({escape(source['task'])}). {escape(known)}</p>"
 
 
 def _small(value: float | None) -> str:

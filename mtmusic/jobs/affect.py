@@ -136,7 +136,7 @@ def _train_run(out: Path, data: AffectData, options: AffectOptions) -> dict[str,
 
         card = affect_card(recipe, data, means, options.command, options.seed)
         if options.source is not None:
-            card["source"] = source_card(options.source, data)
+            card["source"] = source_card(options.source, data, options.transfer)
             print_learnt_test_clips(card["source"], len(data.splits["test"]))
         export.save(trained.model, work, card, examples(data.splits["test"], recipe))
         write_clips(work, data, trained.facts["model_trained_on"], options.source)

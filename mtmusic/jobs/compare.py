@@ -55,7 +55,7 @@ def compare_runs(names: Sequence[str], seed: int = 0) -> dict[str, Any]:
         "split": SPLIT,
         "clips": len(first.ids),
         "seed": seed,
-        "runs": {run.name: _rho(run, seed) for run in runs},
+        "runs": {run.name: rho(run, seed) for run in runs},
         "differences": differences,
     }
 
@@ -147,7 +147,8 @@ def _on_the_same_clips(runs: Sequence[Predictions]) -> list[Predictions]:
     return aligned
 
 
-def _rho(run: Predictions, seed: int) -> dict[str, dict[str, float]]:
+def rho(run: Predictions, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Of each task and, of several, their "mean": {value, low, high}, the 95 % bootstrap interval over clips."""
     report = affect_report(run.true, run.predicted, run.tasks, dict.fromkeys(run.tasks, 0.0), seed)
     rows = {
         task: {"value": row["spearman"], "low": row["spearman_low"], "high": row["spearman_high"]}

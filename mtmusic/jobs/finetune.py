@@ -35,8 +35,8 @@ def finetune(options: AffectOptions, compare_scratch: bool = False) -> dict[str,
     metrics = train_affect(replace(options, out=out))[str(out)]
     if compare_scratch:
         print(f"\nThe same network from random weights, into {scratch_out}:")
-        scratch = replace(options, source=None, freeze="none", unfreeze_after=None, recipe=resolve_recipe(options))
-        train_affect(replace(scratch, out=scratch_out))
+        fresh = replace(options, source=None, transfer="all", freeze="none", unfreeze_after=None)
+        train_affect(replace(fresh, recipe=resolve_recipe(options), out=scratch_out))
         comparison = compare_runs([str(out), str(scratch_out)])
         write_comparison(out, comparison)
         write_report(out)

@@ -1,5 +1,6 @@
 """A data folder to a trained, judged and saved genre model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from mtmusic.evaluation.metrics import genre_table
 from mtmusic.jobs import runs
 from mtmusic.jobs.folders import load_genre_data, print_data
 from mtmusic.jobs.genre_run import genre_card, judge, write_judgement
-from mtmusic.jobs.recipes import FRAMES, complete
+from mtmusic.jobs.recipes import FRAMES, Recipe, complete
 from mtmusic.jobs.run_files import examples, print_learnt_test_clips, source_card, write_clips
 from mtmusic.jobs.training import (
     Objective,
@@ -55,8 +56,7 @@ def train_genre(options: GenreOptions) -> dict[str, Any]:
     recipe = complete(recipe, FRAMES[data.beat])
     refuse_other_rate(options, data)
 
-    head = partial(genre_classifier, classes=data.splits["train"].classes, learning_rate=recipe.learning_rate)
-    objective = Objective(head, settings={"classes": options.classes})
+    objective = genre_objective(options, recipe, data.splits["train"].classes)
     model = build_model(options, recipe, objective)
     with runs.run_folder(out, settings_of(options, recipe, objective, data), options.resume) as work:
         print_data(data)
@@ -67,7 +67,7 @@ def train_genre(options: GenreOptions) -> dict[str, Any]:
 
         card = genre_card(recipe, data, options.classes, options.command, options.seed)
         if options.source is not None:
-            card["source"] = source_card(options.source, data)
+            card["source"] = source_card(options.source, data, options.transfer)
             print_learnt_test_clips(card["source"], len(data.splits["test"]))
         export.save(trained.model, work, card, examples(data.splits["test"], recipe))
         write_clips(work, data, trained.facts["model_trained_on"], options.source)
@@ -76,3 +76,9 @@ def train_genre(options: GenreOptions) -> dict[str, Any]:
     print(genre_table(metrics["test"]))
     print(f"Report: {out / 'report.html'}")
     return metrics
+
+
+def genre_objective(options: GenreOptions, recipe: Recipe, classes: Sequence[str]) -> Objective:
+    """Softmax cross-entropy; the epoch is chosen by the validation loss."""
+    head = partial(genre_classifier, classes=classes, learning_rate=recipe.learning_rate)
+    return Objective(head, settings={"classes": options.classes})

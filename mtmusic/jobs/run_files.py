@@ -95,11 +95,12 @@ def learnt_contents(run: Path) -> set[str] | None:
     return None if UNKNOWN in learnt else learnt
 
 
-def source_card(source: Path, data: FolderData) -> dict[str, Any]:
+def source_card(source: Path, data: FolderData, transferred: str) -> dict[str, Any]:
     """For the card of a model that was started from another: which, and the test clips that that one learnt from.
 
-    "test_clips_learnt" holds their ids, by content, not by name; None where the source does not tell. "demo": whether
-    it learnt from the demo corpus, or one that it was started from did.
+    transferred: "all" of its backbone, or its first N blocks. "test_clips_learnt" holds their ids, by content, not by
+    name; None where the source does not tell. "demo": whether it learnt from the demo corpus, or one that it was
+    started from did.
     """
     learnt, test = learnt_contents(source), data.splits["test"]
     seen = None
@@ -107,7 +108,8 @@ def source_card(source: Path, data: FolderData) -> dict[str, Any]:
         seen = [i for i, path in zip(test.ids, test.paths, strict=True) if data.digests[path] in learnt]
     card = export.read_card(export.locate(source)[0])
     demo = bool(card.get("data", {}).get("demo") or card.get("source", {}).get("demo"))
-    return {"run": str(source), "task": card["task"], "demo": demo, "test_clips_learnt": seen}
+    told = {"run": str(source), "task": card["task"], "transferred": transferred, "demo": demo}
+    return told | {"test_clips_learnt": seen}
 
 
 def print_learnt_test_clips(source: dict[str, Any], test_clips: int) -> None:

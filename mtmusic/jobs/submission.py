@@ -54,9 +54,14 @@ def make_submission(
     names = [tasks[column] for column in columns]
     _write(out, clips.ids, names, predicted, header)
     print(f"{len(clips)} clips, {', '.join(names)}: {out}")
-    competition = COMPETITION if header == "lab" else "COMPETITION"
-    print(f"Submit it with: kaggle competitions submit -c {competition} -f {shlex.quote(str(out))} -m mtmusic")
+    print(f"Submit it with: {submit_command(out, header)}")
     return out
+
+
+def submit_command(path: Path, header: str) -> str:
+    """Kaggle's, which sends the file to the lab's competition, or to the one to be named."""
+    competition = COMPETITION if header == "lab" else "COMPETITION"
+    return f"kaggle competitions submit -c {competition} -f {shlex.quote(str(path))} -m mtmusic"
 
 
 def read_submission(path: Path) -> tuple[list[str], list[str], np.ndarray]:

@@ -21,6 +21,7 @@ from mtmusic.jobs.folders import Checks, FolderData, require_rate
 from mtmusic.jobs.recipes import LAB_CNN, Recipe, build_backbone, from_card
 from mtmusic.models import export
 from mtmusic.models.training import (
+    OVERFIT_EPOCHS,
     OVERFIT_LOSS,
     Score,
     TrainingConfig,
@@ -28,6 +29,7 @@ from mtmusic.models.training import (
     fit,
     history_csv,
     overfit_batches,
+    require_learnt,
 )
 from mtmusic.models.transfer import describe, freeze, load_backbone, set_backbone_weights, unfreeze
 
@@ -46,8 +48,9 @@ class TrainOptions:
     """All that a training job is told, whatever it learns.
 
     out: None is a folder in saved_models/ named after the task and the backbone. data: None is the demo corpus; beat:
-    None is told from the folder. source: a run whose backbone, architecture and all, is started from. freeze: of that
-    backbone. unfreeze_after: epochs after which all of it is trained, at a tenth of the rate; None: never.
+    None is told from the folder. source: a run whose backbone, architecture and all, is started from. transfer: "all"
+    of its weights, or those of its first N blocks. freeze: of that backbone. unfreeze_after: epochs after which all of
+    it is trained, at a tenth of the rate; None: never.
     checks: see folders.Checks.
     """
 
@@ -55,6 +58,7 @@ class TrainOptions:
     data: Path | None = None
     recipe: Recipe = LAB_CNN
     source: Path | None = None
+    transfer: str = "all"
     freeze: str = "none"
     unfreeze_after: int | None = None
     beat: bool | None = None
@@ -102,6 +106,8 @@ def refuse_early(options: TrainOptions) -> None:
     """What needs no data to be known wrong. Raises UserError."""
     if options.freeze != "none" and options.source is None:
         raise UserError("Expected --from RUN beside --freeze: only a trained backbone can be frozen")
+    if options.transfer != "all" and options.source is None:
+        raise UserError("Expected --from RUN beside --transfer: only a trained backbone has blocks to transfer")
     if options.unfreeze_after is not None and (options.freeze == "none" or options.unfreeze_after < 1):
         raise UserError("Expected --unfreeze-after of 1 or more epochs, and --freeze all or N for the epochs before")
     if options.unfreeze_after is not None and options.unfreeze_after >= options.recipe.epochs:
@@ -142,7 +148,7 @@ def refuse_other_rate(options: TrainOptions, data: FolderData) -> None:
 
 def settings_of(options: TrainOptions, recipe: Recipe, objective: Objective, data: FolderData) -> dict[str, Any]:
     """All that the result depends on."""
-    names = ("freeze", "unfreeze_after", "validation", "subset", "seed", "retrain_on_all", "skip_bad")
+    names = ("transfer", "freeze", "unfreeze_after", "validation", "subset", "seed", "retrain_on_all", "skip_bad")
     return {
         **asdict(recipe),
         "data": data.fingerprint,
@@ -156,14 +162,23 @@ def build_model(options: TrainOptions, recipe: Recipe, objective: Objective, qui
     """A fresh network of this seed, on the source's backbone where there is one."""
     runs.seed_everything(options.seed)
     backbone = build_backbone(recipe)
-    frozen: list[str] = []
-    if options.source is not None:
-        set_backbone_weights(backbone, load_backbone(options.source)[0], options.source)
-        frozen = freeze(backbone, options.freeze)
+    loaded, frozen = _transfer(backbone, options.source, options) if options.source is not None else ([], [])
     model = objective.head(backbone)
     if options.source is not None and not quiet:
-        print(describe(model, str(options.source), frozen))
+        print(describe(model, str(options.source), loaded, frozen))
     return model
+
+
+def _transfer(backbone: keras.Model, source: Path, options: TrainOptions) -> tuple[list[str], list[str]]:
+    """The layers that got the source's weights, and those that are frozen. Raises UserError where one is fresh."""
+    loaded = set_backbone_weights(backbone, load_backbone(source)[0], source, options.transfer)
+    frozen = freeze(backbone, options.freeze)
+    if fresh := [name for name in frozen if backbone.get_layer(name).weights and name not in loaded]:
+        raise UserError(
+            f"Expected --freeze of blocks that are transferred, got {fresh[0]} frozen and fresh: "
+            f"--transfer {options.transfer}, --freeze {options.freeze}"
+        )
+    return loaded, frozen
 
 
 def train_and_judge(
@@ -181,7 +196,7 @@ def train_and_judge(
     where the test split was held out, after the first one has been judged.
     """
     if options.overfit_batch:
-        _overfit(options, recipe, objective, splits["train"], work)
+        _check_overfit(options, recipe, objective, splits["train"], work)
     record = _train(model, options, recipe, objective, splits, work)
     write_text(work / "history.csv", history_csv(record))
     figure = plots.learning_curves(record.history, record.best_epoch)
@@ -208,12 +223,21 @@ def train_and_judge(
     return Trained(model, judgement, facts)
 
 
-def _overfit(options: TrainOptions, recipe: Recipe, objective: Objective, clips: Clips, work: Path) -> None:
-    """On a network of its own, so that the training starts from fresh weights."""
+def overfit(
+    options: TrainOptions, recipe: Recipe, objective: Objective, clips: Clips, epochs: int = OVERFIT_EPOCHS
+) -> list[float]:
+    """The overfit check's values by epoch, on a network of its own, so that a training starts from fresh weights."""
     model = build_model(options, recipe, objective, quiet=True)
     measure, target = objective.overfit
     dataset = _dataset(clips, recipe, shuffle=True, seed=options.seed)
-    losses = overfit_batches(model, dataset, measure=measure, target=target)
+    return overfit_batches(model, dataset, epochs=epochs, measure=measure, target=target)
+
+
+def _check_overfit(options: TrainOptions, recipe: Recipe, objective: Objective, clips: Clips, work: Path) -> None:
+    """Raises UserError for a network that cannot learn three batches."""
+    measure, target = objective.overfit
+    losses = overfit(options, recipe, objective, clips)
+    require_learnt(losses, measure=measure, target=target)
     print(f"Overfit check: three batches, {measure} {losses[0]:.3g} to {losses[-1]:.3g} in {len(losses)} epochs")
     figure = plots.loss_curve(losses, f"Overfit check: {measure} on three batches", target)
     plots.save_figure(figure, work / "figures/loss_curve.png")

@@ -21,6 +21,7 @@ from mtmusic.files import write_json, write_text
 
 Score = Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
 
+OVERFIT_BATCHES = 3
 OVERFIT_EPOCHS = 300
 OVERFIT_LOSS = 0.01
 
@@ -103,27 +104,35 @@ def fit(
 def overfit_batches(
     model: keras.Model,
     dataset: tf.data.Dataset,
-    batches: int = 3,
+    batches: int = OVERFIT_BATCHES,
     epochs: int = OVERFIT_EPOCHS,
     measure: str = "loss",
     target: float = OVERFIT_LOSS,
 ) -> list[float]:
     """The lab's check that a network can learn: trains on a few batches alone and returns the measure by epoch.
 
-    measure: "loss", or the name of one of the model's metrics. Ends where it falls under `target`. Raises UserError
-    where it does not in `epochs`. The model is changed: give one made for this.
+    measure: "loss", or the name of one of the model's metrics. Ends where it falls under `target`, or after `epochs`:
+    `require_learnt` judges. The model is changed: give one made for this.
     """
     few = dataset.take(batches).cache()
     values: list[float] = []
     while len(values) < epochs:
         values.append(float(model.fit(few, shuffle=False, verbose=0).history[measure][0]))
         if values[-1] < target:
-            return values
-    raise UserError(
-        f"The network did not learn {batches} batches by heart: the {measure} went from {values[0]:.3g} to "
-        f"{values[-1]:.3g} in {epochs} epochs, expected under {target}; check the labels, the learning rate and the "
-        "units"
-    )
+            break
+    return values
+
+
+def require_learnt(
+    values: list[float], batches: int = OVERFIT_BATCHES, measure: str = "loss", target: float = OVERFIT_LOSS
+) -> None:
+    """Raises UserError where what `overfit_batches` returned did not fall under `target`."""
+    if values[-1] >= target:
+        raise UserError(
+            f"The network did not learn {batches} batches by heart: the {measure} went from {values[0]:.3g} to "
+            f"{values[-1]:.3g} in {len(values)} epochs, expected under {target}; check the labels, the learning rate "
+            "and the units"
+        )
 
 
 def history_csv(record: TrainingRecord) -> str:

@@ -28,10 +28,13 @@ def load_backbone(path: Path | str) -> tuple[keras.Model, dict[str, Any]]:
         raise UserError(f'Expected a model with a part named "backbone", got none in {locate(path)[1]}') from error
 
 
-def set_backbone_weights(backbone: keras.Model, source: keras.Model, path: Path | str) -> None:
+def set_backbone_weights(
+    backbone: keras.Model, source: keras.Model, path: Path | str, which: str | int = "all"
+) -> list[str]:
     """Puts the weights of `source`, of the model in `path`, into a backbone that may be built for other frames.
 
-    Raises UserError where a weight's shape depends on the frames and cannot be kept.
+    which: "all", or the first N blocks, with BatchNorm's statistics; the others stay fresh. Returns the names of the
+    layers that were given weights. Raises UserError where a weight's shape depends on the frames and cannot be kept.
     """
     if len(backbone.weights) != len(source.weights) or backbone.input_shape[2] != source.input_shape[2]:
         raise UserError(f"Expected a card that fits its model, got one of another backbone beside {path}")
@@ -41,7 +44,11 @@ def set_backbone_weights(backbone: keras.Model, source: keras.Model, path: Path 
                 f"Expected the frames of {path}, {source.input_shape[1]}, got {backbone.input_shape[1]}: "
                 f"{weight.path} cannot be kept; leave --frames out"
             )
-    backbone.set_weights(source.get_weights())
+    layers = backbone.layers if which == "all" else first_blocks(backbone, which, "--transfer")
+    loaded = [layer for layer in layers if layer.weights]
+    for layer in loaded:
+        layer.set_weights(source.get_layer(layer.name).get_weights())
+    return [layer.name for layer in loaded]
 
 
 def freeze(backbone: keras.Model, which: str | int) -> list[str]:
@@ -49,17 +56,19 @@ def freeze(backbone: keras.Model, which: str | int) -> list[str]:
 
     What is frozen keeps its weights, and BatchNorm its statistics. Raises UserError for other values.
     """
-    blocks = _blocks(backbone)
-    if which == "all":
-        which = len(blocks)
-    elif which == "none":
-        which = 0
-    if (not isinstance(which, int) and not which.isdecimal()) or not 0 <= int(which) <= len(blocks):
-        raise UserError(f'Expected --freeze "all", "none" or 0 to {len(blocks)} (the backbone\'s blocks), got {which}')
-    frozen = [layer for block in blocks[: int(which)] for layer in block]
+    frozen = first_blocks(backbone, which, "--freeze")
     for layer in backbone.layers:
         layer.trainable = layer not in frozen
     return [layer.name for layer in frozen]
+
+
+def first_blocks(backbone: keras.Model, which: str | int, flag: str) -> list[keras.layers.Layer]:
+    """The layers of "all" blocks, of "none", or of the first N. Raises UserError, which names the flag, for others."""
+    blocks = _blocks(backbone)
+    count = {"all": len(blocks), "none": 0}.get(str(which), which)
+    if (not isinstance(count, int) and not count.isdecimal()) or not 0 <= int(count) <= len(blocks):
+        raise UserError(f'Expected {flag} "all", "none" or 0 to {len(blocks)} (the backbone\'s blocks), got {which}')
+    return [layer for block in blocks[: int(count)] for layer in block]
 
 
 def unfreeze(model: keras.Model) -> None:
@@ -70,13 +79,17 @@ def unfreeze(model: keras.Model) -> None:
     model.compile_from_config(config)
 
 
-def describe(model: keras.Model, source: str, frozen: list[str]) -> str:
-    """What was loaded, what is fresh, what is frozen, for the terminal."""
-    fresh = [layer.name for layer in model.layers if layer.weights and layer.name != "backbone"]
+def describe(model: keras.Model, source: str, loaded: list[str], frozen: list[str]) -> str:
+    """What was loaded, what is fresh, what is frozen, for the terminal. loaded, frozen: layers of the backbone."""
+    backbone = model.get_layer("backbone")
+    fresh = [layer.name for layer in backbone.layers if layer.weights and layer.name not in loaded]
+    fresh += [layer.name for layer in model.layers if layer.weights and layer is not backbone]
+    parameters = sum(backbone.get_layer(name).count_params() for name in loaded)
+    whole = "" if parameters == backbone.count_params() else f" of its {backbone.count_params():,}"
     trainable = sum(int(weight.shape.num_elements()) for weight in model.trainable_variables)
     return "\n".join(
         [
-            f"Loaded:    backbone of {source}, {model.get_layer('backbone').count_params():,} parameters",
+            f"Loaded:    backbone of {source}, {parameters:,}{whole} parameters",
             f"Fresh:     {', '.join(fresh)}",
             f"Frozen:    {', '.join(frozen) or 'nothing'}",
             f"Trainable: {trainable:,} of {model.count_params():,} parameters",

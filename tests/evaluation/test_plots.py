@@ -262,3 +262,40 @@ def test_timeline_draws_each_windows_answer_from_its_begin_to_its_end():
     assert mesh.get_array().shape == (128, 1667)  # every third frame
     assert mesh.get_coordinates()[0, -1, 0] == pytest.approx(5001 * 512 / 22_050)
     figure.canvas.draw()
+
+
+def test_one_feature_alone_is_shown():
+    figure = plots.spectrograms([fused(20), fused(30)], ["a", "b"], beat=True, features=("chroma",))
+    first, second, colours = figure.axes
+    assert (first.get_ylabel(), first.get_xlabel(), colours.get_ylabel()) == ("pitch class", "time (beats)", "chroma")
+    assert first.get_xlim() == second.get_xlim() == (0, 30)
+
+
+def test_curves_are_named_lines_by_epoch_and_a_threshold_makes_the_scale_logarithmic():
+    figure = plots.curves({"check": {"a_b": [3.0, 2.0], "c": [1.0]}}, "loss", threshold=0.01)
+    (axes,) = figure.axes
+    assert [line.get_label() for line in axes.lines] == ["a_b", "c", "threshold 0.01"]
+    assert axes.lines[0].get_xydata().tolist() == [[1, 3], [2, 2]]
+    assert axes.get_yscale() == "log"
+    assert plots.curves({"one": {"a": [0.1]}, "two": {"a": [0.2]}}, "rho").axes[1].get_yscale() == "linear"
+
+
+def test_values_by_number_have_their_intervals():
+    figure = plots.values_by_number(
+        {"tuned": {0: (0.5, 0.4, 0.7)}, "frozen": {0: (0.5, 0.4, 0.7), 2: (0.3, 0, 0.4)}}, "n", "rho"
+    )
+    (axes,) = figure.axes
+    (bars,) = axes.containers[0].lines[2]
+    assert bars.get_segments()[0].tolist() == [[0, 0.4], [0, pytest.approx(0.7)]]
+    assert axes.containers[1].lines[0].get_xdata().tolist() == pytest.approx([0.06, 2.06])
+
+
+def test_precision_by_recall_is_that_of_each_class_against_all_others():
+    true = np.array([0, 0, 1, 1])
+    scores = np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.2, 0.8]])  # class 0 is found without a mistake
+    figure = plots.precision_recall_curves(true, scores, ["a", "b"], ["a"])
+    (axes,) = figure.axes
+    curve, chance = axes.lines
+    assert curve.get_label() == "a: average precision 1.000"
+    assert curve.get_ydata()[:-1].tolist() == [0.5, 2 / 3, 1, 1]
+    assert chance.get_ydata() == [0.5, 0.5]

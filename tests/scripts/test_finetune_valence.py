@@ -49,7 +49,9 @@ def test_a_frozen_backbone_is_the_source_bit_by_bit(script, affect_folder, sourc
     assert all(equal(*backbones(source, out)))
     card = read_json(out / "card.json")
     assert (card["task"], card["frames"], card["feature"]) == ("valence", 16, "mel")
-    assert card["source"] == {"run": str(source), "task": "genre", "demo": False, "test_clips_learnt": []}
+    assert card["source"] == {
+        "run": str(source), "task": "genre", "transferred": "all", "demo": False, "test_clips_learnt": [],
+    }  # fmt: skip
     assert "No clip of the test split was in its training" in (out / "report.html").read_text()
 
 
@@ -61,6 +63,22 @@ def test_an_unfrozen_one_is_not_and_other_frames_keep_it(script, affect_folder, 
     assert same[:6] == [True] * 6  # block 1: kernel, bias, and the four of its BatchNorm
     assert not any(same[6:])
     assert read_json(out / "card.json")["frames"] == 32
+
+
+def test_one_block_is_transferred_and_frozen_and_the_rest_starts_fresh(
+    script, affect_folder, source, tmp_path, capsys, quick_figures
+):
+    out = tmp_path / "run"
+    assert finetune(script, affect_folder, source, out, "--transfer", "1", "--freeze", "1", *CNN[2:]) == 0
+    assert "Fresh:     block2_conv" in capsys.readouterr().out
+    same = equal(*backbones(source, out))
+    assert same[:6] == [True] * 6
+    assert not any(same[6:])
+    assert read_json(out / "card.json")["source"]["transferred"] == "1"
+    assert "The backbone's first 1 blocks were those of" in (out / "report.html").read_text()
+    scratch = tmp_path / "scratch"
+    assert finetune(script, affect_folder, source, scratch, "--transfer", "0", "--compare-scratch", *CNN[2:]) == 0
+    assert not any(equal(*backbones(source, scratch)))
 
 
 def test_in_two_stages_the_backbone_moves_only_in_the_second(
@@ -172,6 +190,8 @@ BAD = {
     "another feature": (lambda run: None, ("--feature", "chroma"), "Expected --from without --feature"),
     "another rate": (lambda run: None, ("--no-beat", "--no-validate"), "Expected beat-synchronised clips"),
     "blocks": (lambda run: None, ("--freeze", "5"), "0 to 4"),
+    "transferred blocks": (lambda run: None, ("--transfer", "5"), "--transfer"),
+    "fresh and frozen": (lambda run: None, ("--transfer", "1", "--freeze", "2"), "got block2_conv frozen and fresh"),
     "out is here": (lambda run: None, ("--out", "."), "a folder of its own, got ."),
     "task": (lambda run: None, ("--task", "arousal"), "got arousal"),
     "frames below the pooling": (lambda run: None, ("--frames", "15"), "16 frames"),

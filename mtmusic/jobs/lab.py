@@ -1,0 +1,294 @@
+"""The lab's eleven steps in one go: a folder a step, one page, all numbers in results.json; stopped, it goes on."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+
+from mtmusic.errors import UserError
+from mtmusic.evaluation.lab_page import (
+    Part,
+    Section,
+    Table,
+    part_from_json,
+    part_to_json,
+    write_lab_page,
+)
+from mtmusic.files import write_json
+from mtmusic.jobs.demo import demo_corpus
+from mtmusic.jobs.folders import FolderData, load_affect_data, load_genre_data
+from mtmusic.jobs.lab_affect import multitask, regression
+from mtmusic.jobs.lab_data import chroma_rates, first_look, mel_rates, pipeline
+from mtmusic.jobs.lab_genre import cnns, lstms
+from mtmusic.jobs.lab_plan import (
+    AFFECT_BEAT,
+    FOLDERS,
+    FULL,
+    GENRE,
+    GENRE_BEAT,
+    QUICK,
+    Done,
+    Lab,
+    Scale,
+)
+from mtmusic.jobs.lab_published import beside_published
+from mtmusic.jobs.lab_questions import metrics_step
+from mtmusic.jobs.lab_submission import submission
+from mtmusic.jobs.lab_transfer import transfer
+from mtmusic.jobs.runs import refuse_other_things, versions
+
+SETTINGS, STEP, RESULTS, LOG = "settings.json", "step.json", "results.json", "log.txt"
+TITLE = "Music genre and affect: the lab's steps, done again"
+
+
+class Step(NamedTuple):
+    """needs: folders without which it is skipped. after: steps whose runs it reads."""
+
+    number: int
+    title: str
+    do: Callable[[Lab], Done]
+    needs: tuple[str, ...]
+    after: tuple[int, ...] = ()
+
+
+STEPS = (
+    Step(1, "Steps 0 and 1: the machine, the folder, two clips", first_look, (GENRE_BEAT,)),
+    Step(2, "Step 2: mel at full rate and by beats", mel_rates, (GENRE, GENRE_BEAT)),
+    Step(3, "Step 3: chroma at full rate and by beats", chroma_rates, (GENRE, GENRE_BEAT)),
+    Step(4, "Step 4: batches and classes", pipeline, (GENRE_BEAT,)),
+    Step(5, "Step 5: genre by LSTM", lstms, (GENRE_BEAT,)),
+    Step(6, "Step 6: what the metrics show", metrics_step, (GENRE_BEAT,), (5,)),
+    Step(7, "Step 7: genre by CNN", cnns, (GENRE_BEAT,), (5,)),
+    Step(8, "Step 8: affect, a model a task", regression, (AFFECT_BEAT,)),
+    Step(9, "Step 9: transfer from genre", transfer, (GENRE_BEAT, AFFECT_BEAT), (7, 8)),
+    Step(10, "Step 10: affect, one model of all tasks", multitask, (AFFECT_BEAT,), (8,)),
+    Step(11, "Step 11: the submission", submission, (AFFECT_BEAT,), (8, 10)),
+)
+
+
+@dataclass(frozen=True)
+class LabOptions:
+    """All that `reproduce_lab` is told. data: a folder with the lab's four; None: the demo corpus. steps: which to do.
+
+    seeds: how many, from `seed` on. overwrite: does those steps, and what reads their runs, anew.
+    """
+
+    data: Path | None = None
+    out: Path = Path("saved_models/lab")
+    scale: Scale = FULL
+    steps: tuple[int, ...] = tuple(step.number for step in STEPS)
+    seeds: int = 3
+    seed: int = 0
+    classes: str = "lab"
+    overwrite: bool = False
+    command: str = ""
+
+
+def reproduce_lab(options: LabOptions) -> dict[str, Any]:
+    """Does the steps that are not finished yet and rebuilds the page; returns what results.json holds.
+
+    A step is finished when its step.json stands; a training that was stopped goes on. Raises UserError for what the
+    user can mend, before the first training wherever that can be known.
+    """
+    lab = _lab(options)
+    refuse_other_things(lab.out, SETTINGS)
+    asked = [step for step in STEPS if step.number in options.steps and set(step.needs) <= set(lab.folders)]
+    _refuse_early(options, asked)
+    data = {name: _load(lab, name) for name in lab.folders}
+    _open(lab, options, data, asked)
+    _print_missing(lab, options)
+    results: dict[str, Any] = {}
+    for step in asked:
+        if _finished(lab, step) is None:
+            _do(lab, step)
+        else:
+            print(f"{step.title}: finished before")
+        results = _write(lab, options, data)
+    print(f"Page: {lab.out / 'lab.html'}")
+    return results
+
+
+def _lab(options: LabOptions) -> Lab:
+    root = options.data if options.data is not None else demo_corpus()
+    folders = {name: root / name for name in FOLDERS if (root / name).is_dir()}
+    if not folders:
+        raise UserError(f"Expected some of {', '.join(FOLDERS)} in {root}, got none of them: give --data DATA_ROOT")
+    seeds = tuple(range(options.seed, options.seed + options.seeds))
+    return Lab(folders, options.out, options.scale, seeds, options.classes)
+
+
+def _refuse_early(options: LabOptions, asked: list[Step]) -> None:
+    if options.seeds < 1:
+        raise UserError(f"Expected --seeds of 1 or more, got {options.seeds}")
+    if unknown := sorted({*options.steps} - {step.number for step in STEPS}):
+        raise UserError(f"Expected --steps from 1 to {len(STEPS)}, got {unknown[0]}")
+    if not asked:
+        raise UserError(
+            f"Expected data for one of the steps {', '.join(map(str, options.steps))}, got folders for none"
+        )
+
+
+def _load(lab: Lab, name: str) -> FolderData:
+    """Checked as a training would, so that what is wrong is told before the first one."""
+    if name in (GENRE, GENRE_BEAT):
+        return load_genre_data(lab.folders[name], lab.classes, seed=lab.seeds[0])
+    return load_affect_data(lab.folders[name], seed=lab.seeds[0])
+
+
+def _open(lab: Lab, options: LabOptions, data: Mapping[str, FolderData], asked: list[Step]) -> None:
+    """Makes the folder, or goes on in it. Raises UserError where it was made with other settings, or a step that is
+    asked for lacks an earlier one."""
+    settings = {
+        "scale": asdict(lab.scale),
+        "seeds": list(lab.seeds),
+        "classes": lab.classes,
+        "data": {name: folder.fingerprint for name, folder in data.items()},
+    }
+    path, settings = lab.out / SETTINGS, json.loads(json.dumps(settings))
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else settings
+    differing = [name for name in settings if before.get(name) != settings[name]]
+    if differing and not options.overwrite:
+        raise UserError(
+            f"Cannot go on in {lab.out}: it was made with another {' and '.join(differing)}; give the same settings, "
+            "another --out, or --overwrite"
+        )
+    for step in STEPS:
+        if options.overwrite and (differing or _touched(step, options.steps)):
+            shutil.rmtree(lab.step(step.number), ignore_errors=True)
+    _require_earlier(lab, asked)
+    write_json(path, settings)
+
+
+def _touched(step: Step, steps: tuple[int, ...]) -> bool:
+    """One of these steps, or one that reads their runs."""
+    return step.number in steps or any(_touched(STEPS[earlier - 1], steps) for earlier in step.after)
+
+
+def _require_earlier(lab: Lab, asked: list[Step]) -> None:
+    numbers = {step.number for step in asked}
+    for step in asked:
+        for earlier in step.after:
+            if earlier not in numbers and _finished(lab, STEPS[earlier - 1]) is None and _finished(lab, step) is None:
+                raise UserError(
+                    f"Expected step {earlier} before step {step.number}: give --steps {earlier},{step.number}"
+                )
+
+
+def _print_missing(lab: Lab, options: LabOptions) -> None:
+    for name in FOLDERS:
+        if name not in lab.folders:
+            print(f"Not there: {name}")
+    for step, lacking in _skipped(lab):
+        if step.number in options.steps:
+            print(f"{step.title}: skipped, without {', '.join(lacking)}")
+
+
+def _skipped(lab: Lab) -> Iterator[tuple[Step, list[str]]]:
+    for step in STEPS:
+        if lacking := [name for name in step.needs if name not in lab.folders]:
+            yield step, lacking
+
+
+def _finished(lab: Lab, step: Step) -> dict[str, Any] | None:
+    """What step.json holds, or None where it does not stand yet."""
+    path = lab.step(step.number) / STEP
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _do(lab: Lab, step: Step) -> None:
+    folder, started = lab.step(step.number), time.perf_counter()
+    print(f"{step.title} ... (log: {folder / LOG})", flush=True)
+    with _logged(folder / LOG):
+        try:
+            done = step.do(lab)
+        except UserError as error:
+            raise UserError(f"Step {step.number}: {error}") from error
+    keras.utils.clear_session(free_memory=True)  # the next step's models come on top otherwise
+    seconds = time.perf_counter() - started
+    content = {"part": part_to_json(done.part), "numbers": done.numbers, "seconds": seconds}
+    write_json(folder / STEP, content)
+    print(f"{step.title}: {_duration(seconds)}", flush=True)
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """What the jobs print goes into a file, a line an epoch: the terminal has a line a step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as log, redirect_stdout(log):
+        yield
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _write(lab: Lab, options: LabOptions, data: Mapping[str, FolderData]) -> dict[str, Any]:
+    """results.json and the page, from every step.json that is there."""
+    found = {step: content for step in STEPS if (content := _finished(lab, step)) is not None}
+    numbers = {step.number: content["numbers"] for step, content in found.items()}
+    published = beside_published(numbers, _labelled(data), lab.scale.name == QUICK.name)
+    results = {
+        "command": options.command,
+        "scale": lab.scale.name,
+        "seeds": list(lab.seeds),
+        "folders": {name: str(path) for name, path in lab.folders.items()},
+        "missing": [name for name in FOLDERS if name not in lab.folders],
+        "skipped": {str(step.number): lacking for step, lacking in _skipped(lab)},
+        "seconds": sum(content["seconds"] for content in found.values()),
+        "versions": versions(),
+        "steps": {
+            str(step.number): {"seconds": content["seconds"], **content["numbers"]} for step, content in found.items()
+        },
+        "beside_published": [
+            dict(zip(table.header, row, strict=True)) for table in published.tables for row in table.rows
+        ],
+    }
+    write_json(lab.out / RESULTS, results)
+    sections = [
+        Section(f"step-{step.number}", step.title, _duration(content["seconds"]), part_from_json(content["part"]))
+        for step, content in found.items()
+    ]
+    sections.append(Section("published", "Beside the report and the best published", "", published))
+    write_lab_page(lab.out, TITLE, _warnings(lab, data), _intro(lab, options, data, results["seconds"]), sections)
+    return results
+
+
+def _labelled(data: Mapping[str, FolderData]) -> dict[str, int]:
+    """Clips with labels of the beat-synchronised folders, all splits."""
+    kinds = {"genre": GENRE_BEAT, "affect": AFFECT_BEAT}
+    return {kind: sum(map(len, data[name].splits.values())) for kind, name in kinds.items() if name in data}
+
+
+def _warnings(lab: Lab, data: Mapping[str, FolderData]) -> list[str]:
+    warnings = []
+    if any(folder.demo for folder in data.values()):
+        warnings.append("Demo: synthesised music. These numbers say nothing about real songs.")
+    if lab.scale.name == QUICK.name:
+        warnings.append("Quick: a part of the clips and a few epochs, to see that everything runs; no result.")
+    return warnings
+
+
+def _intro(lab: Lab, options: LabOptions, data: Mapping[str, FolderData], seconds: float) -> Part:
+    seeds = f"seed {lab.seeds[0]}" if len(lab.seeds) == 1 else f"seeds {lab.seeds[0]} to {lab.seeds[-1]}"
+    sentences = [
+        f"The lab's steps on the folders below, {seeds}, {_duration(seconds)} in all. The test clips chose nothing: "
+        "the epoch, the source of the transfer and the model to submit are chosen by validation clips.",
+        *(f"{step.title}: skipped, without {', '.join(lacking)}." for step, lacking in _skipped(lab)),
+    ]
+    rows = [(name, *_counts(data.get(name))) for name in FOLDERS]
+    table = Table("The data; validation is held out of train, and test where it has no labels",
+                  ("folder", "train", "validation", "test", "median frames"), rows)  # fmt: skip
+    return Part(sentences, [table], (), [options.command] if options.command else [])
+
+
+def _counts(folder: FolderData | None) -> tuple[Any, ...]:
+    if folder is None:
+        return ("not there", "-", "-", "-")
+    frames = sorted(folder.frames)[len(folder.frames) // 2]
+    return (*(len(folder.splits[split]) for split in ("train", "validation", "test")), int(frames))

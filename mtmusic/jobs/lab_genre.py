@@ -1,0 +1,260 @@
+"""The lab's steps 5 and 7: genre by LSTM and by CNN."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mtmusic.evaluation import plots
+from mtmusic.evaluation.lab_page import Part, Picture, Table
+from mtmusic.jobs.folders import load_genre_data
+from mtmusic.jobs.genre import GenreOptions, genre_objective, train_genre
+from mtmusic.jobs.lab_numbers import ROW_HEADER, ROW_NOTE, accuracy, cells, mean_of, told, training_facts, versus
+from mtmusic.jobs.lab_plan import (
+    FULL_RATE_BATCH,
+    GENRE,
+    GENRE_BEAT,
+    Done,
+    Lab,
+    genre_options,
+    kept,
+    metrics_of,
+)
+from mtmusic.jobs.recipes import FRAMES, Recipe, complete, from_card
+from mtmusic.jobs.run_files import activations, examples
+from mtmusic.jobs.training import overfit
+from mtmusic.models import export
+from mtmusic.models.training import OVERFIT_LOSS
+
+SCORES = ("precision", "recall", "f1")
+
+
+class Network(NamedTuple):
+    name: str
+    title: str
+    feature: str
+    beat: bool
+
+
+LSTMS = (
+    Network("mel_full", "LSTM on full-rate mel", "mel", False),
+    Network("mel", "LSTM on beat mel", "mel", True),
+    Network("chroma", "LSTM on beat chroma", "chroma", True),
+    Network("fused", "LSTM on beat fused", "fused", True),
+)
+BESIDE_CNN = "mel"
+"""The LSTM that hears what the CNN hears."""
+
+
+def networks(lab: Lab) -> list[Network]:
+    """The LSTMs whose folder is there."""
+    return [network for network in LSTMS if (GENRE_BEAT if network.beat else GENRE) in lab.folders]
+
+
+def lstm_runs(lab: Lab, name: str) -> list[Path]:
+    """Step 5's, one a seed."""
+    return [lab.step(5) / f"{name}_seed{seed}" for seed in lab.seeds]
+
+
+def cnn_runs(lab: Lab, on_all: bool = False) -> list[Path]:
+    """Step 7's, one a seed; on_all: those trained anew on train and validation."""
+    return [lab.step(7) / f"cnn{'_on_all' if on_all else ''}_seed{seed}" for seed in lab.seeds]
+
+
+def lstms(lab: Lab) -> Done:
+    """Step 5: the LSTM on each feature, and the overfit check of each."""
+    options = {network: _lstm_options(lab, network) for network in networks(lab)}
+    checks = {
+        network: kept(lab.step(5) / f"overfit_{network.name}.json", partial(_overfit, lab, each[0]))
+        for network, each in options.items()
+    }
+    for each in options.values():
+        for one in each:
+            train_genre(one)
+    facts = {network: _facts(lstm_runs(lab, network.name)) for network in options}
+    rows = [
+        (network.title, *cells(row["accuracy"]), row["best_epoch"], f"{row['seconds_per_epoch']:.2f}")
+        for network, row in facts.items()
+    ]
+    best = max(facts, key=lambda network: facts[network]["validation_macro_f1"])
+    largest, share = majority(lstm_runs(lab, best.name)[0])
+    sentences = [
+        _overfit_sentence({network.title: values for network, values in checks.items()}),
+        f"The highest validation macro F1, {facts[best]['validation_macro_f1']:.3f}, is that of the {best.title}: its "
+        f"test accuracy is {told(facts[best]['accuracy'])}. Always answering {largest}, the most frequent class of the "
+        f"test clips, would have {share:.3f}.",
+    ]
+    table = Table(f"Accuracy on the test clips. {ROW_NOTE}", ("", *ROW_HEADER, "best epoch", "seconds an epoch"), rows)
+    numbers = {
+        "networks": {network.name: row | {"overfit": checks[network]} for network, row in facts.items()},
+        "majority": share,
+    }
+    commands = [one.command for each in options.values() for one in each]
+    return Done(Part(sentences, [table], _lstm_pictures(lab, checks), commands), numbers)
+
+
+def cnns(lab: Lab) -> Done:
+    """Step 7: the CNN, trained on train, and anew on train and validation, against the LSTM."""
+    options = {
+        on_all: [
+            genre_options(lab, run, seed, "cnn", retrain_on_all=on_all)
+            for run, seed in zip(cnn_runs(lab, on_all), lab.seeds, strict=True)
+        ]
+        for on_all in (False, True)
+    }
+    values = kept(lab.step(7) / "overfit.json", partial(_overfit, lab, options[False][0]))
+    for each in options.values():
+        for one in each:
+            train_genre(one)
+    titles = {"train": "CNN, trained on train", "on_all": "CNN, trained anew on train and validation"}
+    numbers = {"train": _facts(cnn_runs(lab)), "on_all": _facts(cnn_runs(lab, on_all=True))}
+    lstm = _facts(lstm_runs(lab, BESIDE_CNN))
+    rows = [(titles[name], *cells(row["accuracy"]), row["macro_f1"]) for name, row in numbers.items()]
+    rows.append(("LSTM on beat mel (step 5)", *cells(lstm["accuracy"]), lstm["macro_f1"]))
+    layers = layer_table(lab, cnn_runs(lab)[0])
+    sparsest = max(layers, key=lambda row: float(row[3].rstrip("%")))
+    cnn, on_all, beside = (row["accuracy"] for row in (*numbers.values(), lstm))
+    sentences = [
+        _overfit_sentence({"CNN": values}),
+        f"The CNN's test accuracy is {told(cnn)}, the LSTM's {told(beside)}: {versus(cnn, beside)}. Trained anew on "
+        f"train and validation, for the number of epochs that was best, the CNN has {told(on_all)}.",
+        f"Of the clip below, {sparsest[0]} leaves {sparsest[3]} of its values at zero after the ReLU, the most of "
+        f"all blocks; the last pooling leaves {layers[-1][4]} (frames, bins, channels).",
+        "The lab's warm-up, a network on MNIST in a web page, is not repeated here.",
+    ]
+    tables = [
+        Table(f"Genre on the test clips. {ROW_NOTE}", ("", *ROW_HEADER, "macro F1"), rows),
+        by_class("CNN, trained on train", cnn_runs(lab)[0]),
+        by_class("CNN, trained anew on train and validation", cnn_runs(lab, on_all=True)[0]),
+        Table(
+            "What each block does to one test clip, as (frames, bins, channels)",
+            ("", "before BatchNorm: mean (sd)", "after: mean (sd)", "zeros after ReLU", "size after pooling"),
+            layers,
+        ),
+    ]
+    return Done(
+        Part(sentences, tables, _cnn_pictures(lab, values), [one.command for each in options.values() for one in each]),
+        numbers | {"overfit": values, "lstm": lstm, "layers": [list(row) for row in layers]},
+    )
+
+
+def layer_table(lab: Lab, run: Path) -> list[tuple[str, ...]]:
+    """A row a block: what its operations do to the test clip of the run's picture of activations."""
+    model, card = export.load(run)
+    data = load_genre_data(lab.folders[GENRE_BEAT], lab.classes)
+    spectrogram = examples(data.splits["test"].take([0]), from_card(card, Recipe()))
+    outputs = dict(activations(model, spectrogram))
+    rows = []
+    for block in sorted({name.partition("_")[0] for name in outputs}):
+        before, after, relu, pool = (outputs[f"{block}_{kind}"] for kind in ("conv", "norm", "relu", "pool"))
+        rows.append(
+            (block, *(f"{x.mean():.2f} ({x.std():.2f})" for x in (before, after)), f"{np.mean(relu == 0):.1%}",
+             " x ".join(map(str, pool.shape)))
+        )  # fmt: skip
+    return rows
+
+
+def by_class(title: str, run: Path) -> Table:
+    """Of the test split: precision, recall and F1 of each class."""
+    rows = [
+        (name, *(row[score] for score in SCORES), row["support"])
+        for name, row in metrics_of(run)["test"]["per_class"].items()
+    ]
+    return Table(f"{title}: test clips by class", ("class", "precision", "recall", "F1", "clips"), rows)
+
+
+def learning_curves(lab: Lab, title: str, run: Path) -> Picture:
+    metrics = metrics_of(run)
+    return lab.picture(
+        run / "figures/learning_curves.png",
+        f"{title}: loss and accuracy by epoch; the dashed line is the epoch that was kept.",
+        f"Two panels, train and validation by epoch, {metrics['epochs']} epochs, the best one {metrics['best_epoch']}.",
+    )
+
+
+def confusion(lab: Lab, title: str, run: Path) -> Picture:
+    test = metrics_of(run)["test"]
+    return lab.picture(
+        run / "figures/confusion_test.png",
+        f"{title}: confusion of the test clips; rows are true classes, columns predicted ones.",
+        f"A square of {len(test['per_class'])} classes; {test['accuracy']:.0%} of the clips lie on the diagonal.",
+    )
+
+
+def _facts(runs: Sequence[Path]) -> dict[str, Any]:
+    """Of one network's runs: accuracy over the seeds, and how the first one was trained."""
+    scores = {"accuracy": accuracy(runs), "macro_f1": mean_of(runs, "test", "macro_f1")}
+    return training_facts(runs[0]) | scores | {"validation_macro_f1": mean_of(runs, "validation", "macro_f1")}
+
+
+def _lstm_options(lab: Lab, network: Network) -> list[GenreOptions]:
+    """One a seed."""
+    slow = {} if network.beat else {"batch_size": FULL_RATE_BATCH}
+    return [
+        genre_options(lab, run, seed, "lstm", network.feature, network.beat, **slow)
+        for run, seed in zip(lstm_runs(lab, network.name), lab.seeds, strict=True)
+    ]
+
+
+def _overfit(lab: Lab, options: GenreOptions) -> list[float]:
+    """The loss by epoch on three batches. Where it stays high the page says so, and the training goes on."""
+    data = load_genre_data(options.data, options.classes, size=options.subset, seed=options.seed)
+    train = data.splits["train"]
+    recipe = complete(options.recipe, FRAMES[data.beat])
+    objective = genre_objective(options, recipe, train.classes)
+    return overfit(options, recipe, objective, train, lab.scale.overfit_epochs)
+
+
+def _overfit_sentence(checks: Mapping[str, Sequence[float]]) -> str:
+    told_of = [
+        f"{name} goes from {values[0]:.2f} to {values[-1]:.3f} in {len(values)} epochs"
+        for name, values in checks.items()
+    ]
+    failed = [name for name, values in checks.items() if values[-1] >= OVERFIT_LOSS]
+    verdict = f"{', '.join(failed)} stayed above {OVERFIT_LOSS:g}" if failed else f"all went under {OVERFIT_LOSS:g}"
+    return f"On three batches alone the loss of the {'; of the '.join(told_of)}: {verdict}."
+
+
+def majority(run: Path) -> tuple[str, float]:
+    """The most frequent class of the test split, and its share."""
+    clips = {name: row["support"] for name, row in metrics_of(run)["test"]["per_class"].items()}
+    name = max(clips, key=lambda one: clips[one])
+    return name, clips[name] / sum(clips.values())
+
+
+def _lstm_pictures(lab: Lab, checks: Mapping[Network, Sequence[float]]) -> list[Picture]:
+    path, lines = lab.step(5) / "overfit.png", {network.title: values for network, values in checks.items()}
+    figure = plots.curves({"Overfit check: the loss on three batches": lines}, "loss (log scale)", OVERFIT_LOSS)
+    plots.save_figure(figure, path)
+    overfit_curves = lab.picture(
+        path,
+        "Overfit check (--overfit-batch): each network learns three batches alone; a sound one goes under the dashed "
+        "line.",
+        "The loss by epoch on a log scale, a line a network, falling.",
+    )
+    return [
+        overfit_curves,
+        *(learning_curves(lab, network.title, lstm_runs(lab, network.name)[0]) for network in checks),
+    ]
+
+
+def _cnn_pictures(lab: Lab, values: Sequence[float]) -> list[Picture]:
+    path, run = lab.step(7) / "overfit.png", cnn_runs(lab)[0]
+    plots.save_figure(plots.loss_curve(values, "Overfit check: the loss on three batches", OVERFIT_LOSS), path)
+    return [
+        lab.picture(
+            path,
+            "The CNN's overfit check (--overfit-batch).",
+            "The loss on three batches by epoch, on a log scale, falling.",
+        ),
+        learning_curves(lab, "CNN", run),
+        confusion(lab, "CNN, trained on train", run),
+        confusion(lab, "CNN, trained anew on train and validation", cnn_runs(lab, on_all=True)[0]),
+        lab.picture(
+            run / "figures/activations.png",
+            "What each layer makes of one test clip: up to eight channels; absent frames are blank in the input.",
+            "Rows of small images, a row a layer, coarser after each pooling.",
+        ),
+    ]
