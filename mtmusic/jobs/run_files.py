@@ -107,9 +107,8 @@ def source_card(source: Path, data: FolderData, transferred: str) -> dict[str, A
     if learnt is not None:
         seen = [i for i, path in zip(test.ids, test.paths, strict=True) if data.digests[path] in learnt]
     card = export.read_card(export.locate(source)[0])
-    demo = bool(card.get("data", {}).get("demo") or card.get("source", {}).get("demo"))
-    told = {"run": str(source), "task": card["task"], "transferred": transferred, "demo": demo}
-    return told | {"test_clips_learnt": seen}
+    told = {"run": str(source), "task": card["task"], "transferred": transferred}
+    return told | {"demo": export.learnt_from_demo(card), "test_clips_learnt": seen}
 
 
 def print_learnt_test_clips(source: dict[str, Any], test_clips: int) -> None:

@@ -136,6 +136,11 @@ def _fits(array: np.ndarray, shape: tuple[int | None, ...]) -> bool:
     return array.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, array.shape, strict=True))
 
 
+def learnt_from_demo(card: Mapping[str, Any]) -> bool:
+    """Whether the model, or the one whose backbone it was started from, learnt from the demo corpus."""
+    return bool(card.get("data", {}).get("demo") or card.get("source", {}).get("demo"))
+
+
 def _is_names(value: Any) -> bool:
     named = isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
     return named and len(set(value)) == len(value)

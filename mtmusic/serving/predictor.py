@@ -16,6 +16,7 @@ from mtmusic.audio.loading import load_waveform, resampled
 from mtmusic.audio.windows import HeardSong, Kind, hear, hear_songs, window_bounds
 from mtmusic.constants import FEATURE_ROWS, FUSED_BINS, HOP_LENGTH, PAD_VALUE, SAMPLE_RATE
 from mtmusic.errors import UserError
+from mtmusic.models.export import learnt_from_demo
 from mtmusic.models.savedmodel import Ask, open_model
 
 LAB_SECONDS = 30.0
@@ -82,8 +83,7 @@ class Predictor:
         if twice := [name for name, count in names.items() if count > 1]:
             told = " and ".join(map(str, runs))
             raise UserError(f"Expected models that answer different questions, got {', '.join(twice)} twice in {told}")
-        learnt_from_demo = any(_learnt_from_demo(model.card) for model in self._models)
-        self.warning = DEMO if learnt_from_demo else None
+        self.warning = DEMO if any(learnt_from_demo(model.card) for model in self._models) else None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -206,11 +206,6 @@ class Predictor:
 
 def _names(card: Mapping[str, Any]) -> list[str]:
     return ["genre"] if card["task"] == "genre" else card["targets"]
-
-
-def _learnt_from_demo(card: Mapping[str, Any]) -> bool:
-    """It, or the model whose backbone it was started from."""
-    return bool(card.get("data", {}).get("demo") or card.get("source", {}).get("demo"))
 
 
 def clip_seconds(card: Mapping[str, Any]) -> float:

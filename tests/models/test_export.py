@@ -8,7 +8,7 @@ import pytest
 
 from mtmusic.errors import UserError
 from mtmusic.models.backbones import cnn_backbone, lstm_backbone
-from mtmusic.models.export import load, save
+from mtmusic.models.export import learnt_from_demo, load, save
 from mtmusic.models.heads import genre_classifier
 
 CARD = {"task": "genre", "classes": ["a", "b"], "feature": "mel", "beat": True, "frames": None}
@@ -98,3 +98,16 @@ def test_a_card_that_does_not_fit_its_model_is_said_in_one_line(run, tmp_path, c
         load(tmp_path)
     assert str(tmp_path / "card.json") in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("card", "learnt"),
+    [
+        ({"data": {"demo": True}}, True),
+        ({"data": {"demo": False}, "source": {"demo": True}}, True),
+        ({"data": {"demo": False}, "source": {"run": "saved_models/genre_cnn"}}, False),
+        ({}, False),
+    ],
+)
+def test_the_demo_corpus_is_remembered_over_a_transfer(card, learnt):
+    assert learnt_from_demo(card) is learnt
