@@ -23,6 +23,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from peer import add_peer_flag, require_program
+
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT / "scripts"))
 
@@ -30,6 +32,7 @@ import common  # noqa: E402
 from mtmusic.errors import UserError  # noqa: E402
 from mtmusic.files import write_json  # noqa: E402
 
+PEER = "lab_extractor.py"
 SECONDS, QUICK_SECONDS = 30.0, 5.0
 WORKERS = (1, 2)
 SYNTHESISED = ("Classical", "Jazz", "Rock")
@@ -41,13 +44,7 @@ Extract = Callable[[Any, int, bool], Any]
 @common.reports_errors
 def main(argv: Sequence[str] | None = None) -> int:
     flags = common.parser(__doc__)
-    flags.add_argument(
-        "--peer",
-        type=Path,
-        metavar="FOLDER",
-        default=Path(os.environ.get("MTMUSIC_PEER") or PROJECT.parent / "shared" / "peer"),
-        help="the folder of lab_extractor.py (default: MTMUSIC_PEER, else ../shared/peer beside the project)",
-    )
+    add_peer_flag(flags, PEER)
     flags.add_argument("--songs", type=Path, nargs="+", metavar="SONGS", help="files, or folders of them")
     flags.add_argument("--rounds", type=int, default=5, metavar="N", help="ours and the peer in turn (default: 5)")
     flags.add_argument("--quick", action="store_true", help="one song of 5 s, one round, to see that it runs")
@@ -55,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = common.parse(flags, argv)
     if arguments.rounds < 1:
         raise UserError(f"Expected --rounds of 1 or more, got {arguments.rounds}")
-    peer = load_peer(arguments.peer / "lab_extractor.py")
+    peer = load_peer(require_program(arguments.peer, PEER))
 
     from threadpoolctl import threadpool_limits
 
@@ -79,9 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def load_peer(program: Path) -> Extract:
     """The peer's extract(waveform, rate, beat) -> (140, frames)."""
-    if not program.is_file():
-        raise UserError(f"Expected the peer at {program}, got no such file: give its folder with --peer")
-    spec = importlib.util.spec_from_file_location("lab_extractor", program)
+    spec = importlib.util.spec_from_file_location(program.stem, program)
     module = importlib.util.module_from_spec(spec)
     with warnings.catch_warnings():  # it silences all
         spec.loader.exec_module(module)

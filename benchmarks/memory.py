@@ -1,10 +1,12 @@
 """Measures the peak memory of one epoch of training on full-rate folders of growing size.
 
     python benchmarks/memory.py
-    python benchmarks/memory.py --clips 1200 2400 4800 --cap-mib 256 --json memory.json
+    python benchmarks/memory.py --clips 1200 2400 4800 --limit-mib 1024 --json memory.json --plot memory.png
 
 The folders are made in a temporary folder. Each is larger than --cap-mib, so that the training job reads it anew
 each epoch and caches nothing. Each training is a process of its own; the peak counts from what the process held before.
+The operating system gives it no more than --limit-mib on top of that (RLIMIT_DATA, which counts what is asked for, not
+only what is used): a larger folder can only be learnt from by not holding it.
 Prints a row a folder, and whether the peak grew with the folder.
 Exit code 0; 2 where it cannot run, with what to do.
 """
@@ -12,6 +14,7 @@ Exit code 0; 2 where it cannot run, with what to do.
 import contextlib
 import io
 import os
+import resource
 import sys
 import tempfile
 import warnings
@@ -39,13 +42,17 @@ GROWTH = 0.1
 def main(argv: Sequence[str] | None = None) -> int:
     flags = common.parser(__doc__)
     flags.add_argument(
-        "--clips", type=int, nargs="+", default=[50, 100, 200, 400], metavar="N", help="(default: 50 100 200 400)"
+        "--clips", type=int, nargs="+", default=[300, 600, 1200, 2400], metavar="N", help="(default: 300 600 1200 2400)"
     )
     flags.add_argument("--frames", type=int, default=1292, metavar="N", help="of a clip (default: 1292)")
     flags.add_argument(
         "--cap-mib", type=float, default=16, metavar="MIB", help="a larger training set is not cached (default: 16)"
     )
-    flags.add_argument("--batch-size", type=int, default=4, metavar="N", help="(default: 4)")
+    flags.add_argument(
+        "--limit-mib", type=float, default=1024, metavar="MIB", help="what a training may take more (default: 1024)"
+    )
+    flags.add_argument("--batch-size", type=int, default=16, metavar="N", help="(default: 16)")
+    flags.add_argument("--plot", type=Path, metavar="FILE", help="draw memory against clips, as a PNG")
     flags.add_argument("--json", type=Path, metavar="FILE", help="write what was measured to it")
     arguments = common.parse(flags, argv)
     if min(arguments.clips, default=0) < HELD_OUT:
@@ -60,22 +67,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{'clips':>6} {'folder, MiB':>12} {'peak above start, MiB':>22}")
     rows = []
     for clips in sorted(arguments.clips):
-        rows.append(_peak_of(clips, arguments.frames, arguments.batch_size, arguments.cap_mib))
+        caps = (arguments.cap_mib, arguments.limit_mib)
+        rows.append(_peak_of(clips, arguments.frames, arguments.batch_size, caps))
         print(f"{clips:>6} {rows[-1]['folder_mib']:>12.0f} {rows[-1]['peak_mib']:>22.0f}", flush=True)
     grew = growth(rows)
     if grew is not None:
         word = "bounded" if grew < GROWTH else "it grew with the folder"
         print(f"The peak grew by {grew:.0%} of what the folder grew by: {word}")
+    if (largest := rows[-1]["folder_mib"]) > arguments.limit_mib:
+        print(f"The largest folder, {largest:.0f} MiB, was learnt from within {arguments.limit_mib:g} MiB")
+    if arguments.plot:
+        _draw(rows, arguments.limit_mib, arguments.plot)
     if arguments.json:
-        write_json(arguments.json, {"cap_mib": arguments.cap_mib, "rows": rows, "growth": grew})
+        limits = {"cap_mib": arguments.cap_mib, "limit_mib": arguments.limit_mib}
+        write_json(arguments.json, {**limits, "rows": rows, "growth": grew})
     return 0
 
 
-def _peak_of(clips: int, frames: int, batch_size: int, cap_mib: float) -> dict[str, float]:
+def _draw(rows: list[dict[str, float]], limit_mib: float, path: Path) -> None:
+    from mtmusic.evaluation import plots
+
+    heights = {
+        "peak of the training": [row["peak_mib"] for row in rows],
+        "the folder's mel as float32": [row["folder_mib"] for row in rows],
+        "limit": [limit_mib for _ in rows],
+    }
+    lines = {
+        name: {int(row["clips"]): (value, value, value) for row, value in zip(rows, values, strict=True)}
+        for name, values in heights.items()
+    }
+    plots.save_figure(plots.values_by_number(lines, "full-rate clips", "MiB"), path)
+
+
+def _peak_of(clips: int, frames: int, batch_size: int, caps_mib: tuple[float, float]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as temporary, ProcessPoolExecutor(1, get_context("spawn")) as child:
         folder = Path(temporary) / "full"
         write_folder(folder, clips, frames)
-        peak = child.submit(train, folder, batch_size, cap_mib).result()
+        try:
+            peak = child.submit(train, folder, batch_size, *caps_mib).result()
+        except Exception as error:  # short of memory, libraries raise a dozen kinds, or end the process
+            raise UserError(
+                f"The training on {clips} clips did not end within --limit-mib {caps_mib[1]:g}, give it more: {error}"
+            ) from error
     return {"clips": clips, "folder_mib": _mel_mib(clips, frames), "peak_mib": peak}
 
 
@@ -114,7 +147,7 @@ def write_folder(folder: Path, clips: int, frames: int) -> None:
         write_genre_labels(folder, split, ids, genres)
 
 
-def train(folder: Path, batch_size: int, cap_mib: float) -> float:
+def train(folder: Path, batch_size: int, cap_mib: float, limit_mib: float) -> float:
     """One epoch of the training job, in this process; returns by how many MiB its peak memory rose."""
     from dataclasses import replace
 
@@ -124,19 +157,22 @@ def train(folder: Path, batch_size: int, cap_mib: float) -> float:
 
     training.MEMORY_CACHE_BYTES = int(cap_mib * 2**20)
     recipe = replace(LAB_LSTM, units=8, batch_size=batch_size, epochs=1)
-    before = _peak_mib()
+    before = _status_mib("VmHWM")
+    limit = int((_status_mib("VmData") + limit_mib) * 2**20)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     told = io.StringIO()
     with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
         genre.train_genre(
             genre.GenreOptions(out=folder.parent / "run", data=folder, recipe=recipe, beat=False, checks="off")
         )
-    return _peak_mib() - before
+    return _status_mib("VmHWM") - before
 
 
-def _peak_mib() -> float:
-    """This process's largest resident size so far. getrusage's would count what its parent held, too."""
+def _status_mib(name: str) -> float:
+    """Of this process: VmHWM, its largest resident size so far (getrusage's would count what its parent held, too);
+    VmData, what RLIMIT_DATA counts."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
 
 
 if __name__ == "__main__":

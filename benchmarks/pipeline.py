@@ -1,21 +1,29 @@
-"""Clips a second of the data pipeline, beside a plain NumPy loop that reads and pads the same clips.
+"""Clips a second of the data pipeline, beside a plain NumPy loop; reading from a cold disk; how long training waits.
 
     python benchmarks/pipeline.py
-    python benchmarks/pipeline.py --rounds 5 --json pipeline.json
+    python benchmarks/pipeline.py --only wait --rounds 7 --json pipeline.json
 
-Two folders are made in a temporary folder: beat-like (1000 clips of 14 to 129 frames) and full-rate (100 clips of
-1291 frames). They were just written, so the operating system holds them in its page cache: no number is of a cold
-disk. Prints a row a way to read them: clips a second, and ours / NumPy, which is above 1 where ours is faster.
+rate: two folders, beat-like (1000 clips of 14 to 129 frames) and full-rate (100 clips of 1291 frames), read by the
+pipeline and by a NumPy loop that reads and pads the same clips. They were just written, so the operating system holds
+them in its page cache. Prints a row a way to read them: clips a second, and ours / NumPy, above 1 where ours is faster.
+cold: the same, of 2305 float64 clips of the lab's lengths that are dropped from the page cache before each reading,
+and how much of them came from the disk by the kernel's count (a virtual disk may have a cache of its own).
+wait: the share of an epoch that the training loop waits for its next batch, the start of the epoch included, from the
+second epoch on; the batches come from the training job's own dataset.
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
+import os
 import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from lab_folder import LAB_CLIPS, lab_lengths, write_clips
 
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT / "scripts"))
@@ -26,53 +34,179 @@ from mtmusic.files import write_json  # noqa: E402
 
 BATCH = 32
 NUMPY = "NumPy loop"
+PARTS = ("rate", "cold", "wait")
+QUICK_SHARE = 20
+COLD_SECONDS = 3.0
+"""In which the lab's clips are to be read from the disk."""
+
+WAIT_SHARE = 0.03
+"""Of an epoch, that the training may wait for its batches."""
+
+WAITS = {
+    "lstm, beat, cached": ("lstm", "beat", True),
+    "lstm, beat, from disk": ("lstm", "beat", False),
+    "cnn, beat, cached": ("cnn", "beat", True),
+    "lstm, full rate, from disk": ("lstm", "full rate", False),
+}
+"""Network, folder, and whether it fits the training job's memory cache."""
+
+CNN_CLIPS, FULL_CLIPS = 320, 320
+"""Their epochs take long: so many stand for the lab's."""
 
 
 @common.reports_errors
 def main(argv: Sequence[str] | None = None) -> int:
     flags = common.parser(__doc__)
-    flags.add_argument("--rounds", type=int, default=3, metavar="N", help="each way in turn, N times (default: 3)")
+    flags.add_argument("--only", choices=PARTS, help="this part alone")
+    flags.add_argument("--rounds", type=int, default=7, metavar="N", help="each way in turn, N times (default: 7)")
     flags.add_argument("--seed", type=int, default=0, help="of the arrays and of the shuffle (default: 0)")
     flags.add_argument("--quick", action="store_true", help="a twentieth of the clips, to see that it runs")
-    flags.add_argument("--json", type=Path, metavar="FILE", help="write the table to it")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
     arguments = common.parse(flags, argv)
     if arguments.rounds < 1:
         raise UserError(f"Expected --rounds of 1 or more, got {arguments.rounds}")
-
-    import numpy as np
-
-    rng = np.random.default_rng(arguments.seed)
-    share = 20 if arguments.quick else 1
-    lengths = {
-        "beat": np.clip(rng.normal(60, 15, 1000 // share), 14, 129).astype(int),  # as the lab's are
-        "full rate": np.full(100 // share, 1291),
-    }
-    rows = []
-    for name, frames in lengths.items():
-        with tempfile.TemporaryDirectory() as temporary:
-            clips = _write_clips(Path(temporary), frames, rng)
-            rows += _compare(name, clips, Path(temporary) / "cache", arguments.rounds, arguments.seed)
-    print(_table(rows))
+    warnings.filterwarnings("ignore", category=FutureWarning, module="google.api_core")
+    share = QUICK_SHARE if arguments.quick else 1
+    measures = {"rate": _measure_rate, "cold": _measure_cold, "wait": _measure_wait}
+    content: dict[str, Any] = {"rounds": arguments.rounds}
+    for part in [arguments.only] if arguments.only else PARTS:
+        rows = measures[part](arguments.rounds, arguments.seed, share)
+        print(_wait_table(rows) if part == "wait" else _table(rows), flush=True)
+        content["rows" if part == "rate" else part] = rows
     if arguments.json:
-        write_json(arguments.json, {"rounds": arguments.rounds, "page_cache": "warm", "rows": rows})
+        write_json(arguments.json, content)
     return 0
 
 
-def _write_clips(folder: Path, lengths: Any, rng: Any) -> Any:
-    """A clip of each length, float32, as Clips of one class."""
+def _measure_rate(rounds: int, seed: int, share: int) -> list[dict[str, Any]]:
     import numpy as np
 
-    from mtmusic.constants import CHROMA_BINS, MEL_BINS, MEL_FLOOR_DB
-    from mtmusic.data.labels import Clips
-    from mtmusic.data.spectrograms import write_array
+    rng = np.random.default_rng(seed)
+    rows = []
+    for name, lengths in {"beat": lab_lengths(1000 // share), "full rate": [1291] * (100 // share)}.items():
+        with tempfile.TemporaryDirectory() as temporary:
+            clips = write_clips(Path(temporary), lengths, rng, "float32")
+            rows += _compare(name, clips, Path(temporary) / "cache", rounds, seed)
+    return rows
 
-    paths = tuple(folder / f"{number}.fused.full.npy" for number in range(len(lengths)))
-    for path, frames in zip(paths, lengths, strict=True):
-        mel = rng.uniform(MEL_FLOOR_DB, 0, (MEL_BINS, frames))
-        chroma = rng.uniform(0, 1, (CHROMA_BINS, frames))
-        write_array(path, np.concatenate([mel, chroma]).astype(np.float32))
-    ids = tuple(path.name.split(".")[0] for path in paths)
-    return Clips(ids, paths, np.zeros(len(paths), np.int64), classes=("Rock",))
+
+def _measure_cold(rounds: int, seed: int, share: int) -> list[dict[str, Any]]:
+    """A row for the NumPy loop and one for ours: seconds to read all clips, and the share that came from the disk."""
+    import numpy as np
+
+    from mtmusic.data.pipeline import make_dataset
+
+    with tempfile.TemporaryDirectory() as temporary:
+        clips = write_clips(Path(temporary), lab_lengths(LAB_CLIPS // share), np.random.default_rng(seed))
+        stored = sum(path.stat().st_size for path in clips.paths)
+        _seconds(make_dataset(clips.take(range(1)), batch_size=BATCH))  # starts TensorFlow
+        taken: dict[str, list[tuple[float, int]]] = {NUMPY: [], "ours": []}
+        for _ in range(rounds):
+            taken[NUMPY].append(_cold(clips.paths, lambda: _numpy_batches(clips.paths)))
+            taken["ours"].append(_cold(clips.paths, lambda: make_dataset(clips, batch_size=BATCH, cache="memory")))
+    numpy = [seconds for seconds, _ in taken[NUMPY]]
+    rows = []
+    for way, measured in taken.items():
+        seconds = statistics.median(each for each, _ in measured)
+        ratios = [base / each for base, (each, _) in zip(numpy, measured, strict=True)]
+        rows.append(
+            {
+                "folder": "cold beat",
+                "way": f"{way}: {seconds:.2f} s",
+                "clips_per_second": len(clips) / seconds,
+                "seconds": seconds,
+                "seconds_max": max(each for each, _ in measured),
+                "from_disk": statistics.median(read / stored for _, read in measured),
+                **_spread(ratios),
+            }
+        )
+    print(f"{len(clips)} clips, {stored / 2**20:.0f} MiB, {rows[1]['from_disk']:.0%} from the disk: {_goal(rows[1])}")
+    return rows
+
+
+def _goal(row: dict[str, Any]) -> str:
+    word = "reached" if row["seconds"] < COLD_SECONDS else "missed"
+    return f"{row['seconds']:.2f} s, at most {row['seconds_max']:.2f}; the goal of {COLD_SECONDS:g} s is {word}"
+
+
+def _cold(paths: Sequence[Path], batches: Any) -> tuple[float, int]:
+    """Seconds to make the batches and go through them, and the bytes that were read from the disk meanwhile."""
+    os.sync()  # only what is written can be dropped
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+    before, start = _read_bytes(), time.perf_counter()
+    for _ in batches():
+        pass
+    return time.perf_counter() - start, _read_bytes() - before
+
+
+def _read_bytes() -> int:
+    """By this process, from storage."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("read_bytes")).split()[1])
+
+
+def _measure_wait(rounds: int, seed: int, share: int) -> list[dict[str, Any]]:
+    """A row a network and folder: the share of an epoch that is waiting, its median over `rounds` epochs."""
+    import numpy as np
+
+    from mtmusic.jobs.runs import seed_everything
+
+    seed_everything(seed)  # as every training does
+    lengths = {"beat": lab_lengths(LAB_CLIPS // share), "full rate": [1291] * (FULL_CLIPS // share)}
+    rng = np.random.default_rng(seed)
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = {name: write_clips(Path(temporary) / name, frames, rng) for name, frames in lengths.items()}
+        for name, (network, folder, cached) in WAITS.items():
+            clips = folders[folder] if network == "lstm" else folders[folder].take(range(CNN_CLIPS // share))
+            waits = _waits(network, clips, cached, rounds, seed)
+            shares = [waited / epoch for waited, epoch in waits]
+            rows.append(
+                {
+                    "case": name,
+                    "clips": len(clips),
+                    "epoch_seconds": statistics.median(epoch for _, epoch in waits),
+                    "wait": statistics.median(shares),
+                    "wait_min": min(shares),
+                    "wait_max": max(shares),
+                }
+            )
+    return rows
+
+
+def _waits(network: str, clips: Any, cached: bool, rounds: int, seed: int) -> list[tuple[float, float]]:
+    """Of each epoch from the second on: seconds that the loop waited for batches, and of the whole epoch."""
+    from dataclasses import replace
+    from unittest.mock import patch
+
+    from mtmusic.jobs import training
+    from mtmusic.jobs.recipes import FRAMES, RECIPES, build_backbone, complete
+    from mtmusic.models.heads import genre_classifier
+
+    recipe = replace(
+        complete(RECIPES[network], FRAMES[True], len(clips)), batch_size=min(BATCH, max(1, len(clips) // 8))
+    )
+    model = genre_classifier(build_backbone(recipe), clips.classes)
+    with patch.object(training, "MEMORY_CACHE_BYTES", training.MEMORY_CACHE_BYTES if cached else 0):
+        dataset = training.batches_of(clips, recipe, shuffle=True, seed=seed)
+    model.make_train_function()
+    batches, steps = iter(dataset.repeat()), int(dataset.cardinality())  # as training.fit has them
+    return [_timed_epoch(model, batches, steps) for _ in range(rounds + 1)][1:]
+
+
+def _timed_epoch(model: Any, batches: Iterator[Any], steps: int) -> tuple[float, float]:
+    """The loop of model.fit without callbacks and validation, which would only give the pipeline more time."""
+    waited = 0.0
+    start = time.perf_counter()
+    for _ in range(steps):
+        asked = time.perf_counter()
+        batch = next(batches)
+        waited += time.perf_counter() - asked
+        float(model.train_function(iter([batch]))["loss"])  # waits for the step
+    return waited, time.perf_counter() - start
 
 
 def _compare(folder: str, clips: Any, cache: Path, rounds: int, seed: int) -> list[dict[str, Any]]:
@@ -133,6 +267,16 @@ def _table(rows: list[dict[str, Any]]) -> str:
         lines.append(
             f"{row['folder']:<10} {row['way']:<35} {row['clips_per_second']:>8.0f} {row['ratio']:>11.2f}  "
             f"{row['ratio_min']:.2f} to {row['ratio_max']:.2f}"
+        )
+    return "\n".join(lines)
+
+
+def _wait_table(rows: list[dict[str, Any]]) -> str:
+    lines = [f"{'training':<28} {'clips':>6} {'epoch, s':>9} {'wait':>7}  min to max"]
+    for row in rows:
+        lines.append(
+            f"{row['case']:<28} {row['clips']:>6} {row['epoch_seconds']:>9.2f} {row['wait']:>7.2%}  "
+            f"{row['wait_min']:.2%} to {row['wait_max']:.2%}{'' if row['wait'] < WAIT_SHARE else '  over the goal'}"
         )
     return "\n".join(lines)
 

@@ -4,15 +4,13 @@
     python benchmarks/training_step.py --only cnn --json training_step.json
 
 FOLDER holds the peer, lab_torch.py; PATH is a Python that has torch (README.md beside this file says how).
-Prints a row a comparison: seconds of ours and of the peer, and ours / peer, which is below 1 where ours is faster.
+Prints a row a comparison: seconds of ours and of the peer, and how many times as fast ours is; and for the CNN what
+the machine's matrix product would leave of the step at least.
 Each measurement is a process of its own that takes the median of several repeats after a first call.
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
-import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 import warnings
@@ -24,6 +22,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from peer import add_torch_flags, run_torch, torch_program
+
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT / "scripts"))
 
@@ -31,86 +31,96 @@ import common  # noqa: E402
 from mtmusic.errors import UserError  # noqa: E402
 from mtmusic.files import write_json  # noqa: E402
 
-HEADER = ("case", "pass", "peer", "ours, s", "peer, s", "ours/peer", "min to max")
+HEADER = ("case", "pass", "beside", "ours, s", "other, s", "as fast", "min to max")
 PASSES = {"step": "step_seconds", "forward": "forward_seconds"}
+
+KERAS = "Keras's BatchNormalization"
+"""Our own network, but for the layer that stands in for Keras's."""
+
+MATRIX = 4096
+"""Rows and columns of the product that tells the machine's limit."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network and its batch. peers: of each way to run the peer, its flags and its repeats."""
+    """A network and its batch. peers: of each way to run the peer, its flags; KERAS needs none.
+
+    repeats: of a measurement, after a first call; their median counts. plain: with Keras's own normalisation.
+    """
 
     model: str
-    batch: int
-    frames: int
-    varied: bool
-    repeats: int
-    peers: dict[str, tuple[tuple[str, ...], int]]
+    peers: dict[str, tuple[str, ...]]
+    frames: int = 128
+    precision: str = "float32"
+    pooling: str = "flatten"
+    batch: int = 32
+    varied: bool = False
+    repeats: int = 1
+    plain: bool = False
 
 
+LAB = {"as the lab": ()}
 CASES = {
-    "cnn": Case("cnn", 32, 128, False, 7, {"as the lab": ((), 7), "channels-last": (("--channels-last",), 7)}),
-    "lstm-128": Case("lstm", 32, 128, True, 7, {"as the lab": ((), 7), "unpacked": (("--unpacked",), 7)}),
+    "cnn": Case("cnn", LAB | {"channels-last": ("--channels-last",), KERAS: ()}),
+    "cnn-bfloat16": Case(
+        "cnn",
+        LAB | {"channels-last, bfloat16": ("--channels-last", "--bfloat16"), KERAS: ()},
+        precision="bfloat16",
+    ),
+    "cnn-masked": Case("cnn", {KERAS: ()}, pooling="masked", varied=True),
+    "cnn-masked-bfloat16": Case("cnn", {KERAS: ()}, pooling="masked", varied=True, precision="bfloat16"),
+    "lstm-128": Case("lstm", LAB | {"unpacked": ("--unpacked",)}, varied=True, repeats=7),
     # the peer's packed step takes half a minute here
-    "lstm-1292": Case("lstm", 32, 1292, True, 3, {"as the lab": ((), 1), "unpacked": (("--unpacked",), 3)}),
+    "lstm-1292": Case("lstm", LAB | {"unpacked": ("--unpacked",)}, frames=1292, varied=True, repeats=1),
 }
 
 
 @common.reports_errors
 def main(argv: Sequence[str] | None = None) -> int:
     flags = common.parser(__doc__)
-    flags.add_argument(
-        "--peer",
-        type=Path,
-        metavar="FOLDER",
-        default=Path(os.environ.get("MTMUSIC_PEER") or PROJECT.parent / "shared" / "peer"),
-        help="the folder of lab_torch.py (default: MTMUSIC_PEER, else ../shared/peer beside the project)",
-    )
-    flags.add_argument(
-        "--peer-python",
-        metavar="PATH",
-        default=os.environ.get("MTMUSIC_PEER_PYTHON") or sys.executable,
-        help="a Python that has torch (default: MTMUSIC_PEER_PYTHON, else this one)",
-    )
+    add_torch_flags(flags)
     flags.add_argument("--only", choices=CASES, help="this comparison alone")
-    flags.add_argument("--rounds", type=int, default=3, metavar="N", help="ours and the peer in turn (default: 3)")
+    flags.add_argument("--rounds", type=int, default=7, metavar="N", help="ours and the others in turn (default: 7)")
     flags.add_argument("--quick", action="store_true", help="2 clips of 32 frames, one repeat, to see that it runs")
     flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
     arguments = common.parse(flags, argv)
     if arguments.rounds < 1:
         raise UserError(f"Expected --rounds of 1 or more, got {arguments.rounds}")
-    program = arguments.peer / "lab_torch.py"
-    if not program.is_file():
-        raise UserError(f"Expected the peer at {program}, got no such file: give its folder with --peer")
+    program = torch_program(arguments)
 
     names = [arguments.only] if arguments.only else list(CASES)
-    measured = []
+    cases = {
+        name: replace(CASES[name], batch=2, frames=32, repeats=1) if arguments.quick else CASES[name] for name in names
+    }
+    measured, limits = [], []
     print(_line(HEADER))
-    for name in names:
-        case = _quick(CASES[name]) if arguments.quick else CASES[name]
-        found = _compare(name, case, arguments.rounds, [arguments.peer_python, str(program)])
+    for name, case in cases.items():
+        found = _compare(name, case, arguments.rounds, program)
         for row in chain(*map(rows_of, found)):
             print(_line(_cells(row)), flush=True)
         measured += found
+        if case.model == "cnn" and case.pooling == "flatten":
+            limits.append({"case": name, **limit_of(case, found[0]["ours"])})
+            print(LIMIT.format(**limits[-1]), flush=True)
     if arguments.json:
-        write_json(arguments.json, {"rows": list(chain(*map(rows_of, measured))), "measurements": measured})
+        rows = list(chain(*map(rows_of, measured)))
+        write_json(arguments.json, {"rows": rows, "limits": limits, "measurements": measured})
     return 0
 
 
-def _quick(case: Case) -> Case:
-    return replace(case, batch=2, frames=32, repeats=1, peers={way: (add, 1) for way, (add, _) in case.peers.items()})
-
-
 def _compare(name: str, case: Case, rounds: int, program: Sequence[str]) -> list[dict[str, Any]]:
-    """Of each way to run the peer, its measurement and ours in each round; ours is measured once a round."""
+    """Of each that ours stands beside, its measurement and ours in each round; ours is measured once a round."""
     found: dict[str, dict[str, Any]] = {
         way: {"case": name, "peer_runs": way, "ours": [], "peer": []} for way in case.peers
     }
     for number in range(1, rounds + 1):
         print(f"{name}: round {number} of {rounds}", file=sys.stderr, flush=True)
         ours = in_child(measure, case)
-        for way, (added, repeats) in case.peers.items():
+        for way, added in case.peers.items():
+            plain = way == KERAS
+            other = in_child(measure, replace(case, plain=True)) if plain else measure_peer(case, added, program)
             found[way]["ours"].append(ours)
-            found[way]["peer"].append(_measure_peer(case, added, repeats, program))
+            found[way]["peer"].append(other)
     return list(found.values())
 
 
@@ -121,15 +131,13 @@ def in_child(call: Callable[[Case], dict[str, Any]], case: Case) -> dict[str, An
 
 
 def measure(case: Case) -> dict[str, Any]:
-    """Ours, in this process: what the peer prints of itself."""
+    """Ours, in this process: what the peer prints of itself, and the machine's matrix product."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="google.api_core")
     import numpy as np
     import tensorflow as tf
 
     from mtmusic.constants import MEL_BINS, MEL_FLOOR_DB, PAD_VALUE
     from mtmusic.jobs.runs import seed_everything, versions
-    from mtmusic.models.backbones import cnn_backbone, lstm_backbone
-    from mtmusic.models.heads import genre_classifier
 
     seed_everything(0)  # as every training does
     rng = np.random.default_rng(0)
@@ -139,14 +147,75 @@ def measure(case: Case) -> dict[str, Any]:
         lengths[0] = case.frames
         spectrogram[np.arange(case.frames) >= lengths[:, None]] = PAD_VALUE
     labels = rng.integers(10, size=case.batch)
-    backbone = cnn_backbone(frames=case.frames) if case.model == "cnn" else lstm_backbone()
-    model = genre_classifier(backbone, [str(number) for number in range(10)])
+    model = build(case)
     forward = tf.function(lambda x: model(x, training=False), autograph=False)
     clips = tf.constant(spectrogram)
     return {
         "step_seconds": _median_seconds(lambda: model.train_on_batch(spectrogram, labels), case.repeats),
         "forward_seconds": _median_seconds(lambda: forward(clips).numpy(), case.repeats),
+        "gflop_per_second": _gflop_per_second(case.precision) if case.model == "cnn" else None,
         "versions": versions(),
+    }
+
+
+def build(case: Case) -> Any:
+    """Our network, compiled, with 10 classes."""
+    import keras
+
+    from mtmusic.models import backbones
+    from mtmusic.models.heads import genre_classifier
+    from mtmusic.models.precision import layers_compute_in, supported
+
+    if case.plain:
+        backbones.FusedBatchNormalization = keras.layers.BatchNormalization  # this process builds nothing else
+    with layers_compute_in(supported(case.precision)):
+        if case.model == "cnn":
+            backbone = backbones.cnn_backbone(frames=case.frames, pooling=case.pooling)
+        else:
+            backbone = backbones.lstm_backbone()
+    return genre_classifier(backbone, [str(number) for number in range(10)])
+
+
+def _gflop_per_second(precision: str) -> float:
+    """Of a product of two large matrices."""
+    import tensorflow as tf
+
+    matrix = tf.cast(tf.random.normal((MATRIX, MATRIX)), precision)
+    product = tf.function(lambda: tf.matmul(matrix, matrix)[0, 0], autograph=False)
+    return 2 * MATRIX**3 / _median_seconds(lambda: product().numpy(), 5) / 1e9
+
+
+def step_gflop(batch: int, frames: int) -> float:
+    """Of the lab's CNN's convolutions in a training step: forward, and as much for each of two gradients.
+
+    The first block's input needs no gradient.
+    """
+    from mtmusic.constants import MEL_BINS
+    from mtmusic.models.backbones import CNN_BLOCKS
+
+    total, channels, values = 0, 1, frames * MEL_BINS
+    for filters, kernel in CNN_BLOCKS:
+        passes = 2 if channels == 1 else 3
+        total += passes * 2 * batch * values * kernel**2 * channels * filters
+        channels, values = filters, values // 4
+    return total / 1e9
+
+
+LIMIT = (
+    "{case}: the step needs {gflop:.0f} GFLOP, the machine's matrix product does {gflop_per_second:.0f} a second: "
+    "{limit_seconds:.2f} s at least; ours takes {ours_seconds:.2f} s"
+)
+
+
+def limit_of(case: Case, ours: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """What the matrix product would take for the step, beside what the step takes: medians over the rounds."""
+    rate = statistics.median(run["gflop_per_second"] for run in ours)
+    gflop = step_gflop(case.batch, case.frames)
+    return {
+        "gflop": gflop,
+        "gflop_per_second": rate,
+        "limit_seconds": gflop / rate,
+        "ours_seconds": statistics.median(run["step_seconds"] for run in ours),
     }
 
 
@@ -160,29 +229,17 @@ def _median_seconds(call: Callable[[], Any], repeats: int) -> float:
     return statistics.median(taken)
 
 
-def _measure_peer(case: Case, added: Sequence[str], repeats: int, program: Sequence[str]) -> dict[str, Any]:
-    """What the peer prints: one line of JSON."""
-    sizes = ["--batch", str(case.batch), "--frames", str(case.frames), "--repeats", str(repeats)]
-    command = [*program, case.model, *sizes, *(["--varied"] if case.varied else []), *added]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise UserError(f"Cannot run --peer-python {program[0]}: {error}") from error
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        raise UserError(f"{' '.join(command)} ended with {reason!r}: give a Python that has torch with --peer-python")
-    try:
-        return json.loads(done.stdout.strip().splitlines()[-1])
-    except (ValueError, IndexError) as error:
-        raise UserError(f"Expected one line of JSON from {program[1]}, got {done.stdout[:80]!r}") from error
+def measure_peer(case: Case, added: Sequence[str], program: Sequence[str]) -> dict[str, Any]:
+    sizes = ("--batch", case.batch, "--frames", case.frames, "--repeats", case.repeats)
+    return run_torch(program, case.model, *sizes, *(["--varied"] if case.varied else []), *added)
 
 
 def rows_of(measured: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row for the training step and one for the forward pass: medians over the rounds."""
+    """A row for the training step and one for the forward pass: medians over the rounds; a ratio is a round's own."""
     rows = []
     for name, key in PASSES.items():
         ours, peer = ([float(run[key]) for run in measured[side]] for side in ("ours", "peer"))
-        ratios = [a / b for a, b in zip(ours, peer, strict=True)]
+        ratios = [b / a for a, b in zip(ours, peer, strict=True)]
         rows.append(
             {
                 "case": measured["case"],
@@ -205,7 +262,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "{:<10} {:<8} {:<14} {:>9} {:>9} {:>9}  {}".format(*cells)
+    return "{:<19} {:<7} {:<26} {:>8} {:>8} {:>7}  {}".format(*cells)
 
 
 if __name__ == "__main__":

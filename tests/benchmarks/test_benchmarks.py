@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+
+from mtmusic.models import backbones
 
 PROJECT = Path(__file__).parent.parent.parent
 
@@ -38,7 +41,7 @@ def test_training_step_against_a_stub(benchmark, tmp_path):
     assert set(rows) == {(a, b) for a in ("step", "forward") for b in ("as the lab", "unpacked")}
     step = rows["step", "unpacked"]
     assert step["peer_seconds"] == 2
-    assert step["ratio"] == step["ratio_min"] == step["ratio_max"] == step["ours_seconds"] / 2 > 0
+    assert step["ratio"] == step["ratio_min"] == step["ratio_max"] == 2 / step["ours_seconds"] > 0
     peer = content["measurements"][1]["peer"][0]
     assert (peer["model"], peer["batch"], peer["frames"], peer["repeats"]) == ("lstm", 2, 32, 1)
     assert (peer["varied"], peer["unpacked"], peer["channels_last"]) == (True, True, False)
@@ -49,8 +52,75 @@ def test_ratio_is_the_median_of_the_pairs(benchmark):
     peer = [{"step_seconds": b, "forward_seconds": 1} for b in (2, 2, 3)]
     measured = {"case": "cnn", "peer_runs": "as the lab", "ours": ours, "peer": peer}
     step, forward = benchmark("training_step").rows_of(measured)
-    assert (step["ratio"], step["ratio_min"], step["ratio_max"]) == (1, 0.5, 3)
+    assert (step["ratio"], step["ratio_min"], step["ratio_max"]) == (1, pytest.approx(1 / 3), 2)
     assert (step["ours_seconds"], step["peer_seconds"], forward["ratio"]) == (3, 2, 1)
+
+
+def test_the_cnn_beside_keras_layers_and_the_machines_limit(benchmark, tmp_path, monkeypatch):
+    (tmp_path / "lab_torch.py").write_text(PEER)
+    module = benchmark("training_step")
+    monkeypatch.setattr(module, "MATRIX", 64)
+    monkeypatch.setattr(module, "in_child", lambda call, case: call(case))
+    monkeypatch.setattr("mtmusic.models.backbones.FusedBatchNormalization", backbones.FusedBatchNormalization)
+    out = tmp_path / "out.json"
+    arguments = ["--peer", str(tmp_path), "--quick", "--only", "cnn-bfloat16", "--rounds", "1", "--json", str(out)]
+    assert module.main(arguments) == 0
+    content = json.loads(out.read_text())
+    assert {row["peer_runs"] for row in content["rows"]} == {"as the lab", "channels-last, bfloat16", module.KERAS}
+    limit = content["limits"][0]
+    assert limit["limit_seconds"] == limit["gflop"] / limit["gflop_per_second"] > 0
+    assert limit["ours_seconds"] == content["rows"][0]["ours_seconds"]
+
+
+def test_step_sizes_draws_a_line_a_way(benchmark, tmp_path, monkeypatch, capsys):
+    (tmp_path / "lab_torch.py").write_text(PEER)
+    module = benchmark("step_sizes")
+    monkeypatch.setattr(
+        module.training_step, "in_child", lambda _, case: {"step_seconds": case.batch * case.frames / 10}
+    )
+    out = tmp_path / "out.png"
+    arguments = ["--peer", str(tmp_path), "--quick", "--out", str(out), "--json", str(tmp_path / "out.json")]
+    assert module.main(arguments) == 0
+    panels = json.loads((tmp_path / "out.json").read_text())
+    assert list(panels) == [
+        "CNN, batch 2, by frames", "CNN, 16 frames, by batch", "LSTM, batch 2, by frames", "LSTM, 16 frames, by batch"
+    ]  # fmt: skip
+    assert panels["CNN, batch 2, by frames"]["mtmusic, bfloat16"] == [[16, 3.2], [32, 6.4]]
+    assert panels["LSTM, 16 frames, by batch"]["PyTorch, unpacked"] == [[1, 2], [2, 2]]
+    assert out.stat().st_size > 1000
+
+
+def test_layer_profile_sums_each_layers_operations_by_way(benchmark):
+    module = benchmark("layer_profile")
+    events = [
+        ("genre_classifier_1/backbone_1/block1_conv_1/BiasAdd:_MklNativeFusedConv2D", 0.004),
+        ("gradient_tape/genre_classifier_1/backbone_1/block1_conv_1/convolution/Conv2DBackpropFilter:Mkl", 0.006),
+        ("gradient_tape/genre_classifier_1/genre_1/MatMul:MatMul", 0.002),
+        ("adam/Square:Square", 0.001),
+        ("EagerExecute", 1.0),
+    ]
+    assert module.by_layer(events, 2) == {
+        "block1_conv": {"forward": 2, "backward": 3},
+        "genre": {"forward": 0, "backward": 1},
+        module.OTHER: {"forward": 0.5, "backward": 0},
+    }
+
+
+def test_layer_profile_of_a_small_step(benchmark, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    arguments = ["--batch", "2", "--frames", "16", "--steps", "1", "--json", str(out)]
+    assert benchmark("layer_profile").main(arguments) == 0
+    rows = json.loads(out.read_text())["milliseconds"]
+    assert {f"block{n}_{kind}" for n in range(1, 5) for kind in ("conv", "norm", "pool")} | {"genre"} <= set(rows)
+    assert all(rows[f"block{n}_conv"][way] > 0 for n in range(1, 5) for way in ("forward", "backward"))
+    assert "A step takes" in capsys.readouterr().out
+
+
+def test_the_work_of_a_step_is_that_of_its_convolutions(benchmark):
+    block1 = 2 * 2 * 128 * 128 * 25 * 1 * 128
+    block2, block3, block4 = (3 * 2 * n * n * 25 * a * b for n, a, b in ((64, 128, 64), (32, 64, 32), (16, 32, 8)))
+    expected = 32 * (block1 + block2 + block3 + block4) / 1e9
+    assert benchmark("training_step").step_gflop(32, 128) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("peer", [None, "raise SystemExit('no torch')", "print('no JSON')"])
@@ -65,24 +135,99 @@ def test_training_step_without_a_peer(benchmark, tmp_path, capsys, monkeypatch, 
     assert lines[-1].startswith("error: ")
 
 
+def test_epoch_against_a_stub(benchmark, tmp_path, capsys):
+    (tmp_path / "lab_torch.py").write_text(PEER)
+    out = tmp_path / "out.json"
+    arguments = ["--peer", str(tmp_path), "--quick", "--rounds", "1", "--json", str(out)]
+    assert benchmark("epoch").main(arguments) == 0
+    content = json.loads(out.read_text())
+    assert [(row["network"], row["against"]) for row in content["rows"]] == [
+        ("lstm", "ours, padded"),
+        ("lstm", "the peer, packed"),
+        ("lstm", "the peer, unpacked"),
+        ("cnn", "ours, padded"),
+    ]
+    assert all(row["clips"] == 24 and row["ratio"] == row["ratio_min"] > 0 for row in content["rows"])
+    assert content["seconds"]["lstm"]["the peer, packed"] == [2.0 * 24 / 32]
+    assert capsys.readouterr().out.count("length buckets save") == 2
+    assert benchmark("epoch").main(["--only", "cnn", "--clips", "3"]) == 2
+
+
+@pytest.mark.parametrize("peer", [None, "raise SystemExit('no torch')", "print('no JSON')"])
+def test_epoch_without_a_peer(benchmark, tmp_path, capsys, peer):
+    if peer is not None:
+        (tmp_path / "lab_torch.py").write_text(peer)
+    assert benchmark("epoch").main(["--peer", str(tmp_path), "--quick", "--only", "lstm"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+
+
+def test_what_an_epoch_saves_is_the_median_of_the_pairs(benchmark):
+    seconds = {"by length": [1.0, 6.0, 3.0], "ours, padded": [2.0, 2.0, 3.0]}
+    (row,) = benchmark("epoch").rows_of("lstm", 2305, seconds)
+    assert (row["ratio"], row["ratio_min"], row["ratio_max"]) == (1, 0.5, 3)
+    assert (row["ours_seconds"], row["other_seconds"]) == (3, 2)
+
+
+def test_lab_folder(benchmark, tmp_path):
+    lengths = np.array(benchmark("lab_folder").lab_lengths(2305))
+    assert (len(lengths), lengths.min(), lengths.max()) == (2305, 14, 129)
+    assert lengths.mean() == pytest.approx(60, abs=0.2)
+    assert lengths.std() == pytest.approx(15, abs=0.2)
+    clips = benchmark("lab_folder").write_clips(tmp_path, [3, 5] * 20, np.random.default_rng(0))
+    assert sum(np.load(path).shape[1] for path in clips.paths) == 160
+    assert all(count >= 2 for count in clips.counts().values())
+    assert max(clips.counts(), key=clips.counts().get) == "Rock"
+
+
 def test_pipeline(benchmark, tmp_path):
     out = tmp_path / "out.json"
     assert benchmark("pipeline").main(["--quick", "--rounds", "1", "--json", str(out)]) == 0
-    rows = json.loads(out.read_text())["rows"]
+    content = json.loads(out.read_text())
+    rows = content["rows"]
     assert [row["folder"] for row in rows] == ["beat"] * 4 + ["full rate"] * 4
     assert all(row["clips_per_second"] > 0 and row["ratio"] > 0 for row in rows)
     assert rows[0]["way"] == "NumPy loop"
     assert rows[0]["ratio"] == 1
+    assert all(row["seconds"] > 0 and row["from_disk"] >= 0 for row in content["cold"])
+    assert len(content["wait"]) == 4
+    assert all(0 < row["wait"] < 1 and row["epoch_seconds"] > 0 for row in content["wait"])
+
+
+def test_startup(benchmark, tmp_path):
+    out = tmp_path / "out.json"
+    assert benchmark("startup").main(["--quick", "--backbone", "lstm", "--json", str(out)]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    helps = [row["command"] for row in rows if row["kind"] == "help"]
+    assert {"train_genre.py", "predict.py"} < set(helps)
+    assert "common.py" not in helps
+    assert [row["command"] for row in rows if row["kind"] == "first step"] == [
+        "train_genre.py --backbone lstm, empty cache",
+        "train_genre.py --backbone lstm, warm cache",
+    ]
+    assert all(row["seconds"] > 0 and row["processor_seconds"] > 0 for row in rows)
+
+
+def test_startup_tells_what_stopped_the_script(benchmark, tmp_path, capsys):
+    assert benchmark("startup").main(["--quick", "--data", str(tmp_path / "absent")]) == 2
+    assert "absent" in capsys.readouterr().err
 
 
 def test_memory(benchmark, tmp_path, capsys):
     out = tmp_path / "out.json"
-    arguments = ["--clips", "8", "--frames", "64", "--cap-mib", "0.1", "--json", str(out)]
+    plot = tmp_path / "memory.png"
+    arguments = ["--clips", "8", "--frames", "64", "--cap-mib", "0.1", "--json", str(out), "--plot", str(plot)]
     assert benchmark("memory").main(arguments) == 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
     content = json.loads(out.read_text())
     assert [row["clips"] for row in content["rows"]] == [8]
     assert content["rows"][0]["folder_mib"] == 8 * 64 * 128 * 4 / 2**20
     assert content["rows"][0]["peak_mib"] > 0
+
+
+def test_memory_beyond_the_limit(benchmark, capsys):
+    arguments = ["--clips", "8", "--frames", "64", "--cap-mib", "0.1", "--limit-mib", "1"]
+    assert benchmark("memory").main(arguments) == 2
+    assert "--limit-mib 1" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_growth_of_the_peak(benchmark):

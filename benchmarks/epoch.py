@@ -1,0 +1,171 @@
+"""Times a whole training epoch: clips by length, as the training job has them, against all padded to the longest.
+
+    python benchmarks/epoch.py --peer FOLDER --peer-python PATH
+    python benchmarks/epoch.py --only cnn --clips 2305 --rounds 3 --json epoch.json
+
+The folder is synthetic: mel of the lab's 2305 beat-synchronised training clips, 14 to 129 frames, mean 60, sd 15, 10
+classes. The networks are the lab's LSTM, and the CNN whose pooling is masked; both run as the training job runs them,
+cached in memory, from the second epoch on. The CNN's epoch takes minutes: by default 256 clips stand for it, the
+quantiles of the same distribution of lengths. The LSTM's peer, lab_torch.py in PyTorch, pads all clips to 129; its
+epoch is its step times the number of batches (README.md beside this file says how to install it).
+Prints a row a comparison: seconds of our epoch and of the other, and ours / other, which is below 1 where ours is
+faster; then what length buckets save.
+Exit code 0; 2 where it cannot run, with what to do.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lab_folder import LAB_CLIPS, lab_lengths, write_clips
+from peer import add_torch_flags, run_torch, torch_program
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT / "scripts"))
+
+import common  # noqa: E402
+from mtmusic.errors import UserError  # noqa: E402
+from mtmusic.files import write_json  # noqa: E402
+
+CLIPS = {"lstm": LAB_CLIPS, "cnn": 256}
+FEWEST, QUICK_CLIPS, QUICK_SCALE = 4, 24, 8
+GOAL = 1 / 3
+"""Of a padded epoch's time, that length buckets are to save."""
+
+PADDED = "ours, padded"
+PEERS = {"the peer, packed": (), "the peer, unpacked": ("--unpacked",)}
+BATCH, PEER_REPEATS = 32, 7
+HEADER = ("network", "clips", "against", "ours, s", "other, s", "ours/other", "min to max")
+
+
+@common.reports_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    flags = common.parser(__doc__)
+    add_torch_flags(flags)
+    flags.add_argument("--only", choices=CLIPS, help="this network alone")
+    flags.add_argument("--clips", type=int, metavar="N", help="clips of an epoch (default: lstm 2305, cnn 256)")
+    flags.add_argument("--rounds", type=int, default=7, metavar="N", help="each epoch in turn, N times (default: 7)")
+    flags.add_argument("--quick", action="store_true", help="24 clips of an eighth of the frames, to see that it runs")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
+    arguments = common.parse(flags, argv)
+    if arguments.rounds < 1:
+        raise UserError(f"Expected --rounds of 1 or more, got {arguments.rounds}")
+    if arguments.clips is not None and arguments.clips < FEWEST:
+        raise UserError(f"Expected --clips of {FEWEST} or more, got {arguments.clips}")
+    names = [arguments.only] if arguments.only else list(CLIPS)
+    program = torch_program(arguments) if "lstm" in names else []
+
+    print(_line(HEADER))
+    measured, rows = {}, []
+    for name in names:
+        clips = arguments.clips or (QUICK_CLIPS if arguments.quick else CLIPS[name])
+        scale = QUICK_SCALE if arguments.quick else 1
+        measured[name] = _measure(name, clips, scale, arguments.rounds, program)
+        found = rows_of(name, clips, measured[name])
+        for row in found:
+            print(_line(_cells(row)), flush=True)
+        rows += found
+    for row in rows:
+        if row["against"] == PADDED:
+            print(_verdict(row))
+    if arguments.json:
+        write_json(arguments.json, {"rounds": arguments.rounds, "rows": rows, "seconds": measured})
+    return 0
+
+
+def _measure(name: str, count: int, scale: int, rounds: int, peer: Sequence[str]) -> dict[str, list[float]]:
+    """Seconds of an epoch in each round: by length, padded, and of the LSTM's peers."""
+    import numpy as np
+
+    from mtmusic.jobs.runs import seed_everything
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="google.api_core")
+    seed_everything(0)  # as every training does
+    lengths = lab_lengths(count, scale)
+    with tempfile.TemporaryDirectory() as temporary:
+        clips = write_clips(Path(temporary), lengths, np.random.default_rng(0))
+        epochs = {"by length": _epoch(name, clips, None), PADDED: _epoch(name, clips, max(lengths))}
+        for epoch in epochs.values():
+            epoch()  # compiles, and fills the cache
+        seconds: dict[str, list[float]] = {}
+        for number in range(1, rounds + 1):
+            print(f"{name}: round {number} of {rounds}", file=sys.stderr, flush=True)
+            for way, epoch in epochs.items():
+                seconds.setdefault(way, []).append(_timed(epoch))
+            for way, added in PEERS.items() if name == "lstm" else ():
+                seconds.setdefault(way, []).append(_peer_epoch(count, max(lengths), added, peer))
+    return seconds
+
+
+def _epoch(name: str, clips: Any, frames: int | None) -> Any:
+    """A call that trains for one epoch; frames: what all clips are padded to."""
+    from dataclasses import replace
+
+    from mtmusic.jobs import training
+    from mtmusic.jobs.recipes import LAB_CNN, LAB_LSTM, build_backbone
+    from mtmusic.models.heads import genre_classifier
+
+    recipe = LAB_LSTM if name == "lstm" else replace(LAB_CNN, pooling="masked")
+    recipe = replace(recipe, batch_size=min(BATCH, max(1, len(clips) // 8)))
+    model = genre_classifier(build_backbone(recipe), clips.classes)
+    dataset = training.batches_of(clips, replace(recipe, frames=frames), shuffle=True, seed=0)
+    return lambda: model.fit(dataset, shuffle=False, verbose=0)
+
+
+def _timed(call: Any) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _peer_epoch(clips: int, frames: int, added: Sequence[str], peer: Sequence[str]) -> float:
+    """The peer's step at this many frames, times the batches of an epoch."""
+    sizes = ("--batch", BATCH, "--frames", frames, "--repeats", PEER_REPEATS)
+    return run_torch(peer, "lstm", *sizes, "--varied", *added)["step_seconds"] * clips / BATCH
+
+
+def rows_of(name: str, clips: int, seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """A row for each epoch that ours by length is compared with: medians, the ratio's over the rounds."""
+    ours = seconds["by length"]
+    rows = []
+    for way in list(seconds)[1:]:
+        ratios = [a / b for a, b in zip(ours, seconds[way], strict=True)]
+        rows.append(
+            {
+                "network": name,
+                "clips": clips,
+                "against": way,
+                "ours_seconds": statistics.median(ours),
+                "other_seconds": statistics.median(seconds[way]),
+                "ratio": statistics.median(ratios),
+                "ratio_min": min(ratios),
+                "ratio_max": max(ratios),
+            }
+        )
+    return rows
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    saved = 1 - row["ratio"]
+    share = "" if row["clips"] == LAB_CLIPS else f" ({row['clips']} clips that stand for the lab's {LAB_CLIPS})"
+    word = "reached" if saved >= GOAL else "missed"
+    return f"{row['network']}: length buckets save {saved:.0%} of an epoch{share}; the goal of a third is {word}"
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    seconds = [f"{row[key]:.2f}" for key in ("ours_seconds", "other_seconds")]
+    spread = f"{row['ratio_min']:.2f} to {row['ratio_max']:.2f}"
+    return (row["network"], str(row["clips"]), row["against"], *seconds, f"{row['ratio']:.2f}", spread)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "{:<8} {:>6} {:<19} {:>8} {:>8} {:>10}  {}".format(*cells)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""The peer to time against: where its programs lie, and its networks in PyTorch, run in a Python that has torch."""
+
+import json
+import os
+import subprocess
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mtmusic.errors import UserError
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "peer"
+
+
+def add_peer_flag(flags: ArgumentParser, program: str) -> None:
+    flags.add_argument(
+        "--peer",
+        type=Path,
+        metavar="FOLDER",
+        default=Path(os.environ.get("MTMUSIC_PEER") or SHARED),
+        help=f"the folder of {program} (default: MTMUSIC_PEER, else ../shared/peer beside the project)",
+    )
+
+
+def add_torch_flags(flags: ArgumentParser) -> None:
+    add_peer_flag(flags, "lab_torch.py")
+    flags.add_argument(
+        "--peer-python",
+        metavar="PATH",
+        default=os.environ.get("MTMUSIC_PEER_PYTHON") or sys.executable,
+        help="a Python that has torch (default: MTMUSIC_PEER_PYTHON, else this one)",
+    )
+
+
+def require_program(folder: Path, name: str) -> Path:
+    """Raises UserError where the peer's program is not there."""
+    program = folder / name
+    if not program.is_file():
+        raise UserError(f"Expected the peer at {program}, got no such file: give its folder with --peer")
+    return program
+
+
+def torch_program(arguments: Namespace) -> list[str]:
+    """The words that start the networks in PyTorch. Raises UserError where they are not there."""
+    return [arguments.peer_python, str(require_program(arguments.peer, "lab_torch.py"))]
+
+
+def run_torch(program: Sequence[str], *words: object) -> dict[str, Any]:
+    """What they print: one line of JSON. Raises UserError where none comes."""
+    command = [*program, *map(str, words)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise UserError(f"Cannot run --peer-python {program[0]}: {error}") from error
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        raise UserError(f"{' '.join(command)} ended with {reason!r}: give a Python that has torch with --peer-python")
+    try:
+        return json.loads(done.stdout.strip().splitlines()[-1])
+    except (ValueError, IndexError) as error:
+        raise UserError(f"Expected one line of JSON from {program[1]}, got {done.stdout[:80]!r}") from error

@@ -1,0 +1,168 @@
+"""Times start-up: every script's --help, and train_genre.py from its command to the end of the first training step.
+
+    python benchmarks/startup.py
+    python benchmarks/startup.py --data FOLDER --rounds 7 --json startup.json
+
+Each is a process of its own, timed from outside. The first step is that of the script's own defaults, once with an
+empty MTMUSIC_CACHE, where every array is measured by the checks, and once with what that left there; the operating
+system's page cache is warm. Without --data: the real beat-synchronised folder in MTMUSIC_REAL_DATA (default
+../shared/data), else a synthetic one of 300 clips of the lab's lengths.
+Prints medians of the time that passed, and of the processor time, which other users of the machine change less.
+Exit code 0; 2 where it cannot run, with what to do.
+"""
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT / "scripts"))
+
+import common  # noqa: E402
+from mtmusic.errors import UserError  # noqa: E402
+from mtmusic.files import write_json  # noqa: E402
+
+REAL_FOLDER = Path("emotify") / "fma_genre_spectrograms_beat"
+CLIPS, QUICK_CLIPS, QUICK_SCALE = {"train": 200, "test": 100}, {"train": 100, "test": 20}, 4
+GOALS = {"help": 0.5, "first step": 20.0}
+"""Seconds, at most."""
+
+CHILD = "import sys, startup; startup.run_to_first_step(sys.argv[1:])"
+
+
+@common.reports_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    flags = common.parser(__doc__)
+    flags.add_argument("--data", type=Path, metavar="FOLDER", help="a genre data folder to start on")
+    flags.add_argument("--backbone", choices=("cnn", "lstm"), default="cnn", help="(default: cnn, the script's)")
+    flags.add_argument("--rounds", type=int, default=7, metavar="N", help="medians of so many (default: 7)")
+    flags.add_argument("--quick", action="store_true", help="120 short synthetic clips, one round, to see that it runs")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
+    arguments = common.parse(flags, argv)
+    if arguments.rounds < 1:
+        raise UserError(f"Expected --rounds of 1 or more, got {arguments.rounds}")
+    rounds = 1 if arguments.quick else arguments.rounds
+    with tempfile.TemporaryDirectory() as temporary:
+        data = arguments.data or _folder(Path(temporary), arguments.quick)
+        steps = [_first_steps(data, arguments.backbone, Path(temporary)) for _ in range(rounds)]
+        helps = {script.name: [_help(script) for _ in range(rounds)] for script in _scripts()}
+    rows = [_row("help", name, measured) for name, measured in helps.items()]
+    for name in steps[0]:
+        rows.append(_row("first step", name, [measured[name] for measured in steps]))
+    print(_table(rows))
+    if arguments.json:
+        write_json(arguments.json, {"rounds": rounds, "data": str(arguments.data or data.name), "rows": rows})
+    return 0
+
+
+def _scripts() -> list[Path]:
+    return sorted(path for path in (PROJECT / "scripts").glob("*.py") if path.name != "common.py")
+
+
+def _folder(temporary: Path, quick: bool) -> Path:
+    """The real folder where there is one, else a synthetic one."""
+    real = Path(os.environ.get("MTMUSIC_REAL_DATA") or PROJECT.parent / "shared" / "data") / REAL_FOLDER
+    if real.is_dir() and not quick:
+        return real
+
+    import numpy as np
+    from lab_folder import lab_lengths, write_clips
+
+    from mtmusic.data.labels import write_genre_labels
+
+    folder = temporary / "synthetic_beat"
+    rng = np.random.default_rng(0)
+    for split, count in (QUICK_CLIPS if quick else CLIPS).items():
+        clips = write_clips(folder / split, lab_lengths(count, QUICK_SCALE if quick else 1), rng)
+        write_genre_labels(folder, split, clips.ids, [clips.classes[target] for target in clips.targets])
+    return folder
+
+
+def _first_steps(data: Path, backbone: str, temporary: Path) -> dict[str, dict[str, float]]:
+    """Seconds to the end of the first step with an empty cache, and again with what was left in it."""
+    with tempfile.TemporaryDirectory(dir=temporary) as place:
+        folder = Path(place)
+        found = {}
+        for cache in ("empty cache", "warm cache"):
+            out = folder / cache.split()[0]
+            command = [sys.executable, "-c", CHILD]
+            command += ["--data", str(data), "--backbone", backbone, "--out", str(out)]
+            start = time.time()
+            told = _run(command, {"MTMUSIC_CACHE": str(folder / "cache"), "TF_CPP_MIN_LOG_LEVEL": "3"})
+            child = json.loads(told.strip().splitlines()[-1])
+            found[f"train_genre.py --backbone {backbone}, {cache}"] = {
+                "seconds": child["ended"] - start,
+                "processor_seconds": child["processor_seconds"],
+            }
+    return found
+
+
+def run_to_first_step(argv: Sequence[str]) -> None:
+    """Runs train_genre.py in this process and ends it after the first training step, telling when that was."""
+    import keras
+    import train_genre
+
+    def end(callbacks: Any, batch: int, logs: dict[str, Any]) -> None:
+        float(logs["loss"])  # waits for the step
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        print(json.dumps({"ended": time.time(), "processor_seconds": used.ru_utime + used.ru_stime}), flush=True)
+        os._exit(0)
+
+    keras.callbacks.CallbackList.on_train_batch_end = end
+    sys.exit(train_genre.main(argv))
+
+
+def _help(script: Path) -> dict[str, float]:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    start = time.perf_counter()
+    _run([sys.executable, str(script), "--help"], {})
+    seconds = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"seconds": seconds, "processor_seconds": used}
+
+
+def _run(command: Sequence[str], added: dict[str, str]) -> str:
+    paths = os.pathsep.join([str(PROJECT), str(PROJECT / "benchmarks"), str(PROJECT / "scripts")])
+    environment = {**os.environ, "PYTHONPATH": paths, **added}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        raise UserError(f"Expected {command[1]} to run, got exit code {done.returncode}: {reason}")
+    return done.stdout
+
+
+def _row(kind: str, name: str, measured: Sequence[dict[str, float]]) -> dict[str, Any]:
+    seconds = [run["seconds"] for run in measured]
+    return {
+        "kind": kind,
+        "command": name,
+        "seconds": statistics.median(seconds),
+        "seconds_min": min(seconds),
+        "seconds_max": max(seconds),
+        "processor_seconds": statistics.median(run["processor_seconds"] for run in measured),
+        "goal": GOALS[kind],
+    }
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    lines = [f"{'command':<40} {'until':<10} {'s':>6} {'min to max':<14} {'processor, s':>12} {'goal, s':>8}"]
+    for row in rows:
+        spread = f"{row['seconds_min']:.2f} to {row['seconds_max']:.2f}"
+        lines.append(
+            f"{row['command']:<40} {row['kind']:<10} {row['seconds']:>6.2f} {spread:<14} "
+            f"{row['processor_seconds']:>12.2f} {row['goal']:>8g}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

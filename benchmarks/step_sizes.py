@@ -1,0 +1,94 @@
+"""Draws the training step's time against the frames and against the batch, ours beside the peer.
+
+    python benchmarks/step_sizes.py --peer FOLDER --peer-python PATH --out benchmarks/figures/step_sizes.png
+
+Each point is the median of a process's repeats, ours and the peer in turn. Writes the picture, and prints the points.
+Exit code 0; 2 where it cannot run, with what to do.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT / "scripts"))
+sys.path.insert(0, str(PROJECT / "benchmarks"))
+
+import training_step  # noqa: E402
+from peer import add_torch_flags, torch_program  # noqa: E402
+
+import common  # noqa: E402
+from mtmusic.files import write_json  # noqa: E402
+
+FRAMES = {"cnn": (32, 64, 128), "lstm": (64, 128, 256, 512)}
+BATCHES = (4, 8, 16, 32)
+CASES = {
+    "cnn": training_step.Case(
+        "cnn", {"PyTorch, as the lab": (), "PyTorch, channels-last": ("--channels-last",)}, repeats=3
+    ),
+    "lstm": training_step.Case("lstm", {"PyTorch, unpacked": ("--unpacked",)}, varied=True, repeats=3),
+}
+PRECISIONS = {"cnn": ("float32", "bfloat16"), "lstm": ("float32",)}
+
+
+@common.reports_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    flags = common.parser(__doc__)
+    add_torch_flags(flags)
+    flags.add_argument(
+        "--out", type=Path, default=Path("step_sizes.png"), metavar="FILE", help="(default: step_sizes.png)"
+    )
+    flags.add_argument("--quick", action="store_true", help="two sizes of 2 clips, to see that it runs")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write the points to it")
+    arguments = common.parse(flags, argv)
+    program = torch_program(arguments)
+
+    panels: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for model, case in CASES.items():
+        frames, batches = ((16, 32), (1, 2)) if arguments.quick else (FRAMES[model], BATCHES)
+        still = replace(case, batch=2, frames=16, repeats=1) if arguments.quick else case
+        sizes = {
+            "frames": [replace(still, frames=n) for n in frames],
+            "batch": [replace(still, batch=n) for n in batches],
+        }
+        for axis, cases in sizes.items():
+            other = f"batch {still.batch}" if axis == "frames" else f"{still.frames} frames"
+            panels[f"{model.upper()}, {other}, by {axis}"] = lines(model, cases, axis, program)
+    draw(panels, arguments.out)
+    print(f"Picture: {arguments.out}")
+    if arguments.json:
+        write_json(arguments.json, panels)
+    return 0
+
+
+def lines(
+    model: str, cases: Sequence[training_step.Case], axis: str, program: Sequence[str]
+) -> dict[str, list[tuple[int, float]]]:
+    """Of each way to run the step, (size, seconds) by growing size."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for case in cases:
+        size = getattr(case, axis)
+        for precision in PRECISIONS[model]:
+            run = training_step.in_child(training_step.measure, replace(case, precision=precision))
+            found.setdefault(f"mtmusic, {precision}", []).append((size, run["step_seconds"]))
+        for way, added in case.peers.items():
+            run = training_step.measure_peer(case, added, program)
+            found.setdefault(way, []).append((size, run["step_seconds"]))
+        print(
+            f"{model} {axis} {size}: " + ", ".join(f"{way} {line[-1][1]:.3f} s" for way, line in found.items()),
+            flush=True,
+        )
+    return found
+
+
+def draw(panels: dict[str, dict[str, list[tuple[int, float]]]], out: Path) -> None:
+    from mtmusic.evaluation import plots
+
+    figure: Any = plots.lines_by_size(panels, "seconds a training step")
+    plots.save_figure(figure, out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""Several devices of one machine: each takes its share of every batch, and the result is that of one device.
+
+The network is mirrored, a copy of it on each device, all with the same weights. Loss and normalisation are taken over
+the whole batch, so that a share may have any number of clips, none too. Only dropout draws other numbers.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from mtmusic.errors import UserError
+
+
+def find_devices(wanted: str) -> list[str]:
+    """The names of the first N devices, or of "all": the GPUs, where there are any, else the CPU.
+
+    A CPU is one device, whose cores all work for it, unless the process has parted it into logical ones. Raises
+    UserError where there are fewer, and where `wanted` is neither a number above 0 nor "all".
+    """
+    gpus = tf.config.list_logical_devices("GPU")
+    names = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
+    if wanted == "all":
+        return names
+    if not wanted.isdecimal() or int(wanted) < 1:
+        raise UserError(f'Expected --devices of 1 or more, or "all", got {wanted}')
+    if int(wanted) > len(names):
+        there = f"GPUs: {len(gpus)}" if gpus else "no GPU, and a CPU with all its cores is one device"
+        raise UserError(f"Expected --devices of {len(names)} at most, got {wanted}: TensorFlow sees {there}")
+    return names[: int(wanted)]
+
+
+@contextmanager
+def mirrored(model: keras.Model, devices: Sequence[str]) -> Iterator[keras.Model]:
+    """A copy of a compiled model to call `fit` on, which trains on these devices; with one or none, `model` itself.
+
+    The dataset's batches and their order are those of one device. What the copy has learnt, the optimizer's state too,
+    is in `model` when the block ends; `model` stays one of a single device. Metrics must have been compiled as objects:
+    by name Keras would make them within the first step, too late for several devices.
+    """
+    if len(devices) < 2:
+        yield model
+        return
+    # by copies: the default's collective operations fail once a process has a second strategy and batches of two sizes
+    by_copies = tf.distribute.ReductionToOneDevice()
+    copy = _copy(model, tf.distribute.MirroredStrategy(list(devices), cross_device_ops=by_copies))
+    _hand_over(model, copy)
+    try:
+        yield copy
+    finally:
+        _hand_over(copy, model)
+
+
+def replicas() -> int:
+    """How many replicas are at work, of which this is one: 1 without `mirrored`."""
+    context = tf.distribute.get_replica_context()
+    return context.num_replicas_in_sync if context is not None else 1
+
+
+def sum_over_replicas(value: Any) -> Any:
+    """The sum of a tensor over the replicas, in each of them; so are the gradients."""
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+class _Mirrored(keras.Model):
+    """Mixed into a model's class: its steps part each batch (spectrogram, target) among the replicas."""
+
+    strategy: tf.distribute.Strategy
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        self.strategy.run(self._train_on_part, data)
+        return self.get_metrics_result()
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        self.strategy.run(self._judge_part, (*data, False))
+        return self.get_metrics_result()
+
+    def _train_on_part(self, spectrogram: tf.Tensor, target: tf.Tensor) -> None:
+        with tf.GradientTape() as tape:
+            loss = self.optimizer.scale_loss(self._judge_part(spectrogram, target, True) / replicas())
+        variables = self.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+
+    def _judge_part(self, spectrogram: tf.Tensor, target: tf.Tensor, training: bool) -> tf.Tensor:
+        """The whole batch's loss, from this replica's predictions and those of the others; metrics take its own."""
+        clips, first, last = _own_clips(spectrogram)
+        start = tf.where(clips < replicas(), 0, first)
+        stop = tf.where(clips < replicas(), clips, last)
+        own = self(spectrogram[start:stop], training=training)[first - start : last - start]
+        loss = self.compute_loss(y=target, y_pred=_joined(own, first, clips), training=training)
+        if isinstance(self.loss, keras.losses.Loss):
+            loss *= replicas()  # Keras has divided it; what a function gives, or the model itself, it leaves alone
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss, sample_weight=last - first)
+        self.compute_metrics(None, target[first:last], own)
+        return loss
+
+
+def _own_clips(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The clips of (batch, ...), and the bounds of those that this replica answers for: as many as others, or one less.
+
+    Of fewer clips than replicas some answer for none. Each then computes all, since layers may not take an empty
+    batch (oneDNN's convolution gives a wrong shape): the statistics are those of the batch all the same.
+    """
+    context = tf.distribute.get_replica_context()
+    number, count = context.replica_id_in_sync_group, context.num_replicas_in_sync
+    clips = tf.shape(batch)[0]
+    return clips, clips * number // count, clips * (number + 1) // count
+
+
+def _joined(own: tf.Tensor, first: tf.Tensor, clips: tf.Tensor) -> tf.Tensor:
+    """All replicas' predictions (batch, outputs) in each of them, from its own, which start at `first`."""
+    return sum_over_replicas(tf.pad(own, [[first, clips - first - tf.shape(own)[0]], [0, 0]]))
+
+
+def _copy(model: keras.Model, strategy: tf.distribute.Strategy) -> keras.Model:
+    """The model with variables on each device.
+
+    Made outside the strategy's scope from layers made within, so that Keras hands it whole batches and takes none to
+    build it with, which would cost the shuffle its first order.
+    """
+    config = model.get_compile_config() | {"jit_compile": False}
+    with strategy.scope():
+        made = type(model).from_config(model.get_config())
+    kind = type("Mirrored", (_Mirrored, type(model)), {})
+    copy = kind(made.inputs, made.outputs, name=model.name)
+    copy.strategy = strategy
+    with strategy.scope():
+        copy.compile_from_config(config)
+    return copy
+
+
+def _hand_over(source: keras.Model, target: keras.Model) -> None:
+    """The weights, and the optimizer's state where there is one."""
+    target.set_weights(source.get_weights())
+    if source.optimizer.built:
+        state: dict[str, Any] = {}
+        source.optimizer.save_own_variables(state)
+        target.optimizer.build(target.trainable_variables)
+        target.optimizer.load_own_variables(state)
