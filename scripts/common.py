@@ -94,14 +94,26 @@ def add_beat_flag(flags: argparse.ArgumentParser) -> None:
     )
 
 
-def add_classes_flag(flags: argparse.ArgumentParser, default: str | None = "lab") -> None:
-    """default: None is the mapping that a model was trained with."""
+def add_classes_flag(
+    flags: argparse.ArgumentParser, default: str | None = "lab", otherwise: str = "as the model was trained"
+) -> None:
+    """otherwise: what --help says of no default."""
     flags.add_argument(
         "--classes",
         default=default,
         metavar="lab|all|FILE",
         help="raw genre names to classes: the lab's 20 to 10, each its own, or by a JSON file of raw name to class or "
-        f"null (default: {default or 'as the model was trained'})",
+        f"null (default: {default or otherwise})",
+    )
+
+
+def add_recipe_flag(flags: Any, several: bool = False) -> None:
+    flags.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="named settings: lab-cnn, lab-lstm, leader (the lab's best published solution) or best (the best known)"
+        + ("; several are compared" if several else "; the flags below change some. With --from: how to train"),
+        **({"nargs": "+", "action": "extend", "default": []} if several else {}),
     )
 
 
@@ -112,6 +124,7 @@ def add_training_flags(flags: argparse.ArgumentParser) -> None:
     def add(name: str, **kwargs: Any) -> None:
         recipe.add_argument(name, default=argparse.SUPPRESS, **kwargs)
 
+    add_recipe_flag(recipe)
     add("--backbone", choices=("cnn", "lstm"), help="(default: cnn, or that of --from)")
     add("--feature", choices=("mel", "chroma", "fused"), help="what the network hears (default: mel)")
     add(
@@ -132,6 +145,11 @@ def add_training_flags(flags: argparse.ArgumentParser) -> None:
     add("--epochs", type=int, metavar="N", help="at most this many (default: 100; stops after 15 without a better one)")
     add("--batch-size", type=int, metavar="N", help="clips a step (default: 32; train_affect's cnn: 16)")
     add("--learning-rate", type=float, metavar="X", help="Adam's (default: 0.001)")
+    add(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        help="what the network computes in; weights, normalisation, heads and losses stay float32 (default: float32)",
+    )
 
 
 def add_run_flags(flags: argparse.ArgumentParser, out: str, source: Path | None = None) -> None:
@@ -154,6 +172,22 @@ def add_run_flags(flags: argparse.ArgumentParser, out: str, source: Path | None 
         help="then train anew on train and validation, and on a held-out test part once the first model was judged on "
         "it, for the best number of epochs; that model is saved",
     )
+    _add_source_flags(flags, source)
+    again = flags.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+    again.add_argument("--overwrite", action="store_true", help="put the new run in the place of a finished one")
+    flags.add_argument(
+        "--devices",
+        default="1",
+        metavar="N|all",
+        help="part each batch among N of this machine's GPUs, or all of them; the result is that of one (default: 1)",
+    )
+    flags.add_argument("--tensorboard", action="store_true", help="write TensorBoard logs into the run's folder")
+    flags.add_argument("--out", type=Path, metavar="DIR", help=f"the run's folder (default: {out})")
+
+
+def _add_source_flags(flags: argparse.ArgumentParser, source: Path | None) -> None:
+    """The backbone that a training starts from, and what of it is kept."""
     flags.add_argument(
         "--from",
         dest="source",
@@ -180,11 +214,6 @@ def add_run_flags(flags: argparse.ArgumentParser, out: str, source: Path | None 
         metavar="N",
         help="after N epochs train all of the backbone too, at a tenth of the rate (default: never)",
     )
-    again = flags.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
-    again.add_argument("--overwrite", action="store_true", help="put the new run in the place of a finished one")
-    flags.add_argument("--tensorboard", action="store_true", help="write TensorBoard logs into the run's folder")
-    flags.add_argument("--out", type=Path, metavar="DIR", help=f"the run's folder (default: {out})")
 
 
 def add_affect_flags(flags: argparse.ArgumentParser) -> None:
@@ -204,23 +233,17 @@ def run_options(arguments: argparse.Namespace, script: str, argv: Sequence[str] 
     """The fields of jobs.training.TrainOptions but for the recipe."""
     names = (
         "out", "data", "source", "transfer", "unfreeze_after", "beat", "validation", "subset", "seed", "overfit_batch",
-        "retrain_on_all", "skip_bad", "checks", "resume", "overwrite", "tensorboard",
+        "retrain_on_all", "skip_bad", "checks", "resume", "overwrite", "tensorboard", "devices",
     )  # fmt: skip
     freeze = arguments.freeze or ("none" if arguments.unfreeze_after is None else "all")
     return {name: getattr(arguments, name) for name in names} | {"freeze": freeze, "command": command(script, argv)}
 
 
 def recipe_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What of the recipe was given. Raises UserError for a setting that the backbone does not have, or has already."""
-    only = {"cnn": ("pooling",), "lstm": ("units", "layers", "bidirectional")}
-    shaping = ("backbone", "feature", *only["cnn"], *only["lstm"])
+    """What of the recipe was given beside its name. Raises UserError for a setting that --from has already."""
+    shaping = ("backbone", "feature", "pooling", "units", "layers", "bidirectional")
     given = vars(arguments)
     if arguments.source is not None and (fixed := [name for name in shaping if name in given]):
         raise UserError(f"Expected --from without --{fixed[0]}: the backbone comes as {arguments.source} has it")
-    backbone = given.get("backbone", "cnn")
-    for name in only["lstm" if backbone == "cnn" else "cnn"]:
-        if name in given:
-            other = "lstm" if backbone == "cnn" else "cnn"
-            raise UserError(f"Expected --{name} with --backbone {other} only, got --backbone {backbone}")
-    names = (*shaping, "frames", "epochs", "batch_size", "learning_rate")
+    names = (*shaping, "frames", "epochs", "batch_size", "learning_rate", "precision")
     return {name: given[name] for name in names if name in given}

@@ -34,12 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from mtmusic.jobs.affect import AffectOptions
     from mtmusic.jobs.finetune import finetune
-    from mtmusic.jobs.recipes import Recipe
+    from mtmusic.jobs.recipes import RECIPES, given_recipe
 
     finetune(
         AffectOptions(
             **common.run_options(arguments, __file__, argv),
-            recipe=Recipe(**settings),
+            recipe=given_recipe(arguments.recipe, settings, RECIPES),
             task=arguments.task,
             error=arguments.error,
             test=arguments.test,

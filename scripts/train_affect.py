@@ -53,15 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = common.parse(flags, argv)
     settings = common.recipe_settings(arguments)
 
-    from dataclasses import replace
-
     from mtmusic.jobs.affect import AffectOptions, train_affect
-    from mtmusic.jobs.recipes import AFFECT_RECIPES
+    from mtmusic.jobs.recipes import AFFECT_RECIPES, given_recipe
 
     train_affect(
         AffectOptions(
             **common.run_options(arguments, __file__, argv),
-            recipe=replace(AFFECT_RECIPES[settings.get("backbone", "cnn")], **settings),
+            recipe=given_recipe(arguments.recipe, settings, AFFECT_RECIPES, arguments.multitask),
             task=arguments.task,
             multitask=arguments.multitask,
             weights=arguments.weights,

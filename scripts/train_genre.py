@@ -25,12 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = common.parse(flags, argv)
     settings = common.recipe_settings(arguments)
 
-    from dataclasses import replace
-
     from mtmusic.jobs.genre import GenreOptions, train_genre
-    from mtmusic.jobs.recipes import RECIPES
+    from mtmusic.jobs.recipes import RECIPES, given_recipe
 
-    recipe = replace(RECIPES[settings.get("backbone", "cnn")], **settings)
+    recipe = given_recipe(arguments.recipe, settings, RECIPES)
     train_genre(GenreOptions(**common.run_options(arguments, __file__, argv), recipe=recipe, classes=arguments.classes))
     return 0
 

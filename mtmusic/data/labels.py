@@ -411,10 +411,15 @@ def _names_array(cell: str, folder: Path) -> bool:
 
 
 def _groups(folder: Path | str, ids: Sequence[str]) -> np.ndarray | None:
-    """Each clip's group from groups.csv (`id,group`), a clip without one being its own; None without."""
+    """From groups.csv; None without."""
     path = Path(folder) / "groups.csv"
+    return read_groups(path, ids) if path.is_file() else None
+
+
+def read_groups(path: Path, ids: Sequence[str]) -> np.ndarray:
+    """(clips,) each clip's group from a file of `id,group`, a clip without one being its own. Raises UserError."""
     if not path.is_file():
-        return None
+        raise UserError(f"Expected a file of id,group, got none: {path}")
     header, rows = _read_rows(path, ",")
     if [name.lower() for name in header] != ["id", "group"] or any(len(cells) != 2 for _, cells in rows):
         raise UserError(f"Expected two columns, id,group, got others in {path}")

@@ -288,6 +288,21 @@ def values_by_number(lines: Mapping[str, Mapping[int, tuple[float, float, float]
     return figure
 
 
+def lines_by_size(panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], ylabel: str) -> Figure:
+    """Named lines of (size, value) in a panel each, both axes logarithmic: where a line is straight, a power law."""
+    figure, axes_of = _panels(len(panels), 4.6, 3.6)
+    for axes, (title, lines) in zip(axes_of, panels.items(), strict=True):
+        for index, (name, points) in enumerate(lines.items()):
+            axes.loglog(*zip(*points, strict=True), label=_plain(name), color=COLOURS[index], marker="o")
+        sizes = [size for size, _ in next(iter(lines.values()))]
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.minorticks_off()
+        axes.set(title=_plain(title), xlabel=title.rpartition(" ")[2], ylabel=ylabel)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    return figure
+
+
 def precision_recall_curves(
     true: np.ndarray, scores: np.ndarray, classes: Sequence[str], shown: Sequence[str]
 ) -> Figure:

@@ -1,7 +1,7 @@
 """A data folder to trained, judged and saved affect models: one task, each in turn, or all with one trunk."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,13 +16,14 @@ from mtmusic.evaluation.metrics import affect_table, spearman
 from mtmusic.jobs import runs
 from mtmusic.jobs.affect_run import MULTITASK, affect_card, judge, write_judgement
 from mtmusic.jobs.folders import AffectData, load_affect_data, print_data, select_tasks
-from mtmusic.jobs.recipes import AFFECT_FRAMES, complete
+from mtmusic.jobs.recipes import AFFECT_FRAMES, Recipe, complete, task_weights
 from mtmusic.jobs.run_files import examples, print_learnt_test_clips, source_card, write_clips
 from mtmusic.jobs.training import (
     Head,
     Objective,
     TrainOptions,
     build_model,
+    count,
     finished,
     refuse_early,
     refuse_other_rate,
@@ -116,9 +117,9 @@ def _train_each(parts: dict[Path, AffectData], options: AffectOptions) -> dict[s
 
 
 def _train_run(out: Path, data: AffectData, options: AffectOptions) -> dict[str, Any]:
-    recipe = complete(resolve_recipe(options), AFFECT_FRAMES[data.beat])
     train = data.splits["train"]
-    objective = _objective(options, data, recipe.learning_rate)
+    recipe = complete(resolve_recipe(options), AFFECT_FRAMES[data.beat], len(train), count(data.splits))
+    objective = affect_objective(options, recipe, train, data.held_out_test)
     model = build_model(options, recipe, objective)
     with runs.run_folder(out, settings_of(options, recipe, objective, data), options.resume) as work:
         print_data(data)
@@ -140,7 +141,7 @@ def _train_run(out: Path, data: AffectData, options: AffectOptions) -> dict[str,
             print_learnt_test_clips(card["source"], len(data.splits["test"]))
         export.save(trained.model, work, card, examples(data.splits["test"], recipe))
         write_clips(work, data, trained.facts["model_trained_on"], options.source)
-        facts = trained.facts | _weights(trained.model, options, train)
+        facts = trained.facts | _weights(trained.model, options, recipe, train)
         metrics = write_judgement(work, trained.model, recipe, data, trained.judgement, card, facts)
     print(
         f"\n{', '.join(data.tasks)}: test split, {len(data.splits['test'])} clips, trained on "
@@ -151,35 +152,35 @@ def _train_run(out: Path, data: AffectData, options: AffectOptions) -> dict[str,
     return metrics
 
 
-def _objective(options: AffectOptions, data: AffectData, learning_rate: float) -> Objective:
+def affect_objective(options: AffectOptions, recipe: Recipe, train: Clips, test_held_out: bool = False) -> Objective:
     """The epoch is chosen by the validation error over the labels' variance: rho on some fifty clips is too noisy."""
-    train = data.splits["train"]
-    regressor: Head = partial(affect_regressor, task=data.tasks[0])
+    weights = _given_weights(options, recipe, train.tasks)
+    regressor: Head = partial(affect_regressor, task=train.tasks[0])
     if options.multitask:
         regressor = partial(
-            multitask_regressor, tasks=data.tasks, weights=options.weights, learned_weights=options.learned_weights
+            multitask_regressor, tasks=train.tasks, weights=weights, learned_weights=options.learned_weights
         )
     head = partial(
         regressor,
         means=train.label_means(),
         variances=train.label_variances(),
         error=options.error,
-        learning_rate=learning_rate,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
     )
-    weights = dict(options.weights) if options.weights is not None else None
     return Objective(
         head,
         monitor="val_normalized_mse",
-        score=partial(_spearman_logs, data.tasks),
+        score=partial(_spearman_logs, train.tasks),
         overfit=("normalized_mse", OVERFIT_ERROR),
         settings={
-            "tasks": list(data.tasks),
-            "weights": weights,
+            "tasks": list(train.tasks),
+            "task_weights": weights,
             "learned_weights": options.learned_weights,
             "error": options.error,
             "test": options.test,
         },
-        test_held_out=data.held_out_test,
+        test_held_out=test_held_out,
     )
 
 
@@ -190,8 +191,14 @@ def _spearman_logs(tasks: tuple[str, ...], true: np.ndarray, predicted: np.ndarr
     return mean if len(tasks) == 1 else mean | rho
 
 
-def _weights(model: keras.Model, options: AffectOptions, train: Clips) -> dict[str, Any]:
+def _given_weights(options: AffectOptions, recipe: Recipe, tasks: Sequence[str]) -> dict[str, float] | None:
+    """By the user, else by the recipe; None: one over the labels' variances."""
+    return dict(options.weights) if options.weights is not None else task_weights(recipe, tasks)
+
+
+def _weights(model: keras.Model, options: AffectOptions, recipe: Recipe, train: Clips) -> dict[str, Any]:
     """For metrics.json: the tasks' weights, and the log-variances where they were learned."""
     if options.learned_weights:
         return model.get_layer("uncertainty").learned()
-    return {"weights": complete_weights(options.weights, train.tasks, train.label_variances())}
+    weights = _given_weights(options, recipe, train.tasks) if options.multitask else None
+    return {"weights": complete_weights(weights, train.tasks, train.label_variances())}

@@ -1,8 +1,8 @@
-"""Finished runs beside each other: rho of each on the same clips, and the difference to the first with its interval."""
+"""Finished runs beside each other: the scores of each, and, on the same clips, the difference to the first."""
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
+from mtmusic.evaluation.cross_scores import Fold, cross_scores, measures
 from mtmusic.evaluation.metrics import affect_report, spearman_differences
 from mtmusic.files import write_json
 from mtmusic.jobs.affect_run import true_column
@@ -22,30 +23,45 @@ JOINT = "+"
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a run, or several joined ones, answered for test clips. true, predicted: (clips, tasks), NaN no label."""
+    """What a run, or several joined ones, answered for test clips.
+
+    true, predicted: (clips, tasks), NaN no label; of genre (clips,) class indices and (clips, classes).
+    """
 
     name: str
     ids: tuple[str, ...]
     tasks: tuple[str, ...]
     true: np.ndarray
     predicted: np.ndarray
+    classes: tuple[str, ...] = ()
 
 
 def compare_runs(names: Sequence[str], seed: int = 0) -> dict[str, Any]:
     """The first run beside the others; what `comparison.json` holds.
 
-    "runs": rho by task, and their mean, of each on the clips that all have in common. "differences": the first's less
-    each other's, on the tasks that both have. Each is {value, low, high}, the 95 % bootstrap interval over clips.
-    Raises UserError for a run that cannot be read, or runs that judged other clips.
+    "runs": of affect rho by task, and their mean, of genre accuracy and macro_f1, on the clips that all have in common.
+    "differences": the first's less each other's, on the tasks that both have. Each is {value, low, high}, the 95 %
+    bootstrap interval over clips. "apart": runs that judged other clips than the first, and how many: their scores are
+    those of their own clips, and they have no difference.
+    Raises UserError for a run that cannot be read, and for runs of genre and of affect together.
     """
     if len(names) < 2:
         raise UserError(f"Expected two runs or more to compare, got {len(names)}")
     if len({*map(_canonical, names)}) < len(names):
         raise UserError(f"Expected each run once, got {', '.join(names)}")
-    runs = _on_the_same_clips([read_predictions(name) for name in names])
-    first, *others = runs
+    runs = [read_predictions(name) for name in names]
+    if len({bool(run.classes) for run in runs}) > 1:
+        raise UserError(f"Expected runs of genre alone, or of affect, got both in {', '.join(names)}")
+    apart = [run for run in runs[1:] if not _share_clips([runs[0], run])]
+    first, *others = _on_the_same_clips([run for run in runs if run not in apart])
+    scores = {
+        run.name: rho(run, seed) if run.tasks else _genre_scores([run], seed)[0] for run in (first, *others, *apart)
+    }
     differences = {}
     for other in others:
+        if first.classes:
+            differences[other.name] = _genre_scores([first, other], seed)[1]
+            continue
         tasks = tuple(task for task in first.tasks if task in other.tasks)
         if not tasks:
             raise UserError(f"Expected runs with a task in common, got {first.name} and {other.name}")
@@ -55,8 +71,9 @@ def compare_runs(names: Sequence[str], seed: int = 0) -> dict[str, Any]:
         "split": SPLIT,
         "clips": len(first.ids),
         "seed": seed,
-        "runs": {run.name: rho(run, seed) for run in runs},
+        "runs": {name: scores[name] for name in names},
         "differences": differences,
+        "apart": {run.name: len(run.ids) for run in apart},
     }
 
 
@@ -72,7 +89,12 @@ def comparison_table(comparison: dict[str, Any]) -> str:
     for part, row in parts.items():
         cells = [_interval(row[name]) if name in row else "-" for name in names]
         lines.append(f"{part:{width}}" + "".join(f"  {cell:>24}" for cell in cells))
-    return "\n".join([f"Spearman's rho on the same {comparison['clips']} test clips (95 % interval)", *lines])
+    lines += [f"{name} judged {clips} other clips: not paired" for name, clips in comparison["apart"].items()]
+    return "\n".join([f"{_measure(comparison)} on the same {comparison['clips']} test clips (95 % interval)", *lines])
+
+
+def _measure(comparison: dict[str, Any]) -> str:
+    return "Scores" if "accuracy" in comparison["runs"][comparison["first"]] else "Spearman's rho"
 
 
 def _interval(row: dict[str, float]) -> str:
@@ -80,12 +102,12 @@ def _interval(row: dict[str, float]) -> str:
 
 
 def write_comparison(folder: Path, comparison: dict[str, Any]) -> None:
-    """comparison.json, and figures/comparison.png: each run's rho with its interval."""
+    """comparison.json, and figures/comparison.png: each run's scores with their intervals."""
     rows = [
         (run, {name: (row["value"], row["low"], row["high"]) for name, row in values.items()})
         for run, values in comparison["runs"].items()
     ]
-    plots.save_figure(plots.intervals(rows, "Spearman's rho"), folder / "figures" / "comparison.png")
+    plots.save_figure(plots.intervals(rows, _measure(comparison)), folder / "figures" / "comparison.png")
     write_json(folder / "comparison.json", comparison)
 
 
@@ -95,6 +117,8 @@ def read_predictions(name: str) -> Predictions:
     parts = [_read_run(Path(part), part) for part in joined]
     if len(parts) == 1:
         return parts[0]
+    if any(part.classes for part in parts):
+        raise UserError(f"Expected joined runs of affect, got one of genre in {name}")
     tasks = tuple(task for part in parts for task in part.tasks)
     if len(set(tasks)) < len(tasks):
         raise UserError(f"Expected joined runs of other tasks each, got {', '.join(tasks)} in {name}")
@@ -106,19 +130,20 @@ def read_predictions(name: str) -> Predictions:
 def _read_run(path: Path, name: str) -> Predictions:
     folder = export.locate(path)[0]
     card = export.read_card(folder)
-    if card["task"] == "genre":
-        raise UserError(f"Expected a run of affect, got one of genre: {path}")
-    tasks, file = tuple(card["targets"]), folder / "predictions.csv"
+    tasks, classes = tuple(card.get("targets", ())), tuple(card.get("classes", ()))
+    file = folder / "predictions.csv"
     try:
         with file.open(newline="", encoding="utf-8") as opened:
             rows = [row for row in csv.DictReader(opened) if row["split"] == SPLIT]
         true = np.array([[float(row[true_column(task)] or "nan") for task in tasks] for row in rows])
-        predicted = np.array([[float(row[task]) for task in tasks] for row in rows])
+        if classes:
+            true = np.array([classes.index(row["true"]) for row in rows])
+        predicted = np.array([[float(row[name]) for name in classes or tasks] for row in rows])
     except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise UserError(f"Expected the answers of a finished run in {file}, got {error!r}; train again") from error
     if not rows:
         raise UserError(f"Expected answers for test clips in {file}, got none; train again")
-    return Predictions(name, tuple(row["id"] for row in rows), tasks, true, predicted)
+    return Predictions(name, tuple(row["id"] for row in rows), tasks, true, predicted, classes)
 
 
 def _canonical(name: str) -> str:
@@ -128,9 +153,8 @@ def _canonical(name: str) -> str:
 
 def _on_the_same_clips(runs: Sequence[Predictions]) -> list[Predictions]:
     """Each with the clips that all have, in the first one's order. Raises UserError where they differ in labels."""
-    common = set(runs[0].ids).intersection(*(run.ids for run in runs[1:]))
-    ids = tuple(i for i in runs[0].ids if i in common)
-    if len(ids) < max(len(run.ids) for run in runs) / 2:
+    ids = _common_ids(runs)
+    if not _share_clips(runs):
         raise UserError(
             f"Expected runs that judged the same clips, got {len(ids)} in common among "
             f"{' and '.join(run.name for run in runs)}: train them on one folder with one seed"
@@ -138,13 +162,35 @@ def _on_the_same_clips(runs: Sequence[Predictions]) -> list[Predictions]:
     aligned = []
     for run in runs:
         places = [run.ids.index(i) for i in ids]
-        aligned.append(Predictions(run.name, ids, run.tasks, run.true[places], run.predicted[places]))
+        aligned.append(replace(run, ids=ids, true=run.true[places], predicted=run.predicted[places]))
+    for run in aligned:
+        if run.classes and (run.classes != aligned[0].classes or not np.array_equal(run.true, aligned[0].true)):
+            raise UserError(f"Expected runs with the same classes and labels, got others in {run.name}")
     labels: dict[str, np.ndarray] = {}
     for run in aligned:
-        for task, column in zip(run.tasks, run.true.T, strict=True):
+        for task, column in zip(run.tasks, run.true.T if run.tasks else (), strict=True):
             if not np.allclose(labels.setdefault(task, column), column, atol=1e-5, equal_nan=True):
                 raise UserError(f"Expected runs with the same labels of {task}, got others in {run.name}")
     return aligned
+
+
+def _common_ids(runs: Sequence[Predictions]) -> tuple[str, ...]:
+    common = set(runs[0].ids).intersection(*(run.ids for run in runs[1:]))
+    return tuple(i for i in runs[0].ids if i in common)
+
+
+def _share_clips(runs: Sequence[Predictions]) -> bool:
+    """Half of the clips of each, or more."""
+    return len(_common_ids(runs)) >= max(len(run.ids) for run in runs) / 2
+
+
+def _genre_scores(runs: Sequence[Predictions], seed: int) -> list[dict[str, dict[str, float]]]:
+    """Of one run: its {value, low, high} by measure; of two on the same clips: the first's, and the difference's."""
+    fold = Fold(np.arange(len(runs[0].ids)), runs[0].true)
+    scores = cross_scores([fold], {run.name: [[run.predicted]] for run in runs}, (), seed)
+    first = measures(scores["recipes"][runs[0].name])
+    rows = [{name: {"value": row["mean"], "low": row["low"], "high": row["high"]} for name, row in first.items()}]
+    return [*rows, *map(measures, scores["comparisons"])]
 
 
 def rho(run: Predictions, seed: int = 0) -> dict[str, dict[str, float]]:

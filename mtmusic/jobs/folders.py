@@ -107,7 +107,7 @@ def load_genre_data(
     for split in splits:
         checked[split] = checked_genre_split(folder, split, classes, known, levels=checks != "off")
         known = checked[split].clips.classes
-    data = _genre_data(folder, beat, checked, skip_bad, checks)
+    data = genre_data(folder, beat, checked, skip_bad, checks)
     clips = data.splits
     present = [name for name, count in clips["train"].counts().items() if count]
     if len(present) < 2:
@@ -130,7 +130,7 @@ def load_genre_split(
 ) -> GenreData:
     """One split alone, its classes those that a model knows. Raises UserError as `load_genre_data`."""
     checked = {split: checked_genre_split(folder, split, classes, known, levels=checks != "off")}
-    return _genre_data(folder, beat, checked, skip_bad, checks)
+    return genre_data(folder, beat, checked, skip_bad, checks)
 
 
 def load_affect_data(
@@ -152,7 +152,7 @@ def load_affect_data(
     folder = folder if folder is not None else demo_corpus() / AFFECT_FOLDERS[True]
     there = [split for split in ("validation", "test") if has_label_rows(folder, split)]
     checked = {split: checked_affect_split(folder, split, levels=checks != "off") for split in ("train", *there)}
-    data = _affect_data(folder, beat, checked, skip_bad, checks)
+    data = affect_data(folder, beat, checked, skip_bad, checks)
     clips = {split: part.by_id() for split, part in data.splits.items()}
     for split in there:
         if set(clips[split].tasks) != set(clips["train"].tasks):
@@ -182,9 +182,9 @@ def load_affect_split(
             "predict it with scripts/make_submission.py"
         )
     checked = {split: checked_affect_split(folder, split, levels=checks != "off")}
-    data = _affect_data(folder, beat, checked, skip_bad, checks)
+    data = affect_data(folder, beat, checked, skip_bad, checks)
     selected = select_tasks(data, tasks)
-    _require_labels(selected.splits[split], f"in {label_path(folder, split)}")
+    require_labels(selected.splits[split], f"in {label_path(folder, split)}")
     return selected
 
 
@@ -195,7 +195,7 @@ def select_tasks(data: AffectData, tasks: Sequence[str]) -> AffectData:
     except UserError as error:
         raise UserError(f"{error} in {data.folder}") from error
     for split, clips in splits.items():
-        _require_labels(clips, f"among the {split} clips of {data.folder}")
+        require_labels(clips, f"among the {split} clips of {data.folder}")
     if data.checks == "off":
         return replace(data, splits=splits)
     of_tasks = [finding for finding in find_label_faults(data.splits) if finding.columns <= {*tasks}]
@@ -258,30 +258,49 @@ def _with_validation(clips: Mapping[str, Clips], validation: float, size: int | 
     return {"train": train, "validation": held, "test": clips["test"]}
 
 
-def _genre_data(
-    folder: Path, beat: bool | None, checked: dict[str, CheckedSplit], skip_bad: bool, checks: Checks
+def genre_data(
+    folder: Path,
+    beat: bool | None,
+    checked: dict[str, CheckedSplit],
+    skip_bad: bool,
+    checks: Checks,
+    pooled: bool = False,
 ) -> GenreData:
+    """What was checked. pooled: the splits are to be one, so that what is wrong between them is no fault."""
     first = next(iter(checked))
     return GenreData(
-        **_folder_data(folder, beat, checked, skip_bad, checks),
+        **_folder_data(folder, beat, checked, skip_bad, checks, pooled),
         raw_counts=scan_genre_labels(folder, first, "all")[0].counts(),
         merged_counts=checked[first].clips.counts(),
     )
 
 
-def _affect_data(
-    folder: Path, beat: bool | None, checked: dict[str, CheckedSplit], skip_bad: bool, checks: Checks
+def affect_data(
+    folder: Path,
+    beat: bool | None,
+    checked: dict[str, CheckedSplit],
+    skip_bad: bool,
+    checks: Checks,
+    pooled: bool = False,
 ) -> AffectData:
-    return AffectData(**_folder_data(folder, beat, checked, skip_bad, checks), held_out_test=False)
+    """As `genre_data`."""
+    return AffectData(**_folder_data(folder, beat, checked, skip_bad, checks, pooled), held_out_test=False)
 
 
 def _folder_data(
-    folder: Path, beat: bool | None, checked: dict[str, CheckedSplit], skip_bad: bool, checks: Checks
+    folder: Path,
+    beat: bool | None,
+    checked: dict[str, CheckedSplit],
+    skip_bad: bool,
+    checks: Checks,
+    pooled: bool,
 ) -> dict:
     """The fields of a FolderData."""
     left_out = require_good(folder, checked, skip_bad)
     frames = np.concatenate([part.frames for part in checked.values()])
     is_beat = beat_of_folder(folder, beat, frames)
+    parts = [{split: part} for split, part in checked.items()] if pooled else [checked]
+    faults = [fault for part in parts if checks != "off" for fault in find_faults(folder, part, is_beat)]
     return {
         "folder": folder,
         "beat": is_beat,
@@ -296,7 +315,7 @@ def _folder_data(
         },
         "left_out": left_out,
         "checks": checks,
-        "findings": _told(folder, find_faults(folder, checked, is_beat), checks) if checks != "off" else (),
+        "findings": _told(folder, faults, checks),
     }
 
 
@@ -307,7 +326,7 @@ def _told(folder: Path, findings: Sequence[Finding], checks: Checks) -> tuple[Fi
     return tuple(worst_first(findings))
 
 
-def _require_labels(clips: Clips, where: str) -> None:
+def require_labels(clips: Clips, where: str) -> None:
     """Raises UserError for a task with fewer than three labels, or with equal ones: nothing could be learnt or told."""
     for task, count in clips.counts().items():
         values = clips.targets[:, clips.tasks.index(task)]

@@ -16,6 +16,7 @@ from mtmusic.jobs.training import (
     Objective,
     TrainOptions,
     build_model,
+    count,
     finished,
     refuse_early,
     refuse_other_rate,
@@ -53,10 +54,10 @@ def train_genre(options: GenreOptions) -> dict[str, Any]:
         options.skip_bad,
         options.checks,
     )
-    recipe = complete(recipe, FRAMES[data.beat])
+    recipe = complete(recipe, FRAMES[data.beat], len(data.splits["train"]), count(data.splits))
     refuse_other_rate(options, data)
 
-    objective = genre_objective(options, recipe, data.splits["train"].classes)
+    objective = genre_objective(recipe, data.splits["train"].classes, options.classes)
     model = build_model(options, recipe, objective)
     with runs.run_folder(out, settings_of(options, recipe, objective, data), options.resume) as work:
         print_data(data)
@@ -78,7 +79,9 @@ def train_genre(options: GenreOptions) -> dict[str, Any]:
     return metrics
 
 
-def genre_objective(options: GenreOptions, recipe: Recipe, classes: Sequence[str]) -> Objective:
-    """Softmax cross-entropy; the epoch is chosen by the validation loss."""
-    head = partial(genre_classifier, classes=classes, learning_rate=recipe.learning_rate)
-    return Objective(head, settings={"classes": options.classes})
+def genre_objective(recipe: Recipe, classes: Sequence[str], mapping: str) -> Objective:
+    """Softmax cross-entropy; the epoch is chosen by the validation loss. mapping: raw names to classes, as told."""
+    head = partial(
+        genre_classifier, classes=classes, learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    return Objective(head, settings={"classes": mapping})

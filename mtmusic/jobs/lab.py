@@ -1,11 +1,12 @@
 """The lab's eleven steps in one go: a folder a step, one page, all numbers in results.json; stopped, it goes on."""
 
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from mtmusic.jobs.lab_affect import multitask, regression
 from mtmusic.jobs.lab_data import chroma_rates, first_look, mel_rates, pipeline
 from mtmusic.jobs.lab_genre import cnns, lstms
 from mtmusic.jobs.lab_plan import (
+    AFFECT,
     AFFECT_BEAT,
     FOLDERS,
     FULL,
@@ -37,7 +39,7 @@ from mtmusic.jobs.lab_plan import (
     Lab,
     Scale,
 )
-from mtmusic.jobs.lab_published import beside_published
+from mtmusic.jobs.lab_published import beside_published, is_own
 from mtmusic.jobs.lab_questions import metrics_step
 from mtmusic.jobs.lab_submission import submission
 from mtmusic.jobs.lab_transfer import transfer
@@ -60,7 +62,7 @@ class Step(NamedTuple):
 STEPS = (
     Step(1, "Steps 0 and 1: the machine, the folder, two clips", first_look, (GENRE_BEAT,)),
     Step(2, "Step 2: mel at full rate and by beats", mel_rates, (GENRE, GENRE_BEAT)),
-    Step(3, "Step 3: chroma at full rate and by beats", chroma_rates, (GENRE, GENRE_BEAT)),
+    Step(3, "Step 3: chroma at full rate and by beats", chroma_rates, (GENRE, GENRE_BEAT), (2,)),
     Step(4, "Step 4: batches and classes", pipeline, (GENRE_BEAT,)),
     Step(5, "Step 5: genre by LSTM", lstms, (GENRE_BEAT,)),
     Step(6, "Step 6: what the metrics show", metrics_step, (GENRE_BEAT,), (5,)),
@@ -76,7 +78,8 @@ STEPS = (
 class LabOptions:
     """All that `reproduce_lab` is told. data: a folder with the lab's four; None: the demo corpus. steps: which to do.
 
-    seeds: how many, from `seed` on. overwrite: does those steps, and what reads their runs, anew.
+    seeds: how many, from `seed` on. overwrite: does those steps anew, and those that are there and read their runs; an
+    old step is set aside, and goes when the new one is finished.
     """
 
     data: Path | None = None
@@ -87,7 +90,16 @@ class LabOptions:
     seed: int = 0
     classes: str = "lab"
     overwrite: bool = False
-    command: str = ""
+
+    def command(self, step: int | None = None) -> str:
+        """What does the whole lab, or a step of it anew, with these settings."""
+        words = ["python", "scripts/reproduce_lab.py"]
+        words += ["--data", str(self.data)] if self.data is not None else []
+        words += ["--classes", self.classes] if self.classes != "lab" else []
+        words += ["--quick"] if self.scale.name == QUICK.name else []
+        words += ["--seeds", str(self.seeds), *(["--seed", str(self.seed)] if self.seed else [])]
+        words += ["--out", str(self.out), *(["--steps", str(step), "--overwrite"] if step is not None else [])]
+        return shlex.join(words)
 
 
 def reproduce_lab(options: LabOptions) -> dict[str, Any]:
@@ -101,9 +113,9 @@ def reproduce_lab(options: LabOptions) -> dict[str, Any]:
     asked = [step for step in STEPS if step.number in options.steps and set(step.needs) <= set(lab.folders)]
     _refuse_early(options, asked)
     data = {name: _load(lab, name) for name in lab.folders}
-    _open(lab, options, data, asked)
+    asked = _open(lab, options, data, asked)
     _print_missing(lab, options)
-    results: dict[str, Any] = {}
+    results = _write(lab, options, data)  # no page shows what was just set aside
     for step in asked:
         if _finished(lab, step) is None:
             _do(lab, step)
@@ -116,6 +128,8 @@ def reproduce_lab(options: LabOptions) -> dict[str, Any]:
 
 def _lab(options: LabOptions) -> Lab:
     root = options.data if options.data is not None else demo_corpus()
+    if not root.is_dir():
+        raise UserError(f"Expected --data to be a folder that holds {', '.join(FOLDERS)}, got no folder: {root}")
     folders = {name: root / name for name in FOLDERS if (root / name).is_dir()}
     if not folders:
         raise UserError(f"Expected some of {', '.join(FOLDERS)} in {root}, got none of them: give --data DATA_ROOT")
@@ -141,9 +155,11 @@ def _load(lab: Lab, name: str) -> FolderData:
     return load_affect_data(lab.folders[name], seed=lab.seeds[0])
 
 
-def _open(lab: Lab, options: LabOptions, data: Mapping[str, FolderData], asked: list[Step]) -> None:
-    """Makes the folder, or goes on in it. Raises UserError where it was made with other settings, or a step that is
-    asked for lacks an earlier one."""
+def _open(lab: Lab, options: LabOptions, data: Mapping[str, FolderData], asked: list[Step]) -> list[Step]:
+    """Makes the folder, or goes on in it; returns the steps to do, with those that must be done anew beside the asked.
+
+    Raises UserError where it was made with other settings, or a step lacks an earlier one; nothing is changed then.
+    """
     settings = {
         "scale": asdict(lab.scale),
         "seeds": list(lab.seeds),
@@ -153,16 +169,36 @@ def _open(lab: Lab, options: LabOptions, data: Mapping[str, FolderData], asked: 
     path, settings = lab.out / SETTINGS, json.loads(json.dumps(settings))
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else settings
     differing = [name for name in settings if before.get(name) != settings[name]]
-    if differing and not options.overwrite:
-        raise UserError(
-            f"Cannot go on in {lab.out}: it was made with another {' and '.join(differing)}; give the same settings, "
-            "another --out, or --overwrite"
-        )
-    for step in STEPS:
-        if options.overwrite and (differing or _touched(step, options.steps)):
-            shutil.rmtree(lab.step(step.number), ignore_errors=True)
-    _require_earlier(lab, asked)
+    if differing:
+        _refuse_mixture(lab, options, differing, asked)
+    anew = _anew(lab, asked) if options.overwrite else []
+    todo = [step for step in STEPS if step in asked or step in anew]
+    _require_earlier(lab, todo, anew)
+    _set_aside(lab, anew)
     write_json(path, settings)
+    return todo
+
+
+def _refuse_mixture(lab: Lab, options: LabOptions, differing: list[str], asked: list[Step]) -> None:
+    """Steps of other settings may go only where each is done anew, so that the page is of one lab."""
+    made = f"it was made with other {' and '.join(differing)}"
+    if not options.overwrite:
+        raise UserError(f"Cannot go on in {lab.out}: {made}; give the same settings, another --out, or --overwrite")
+    if left := [str(step.number) for step in STEPS if lab.step(step.number).exists() and step not in asked]:
+        raise UserError(
+            f"Cannot do a part of {lab.out} anew: {made}, and has step{'s' if len(left) > 1 else ''} "
+            f"{', '.join(left)} too; give --steps with all of them, the same settings, or another --out"
+        )
+
+
+def _anew(lab: Lab, asked: list[Step]) -> list[Step]:
+    """Those of the asked steps that are there, and what is there and reads their runs."""
+    numbers = tuple(step.number for step in asked)
+    return [
+        step
+        for step in STEPS
+        if _touched(step, numbers) and (lab.step(step.number).exists() or _old(lab, step).exists())
+    ]
 
 
 def _touched(step: Step, steps: tuple[int, ...]) -> bool:
@@ -170,14 +206,32 @@ def _touched(step: Step, steps: tuple[int, ...]) -> bool:
     return step.number in steps or any(_touched(STEPS[earlier - 1], steps) for earlier in step.after)
 
 
-def _require_earlier(lab: Lab, asked: list[Step]) -> None:
-    numbers = {step.number for step in asked}
-    for step in asked:
+def _require_earlier(lab: Lab, todo: list[Step], anew: list[Step]) -> None:
+    numbers = {step.number for step in todo}
+    for step in todo:
+        if step not in anew and _finished(lab, step) is not None:
+            continue
         for earlier in step.after:
-            if earlier not in numbers and _finished(lab, STEPS[earlier - 1]) is None and _finished(lab, step) is None:
+            if earlier not in numbers and _finished(lab, STEPS[earlier - 1]) is None:
                 raise UserError(
                     f"Expected step {earlier} before step {step.number}: give --steps {earlier},{step.number}"
                 )
+
+
+def _old(lab: Lab, step: Step) -> Path:
+    """Where what was finished waits until it is done anew."""
+    folder = lab.step(step.number)
+    return folder.with_name(f"{folder.name}.old")
+
+
+def _set_aside(lab: Lab, steps: list[Step]) -> None:
+    for step in steps:
+        folder, old = lab.step(step.number), _old(lab, step)
+        print(f"{step.title}: to be done anew; the old one is kept in {old} until then")
+        if old.exists():  # an attempt to do it anew was stopped
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            folder.rename(old)
 
 
 def _print_missing(lab: Lab, options: LabOptions) -> None:
@@ -213,6 +267,7 @@ def _do(lab: Lab, step: Step) -> None:
     seconds = time.perf_counter() - started
     content = {"part": part_to_json(done.part), "numbers": done.numbers, "seconds": seconds}
     write_json(folder / STEP, content)
+    shutil.rmtree(_old(lab, step), ignore_errors=True)
     print(f"{step.title}: {_duration(seconds)}", flush=True)
 
 
@@ -232,9 +287,9 @@ def _write(lab: Lab, options: LabOptions, data: Mapping[str, FolderData]) -> dic
     """results.json and the page, from every step.json that is there."""
     found = {step: content for step in STEPS if (content := _finished(lab, step)) is not None}
     numbers = {step.number: content["numbers"] for step, content in found.items()}
-    published = beside_published(numbers, _labelled(data), lab.scale.name == QUICK.name)
+    published = beside_published(numbers, _labelled(data), len(lab.seeds), lab.scale.name == QUICK.name)
     results = {
-        "command": options.command,
+        "command": options.command(),
         "scale": lab.scale.name,
         "seeds": list(lab.seeds),
         "folders": {name: str(path) for name, path in lab.folders.items()},
@@ -250,19 +305,22 @@ def _write(lab: Lab, options: LabOptions, data: Mapping[str, FolderData]) -> dic
         ],
     }
     write_json(lab.out / RESULTS, results)
-    sections = [
-        Section(f"step-{step.number}", step.title, _duration(content["seconds"]), part_from_json(content["part"]))
-        for step, content in found.items()
-    ]
+    sections = [_section(options, step, content) for step, content in found.items()]
     sections.append(Section("published", "Beside the report and the best published", "", published))
     write_lab_page(lab.out, TITLE, _warnings(lab, data), _intro(lab, options, data, results["seconds"]), sections)
     return results
 
 
+def _section(options: LabOptions, step: Step, content: Mapping[str, Any]) -> Section:
+    """With the command that does it anew in front of those of its trainings."""
+    part = part_from_json(content["part"])
+    part = replace(part, commands=[options.command(step.number), *part.commands])
+    return Section(f"step-{step.number}", step.title, _duration(content["seconds"]), part)
+
+
 def _labelled(data: Mapping[str, FolderData]) -> dict[str, int]:
-    """Clips with labels of the beat-synchronised folders, all splits."""
-    kinds = {"genre": GENRE_BEAT, "affect": AFFECT_BEAT}
-    return {kind: sum(map(len, data[name].splits.values())) for kind, name in kinds.items() if name in data}
+    """Of each folder the clips with labels, all splits."""
+    return {name: sum(map(len, folder.splits.values())) for name, folder in data.items()}
 
 
 def _warnings(lab: Lab, data: Mapping[str, FolderData]) -> list[str]:
@@ -277,14 +335,48 @@ def _warnings(lab: Lab, data: Mapping[str, FolderData]) -> list[str]:
 def _intro(lab: Lab, options: LabOptions, data: Mapping[str, FolderData], seconds: float) -> Part:
     seeds = f"seed {lab.seeds[0]}" if len(lab.seeds) == 1 else f"seeds {lab.seeds[0]} to {lab.seeds[-1]}"
     sentences = [
+        _whose(data),
         f"The lab's steps on the folders below, {seeds}, {_duration(seconds)} in all. The test clips chose nothing: "
-        "the epoch, the source of the transfer and the model to submit are chosen by validation clips.",
+        f"the epoch, the source of the transfer and the model to submit are chosen by validation clips."
+        f"{_exception(lab)}",
+        f"Intervals are of the bootstrap over clips: clips of one artist are alike, and make them too narrow. "
+        f"{_grouped(data)}",
         *(f"{step.title}: skipped, without {', '.join(lacking)}." for step, lacking in _skipped(lab)),
     ]
     rows = [(name, *_counts(data.get(name))) for name in FOLDERS]
-    table = Table("The data; validation is held out of train, and test where it has no labels",
+    part = f"; this run's trainings take {lab.scale.subset} of train" if lab.scale.subset is not None else ""
+    table = Table(f"The data; validation is held out of train, and test where it has no labels{part}",
                   ("folder", "train", "validation", "test", "median frames"), rows)  # fmt: skip
-    return Part(sentences, [table], (), [options.command] if options.command else [])
+    return Part(sentences, [table], (), [options.command()])
+
+
+def _whose(data: Mapping[str, FolderData]) -> str:
+    """The lab's own data, or other data, and what they are; told by the number of clips."""
+    told = []
+    clips = _labelled(data)
+    for kind, names in (("genre", (GENRE_BEAT, GENRE)), ("affect", (AFFECT_BEAT, AFFECT))):
+        if name := next((name for name in names if name in data), None):
+            train = data[name].splits["train"]
+            what = f"classes {', '.join(train.classes)}" if kind == "genre" else f"tasks {', '.join(train.tasks)}"
+            owner = "the lab's own data, by their number" if is_own(name, clips) else "other data"
+            told.append(f"{clips[name]} clips of {kind} ({what}): {owner}")
+    return f"{'. '.join(told)}."
+
+
+def _exception(lab: Lab) -> str:
+    if not {GENRE_BEAT, AFFECT_BEAT} <= set(lab.folders):
+        return ""
+    return (
+        " One exception: the source of step 9's transfer may have learnt the genre of clips that are judged there; the "
+        "step says of how many."
+    )
+
+
+def _grouped(data: Mapping[str, FolderData]) -> str:
+    grouped = [name for name, folder in data.items() if folder.splits["train"].groups is not None]
+    if not grouped:
+        return "No folder has a groups.csv, so that an artist may be on both sides of a split."
+    return f"What is held out here shares no group of groups.csv with what is left ({', '.join(grouped)})."
 
 
 def _counts(folder: FolderData | None) -> tuple[Any, ...]:

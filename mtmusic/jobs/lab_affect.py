@@ -10,12 +10,11 @@ from mtmusic.data.labels import read_affect_labels
 from mtmusic.evaluation import plots
 from mtmusic.evaluation.lab_page import Part, Picture, Table
 from mtmusic.jobs.affect import default_out, train_affect
-from mtmusic.jobs.compare import compare_runs
 from mtmusic.jobs.lab_numbers import (
     ROW_HEADER,
     ROW_NOTE,
     cells,
-    joined,
+    paired,
     rho_rows,
     told,
     training_facts,
@@ -69,32 +68,36 @@ def regression(lab: Lab) -> Done:
     rho = {backbone: rho_rows(each) for backbone, each in runs.items()}
     last = "mean" if len(tasks) > 1 else tasks[0]
     lstm, cnn = (rho[backbone][last] for backbone in BACKBONES)
+    difference = paired(runs["cnn"], runs["lstm"], last)
     hardest = min(tasks, key=lambda task: rho["cnn"][task]["mean"])
     easiest = max(tasks, key=lambda task: rho["cnn"][task]["mean"])
     sentences = [
         f"Spearman's rho of the test clips, mean of {', '.join(tasks)}: the CNN has {told(cnn)}, the LSTM "
-        f"{told(lstm)}. The CNN's is {versus(cnn, lstm)}.",
+        f"{told(lstm)}. CNN less LSTM is {versus(difference)}.",
         f"The CNN's highest is {easiest}, {told(rho['cnn'][easiest])}, its lowest {hardest}, "
         f"{told(rho['cnn'][hardest])}. {_beaten_sentence(runs['cnn'][0])}",
     ]
     facts = {backbone: dict(zip(tasks, map(training_facts, each[0]), strict=True)) for backbone, each in runs.items()}
     table = rho_table({f"{backbone.upper()}, a model a task": rows for backbone, rows in rho.items()})
     part = Part(sentences, [table], _regression_pictures(lab, tasks), [one.command for one in options])
-    return Done(part, {"rho": rho, "training": facts})
+    return Done(part, {"rho": rho, "cnn_less_lstm": difference, "training": facts})
 
 
 def _regression_pictures(lab: Lab, tasks: Sequence[str]) -> list[Picture]:
     """Of the first seed."""
     path, runs = lab.step(8) / "rho_by_epoch.png", {backbone: single_runs(lab, backbone)[0] for backbone in BACKBONES}
-    by_epoch = {
-        task: {backbone.upper(): history(runs[backbone][place])["val_spearman"] for backbone in BACKBONES}
-        for place, task in enumerate(tasks)
-    }
+    values = {backbone.upper(): [history(run)["val_spearman"] for run in runs[backbone]] for backbone in BACKBONES}
+    by_epoch = {task: {name: each[place] for name, each in values.items()} for place, task in enumerate(tasks)}
+    if len(tasks) > 1:  # as far as all tasks were trained
+        by_epoch["mean"] = {
+            name: [sum(rho) / len(rho) for rho in zip(*each, strict=False)] for name, each in values.items()
+        }
     plots.save_figure(plots.curves(by_epoch, "Spearman's rho, validation"), path)
     curves = lab.picture(
         path,
-        "Spearman's rho of the validation clips by epoch. The epoch is chosen by the error, not by rho.",
-        f"A panel for each of {', '.join(tasks)}, with a line for the LSTM and one for the CNN.",
+        "Spearman's rho of the validation clips by epoch; the mean goes as far as all tasks were trained. The epoch is "
+        "chosen by the error, not by rho.",
+        f"A panel for each of {', '.join(by_epoch)}, with a line for the LSTM and one for the CNN.",
     )
     return [curves, *(_scatter(lab, task, run) for task, run in zip(tasks, runs["cnn"], strict=True))]
 
@@ -112,15 +115,19 @@ def multitask(lab: Lab) -> Done:
     for one in options:
         train_affect(one)
     rho = {weighted: rho_rows(multitask_runs(lab, weighted)) for weighted in WEIGHTED}
-    single, less = rho_rows(single_runs(lab, "cnn")), _less_single(lab)
+    single = rho_rows(single_runs(lab, "cnn"))
+    less = {weighted: paired(multitask_runs(lab, weighted), single_runs(lab, "cnn"), "mean") for weighted in WEIGHTED}
     first = {weighted: multitask_runs(lab, weighted)[0][0] for weighted in WEIGHTED}
     weights = {weighted: metrics_of(run)["weights"] for weighted, run in first.items()}
     sentences = [
         KAISER,
         f"Here, the mean of the tasks' rho is {told(rho['fixed']['mean'])} with fixed weights, "
         f"{told(rho['learned']['mean'])} with learned ones, and {told(single['mean'])} with a CNN a task (step 8). "
-        + " ".join(_difference_sentence(weighted, row, lab.seeds[0]) for weighted, row in less.items()),
-        f"The learned weights: {', '.join(f'{task} {weight:.2f}' for task, weight in weights['learned'].items())}.",
+        + " ".join(f"{weighted.capitalize()} less step 8 is {versus(row)}." for weighted, row in less.items()),
+        " ".join(_by_task_sentence(weighted, rho[weighted], single, tasks) for weighted in WEIGHTED),
+        f"The weights of seed {lab.seeds[0]}: "
+        + "; ".join(f"{weighted} {_listed(each)}" for weighted, each in weights.items())
+        + ". The fixed ones are one over each task's variance in train.",
     ]
     shown = {f"CNN, multitask, {weighted} weights": rows for weighted, rows in rho.items()}
     shown["CNN, a model a task (step 8)"] = single
@@ -129,12 +136,19 @@ def multitask(lab: Lab) -> Done:
     return Done(part, {"rho": rho, "less_step_8": less, "weights": weights, "training": training})
 
 
-def _difference_sentence(weighted: str, row: Mapping[str, float], seed: int) -> str:
-    verdict = "no difference is shown" if row["low"] <= 0 <= row["high"] else "more than chance would give"
-    return (
-        f"{weighted.capitalize()} less step 8, on the same clips of seed {seed}, is {row['value']:.3f} "
-        f"({row['low']:.3f} to {row['high']:.3f}): {verdict}."
-    )
+def _by_task_sentence(
+    weighted: str, rho: Mapping[str, Mapping[str, Any]], single: Mapping[str, Mapping[str, Any]], tasks: Sequence[str]
+) -> str:
+    """Where the one model has more than a model a task, and where less."""
+    higher = [task for task in tasks if rho[task]["mean"] > single[task]["mean"]]
+    lower = [task for task in tasks if task not in higher]
+    found = {"higher": higher, "lower": lower}
+    told_of = [f"{way} for {', '.join(named)}" for way, named in found.items() if named]
+    return f"With {weighted} weights rho is, beside a model a task, {' and '.join(told_of)}."
+
+
+def _listed(weights: Mapping[str, float]) -> str:
+    return ", ".join(f"{task} {weight:.2f}" for task, weight in weights.items())
 
 
 def _multitask_pictures(
@@ -148,13 +162,6 @@ def _multitask_pictures(
         f"Points with bars, a row for each of {len(shown)} models and a panel for each task and their mean.",
     )
     return [intervals, *(_learning(lab, f"Multitask, {weighted} weights", run) for weighted, run in first.items())]
-
-
-def _less_single(lab: Lab) -> dict[str, dict[str, float]]:
-    """Of the first seed: mean rho of each multitask model less that of step 8's CNNs, on the same clips."""
-    single = joined(single_runs(lab, "cnn")[0])
-    names = {weighted: str(multitask_runs(lab, weighted)[0][0]) for weighted in WEIGHTED}
-    return {weighted: compare_runs([name, single])["differences"][single]["mean"] for weighted, name in names.items()}
 
 
 def _intervals(named: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Figure:

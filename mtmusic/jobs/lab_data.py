@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from mtmusic.jobs.explore import batch_lengths, explore_genre_data, mean_mel_pro
 from mtmusic.jobs.folders import RATES, GenreData, load_genre_data
 from mtmusic.jobs.genre import train_genre
 from mtmusic.jobs.genre_run import two_of_different_classes
-from mtmusic.jobs.lab_plan import GENRE, GENRE_BEAT, Done, Lab, genre_options, history
+from mtmusic.jobs.lab_plan import GENRE, GENRE_BEAT, Done, Lab, genre_options, history, metrics_of
 
 BATCH_SIZE = 32
 SHOWN_BATCHES = 6
 BINS_APART = 4
 """Neighbouring mel bins are alike: a difference is the mean of this many."""
+CLOSE = 0.3
+"""Times that differ by less than this share, over a few epochs, are told as close."""
 
 
 def first_look(lab: Lab) -> Done:
@@ -36,9 +39,10 @@ def first_look(lab: Lab) -> Done:
             f"{counts['arrays']} arrays and {counts['labels']} rows of labels in {name}" for name, counts in splits
         )
         + f"; beside them {files}.",
-        "The mean profiles lie furthest apart near {hertz:.0f} Hz: {loud} has {loud_db:.1f} dB there and {soft} "
-        "{soft_db:.1f} dB, below each clip's own maximum. Over all bins the classes differ by {spread:.1f} dB (sd of "
-        "their means); above 2000 Hz {bright} is the loudest and {dark} the softest.".format(**difference),
+        "The mean profiles lie furthest apart between {from_hertz:.0f} and {to_hertz:.0f} Hz: there {loud} has "
+        "{loud_db:.1f} dB on average and {soft} {soft_db:.1f} dB, below each clip's own maximum. Over all bins the "
+        "classes differ by {spread:.1f} dB (sd of their means); above 2000 Hz {bright} is the loudest and {dark} the "
+        "softest.".format(**difference),
     ]
     counts = [(name, *row) for name, row in _by_class(summary["clips"]).items()]
     pictures = [
@@ -50,7 +54,8 @@ def first_look(lab: Lab) -> Done:
         lab.picture(
             out / "mean_profiles.png",
             "Mean mel profile by genre: over frames, then over clips.",
-            f"A line a genre over frequency; they lie furthest apart near {difference['hertz']:.0f} Hz.",
+            f"A line a genre over frequency; they lie furthest apart between "
+            f"{difference['from_hertz']:.0f} and {difference['to_hertz']:.0f} Hz.",
         ),
     ]
     table = Table("Clips by class and split, validation held out of train", ("class", *summary["clips"]), counts)
@@ -63,8 +68,10 @@ def mel_rates(lab: Lab) -> Done:
 
 
 def chroma_rates(lab: Lab) -> Done:
-    """Step 3."""
-    return _frame_rates(lab, 3, "chroma", "chromagrams")
+    """Step 3: also beside step 2, whose clips have ten times as many bins."""
+    done = _frame_rates(lab, 3, "chroma", "chromagrams")
+    beside = _beside_mel(lab, done.numbers)
+    return replace(done, part=replace(done.part, sentences=[*done.part.sentences, beside]))
 
 
 def pipeline(lab: Lab) -> Done:
@@ -73,15 +80,17 @@ def pipeline(lab: Lab) -> Done:
     summary = _explore(lab, out)
     data = _genre_data(lab, True)
     lengths, padded = batch_lengths(data.splits["train"], BATCH_SIZE, lab.seeds[0])
+    flat = lab.scale.frames or summary["flat_cnn_frames"]
+    flat_padding = 1 - float(np.minimum(data.frames, flat).mean()) / flat
     rows = [
         (f"batch {number}", f"({len(length)}, {frames}, {FEATURE_BINS['mel']})", f"{length.min()} to {length.max()}",
          f"{1 - length.sum() / (len(length) * frames):.1%}")
         for number, (length, frames) in enumerate(zip(lengths[:SHOWN_BATCHES], padded, strict=False), 1)
     ]  # fmt: skip
     sentences = [
-        f"An epoch is {summary['batches']} batches of {BATCH_SIZE} clips, the last one of what is left; each is padded "
-        f"to its own longest clip, and {summary['padding_share']:.1%} of their frames are padding. A flat CNN takes "
-        f"{summary['flat_cnn_frames']} frames of every clip: {summary['flat_cnn_padding_share']:.1%} padding.",
+        f"An epoch of all clips is {summary['batches']} batches of {BATCH_SIZE}, the last one of what is left; each is "
+        f"padded to its own longest clip, and {summary['padding_share']:.1%} of their frames are padding. The flat CNN "
+        f"of step 7 takes {flat} frames of every clip: {flat_padding:.1%} padding.",
         f"{len(data.raw_counts)} raw genres become {len(data.merged_counts)} classes: "
         f"{sum(data.raw_counts.values())} clips of train before, {sum(data.merged_counts.values())} after.",
     ]
@@ -104,10 +113,9 @@ def pipeline(lab: Lab) -> Done:
             f"A bar a batch, in two colours; {summary['padding_share']:.1%} of the frames are padding.",
         ),
     ]
-    numbers = {name: summary[name] for name in ("batches", "padding_share", "flat_cnn_padding_share", "raw_classes")}
-    return Done(
-        Part(sentences, [table], pictures, [_explore_command(lab, out)]), numbers | {"classes": data.merged_counts}
-    )
+    numbers = {name: summary[name] for name in ("batches", "padding_share", "raw_classes")}
+    numbers |= {"flat_cnn_frames": flat, "flat_cnn_padding_share": flat_padding, "classes": data.merged_counts}
+    return Done(Part(sentences, [table], pictures, [_explore_command(lab, out)]), numbers)
 
 
 def profile_difference(profiles: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -123,7 +131,8 @@ def profile_difference(profiles: Mapping[str, np.ndarray]) -> dict[str, Any]:
     loud, soft = int(smooth[:, place].argmax()), int(smooth[:, place].argmin())
     high = [float(profile[hertz > 2000].mean()) for profile in profiles.values()]
     return {
-        "hertz": float(hertz[place + BINS_APART // 2]),
+        "from_hertz": float(hertz[place]),
+        "to_hertz": float(hertz[place + BINS_APART - 1]),
         "loud": names[loud],
         "loud_db": float(smooth[loud, place]),
         "soft": names[soft],
@@ -160,14 +169,26 @@ def _frame_rates(lab: Lab, number: int, feature: str, named: str) -> Done:
         f"{beats['seconds_per_epoch']:.2f} s beat-synchronised, {faster:.1f} times as long, and its gradient has "
         f"{full['frames']:.0f} steps to go back.",
     ]
+    caption = f"{named} and the LSTM's epoch, batches of {options.recipe.batch_size} clips"
     header = ("", "median clip (bins, frames)", "frames", "numbers a clip", "seconds an epoch")
     return Done(
         Part(
-            sentences, [Table(f"{named} and the LSTM's epoch", header, rows)],
+            sentences, [Table(caption, header, rows)],
             _two_clips(lab, number, feature, named), commands,
         ),
         numbers,
     )  # fmt: skip
+
+
+def _beside_mel(lab: Lab, numbers: Mapping[str, Any]) -> str:
+    times = {rate: metrics_of(lab.step(2) / f"lstm_{rate}")["seconds_per_epoch"] for rate in ("full", "beat")}
+    ratios = [numbers[rate]["seconds_per_epoch"] / seconds for rate, seconds in times.items()]
+    close = all(abs(np.log(ratio)) < np.log(1 + CLOSE) for ratio in ratios)
+    verdict = "the frames cost the time, and the bins hardly matter" if close else "here the bins matter too"
+    return (
+        f"With {FEATURE_BINS['chroma']} bins in place of {FEATURE_BINS['mel']} an epoch takes {ratios[0]:.2f} times "
+        f"step 2's at full rate and {ratios[1]:.2f} times beat-synchronised: {verdict}."
+    )
 
 
 def _two_clips(lab: Lab, number: int, feature: str, named: str) -> list[Picture]:

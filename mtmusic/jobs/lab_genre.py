@@ -7,11 +7,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtmusic.data.labels import Clips
+from mtmusic.data.spectrograms import read_array
 from mtmusic.evaluation import plots
 from mtmusic.evaluation.lab_page import Part, Picture, Table
-from mtmusic.jobs.folders import load_genre_data
+from mtmusic.jobs.folders import GenreData, load_genre_data
 from mtmusic.jobs.genre import GenreOptions, genre_objective, train_genre
-from mtmusic.jobs.lab_numbers import ROW_HEADER, ROW_NOTE, accuracy, cells, mean_of, told, training_facts, versus
+from mtmusic.jobs.lab_numbers import (
+    ROW_HEADER,
+    ROW_NOTE,
+    accuracy,
+    cells,
+    mean_of,
+    paired,
+    told,
+    training_facts,
+    versus,
+)
 from mtmusic.jobs.lab_plan import (
     FULL_RATE_BATCH,
     GENRE,
@@ -24,7 +36,7 @@ from mtmusic.jobs.lab_plan import (
 )
 from mtmusic.jobs.recipes import FRAMES, Recipe, complete, from_card
 from mtmusic.jobs.run_files import activations, examples
-from mtmusic.jobs.training import overfit
+from mtmusic.jobs.training import count, overfit
 from mtmusic.models import export
 from mtmusic.models.training import OVERFIT_LOSS
 
@@ -75,18 +87,20 @@ def lstms(lab: Lab) -> Done:
             train_genre(one)
     facts = {network: _facts(lstm_runs(lab, network.name)) for network in options}
     rows = [
-        (network.title, *cells(row["accuracy"]), row["best_epoch"], f"{row['seconds_per_epoch']:.2f}")
+        (network.title, *cells(row["accuracy"]), row["validation_macro_f1"], row["best_epoch"],
+         f"{row['seconds_per_epoch']:.2f}")
         for network, row in facts.items()
-    ]
+    ]  # fmt: skip
     best = max(facts, key=lambda network: facts[network]["validation_macro_f1"])
-    largest, share = majority(lstm_runs(lab, best.name)[0])
+    constant, share = majority(lab)
     sentences = [
         _overfit_sentence({network.title: values for network, values in checks.items()}),
         f"The highest validation macro F1, {facts[best]['validation_macro_f1']:.3f}, is that of the {best.title}: its "
-        f"test accuracy is {told(facts[best]['accuracy'])}. Always answering {largest}, the most frequent class of the "
-        f"test clips, would have {share:.3f}.",
+        f"test accuracy is {told(facts[best]['accuracy'])}. {_best_on_test(facts, best)}Always answering {constant} "
+        f"would have {share:.3f}.",
     ]
-    table = Table(f"Accuracy on the test clips. {ROW_NOTE}", ("", *ROW_HEADER, "best epoch", "seconds an epoch"), rows)
+    header = ("", *ROW_HEADER, "validation macro F1", "best epoch", "seconds an epoch")
+    table = Table(f"Accuracy on the test clips. {ROW_NOTE} {_batches(options)}", header, rows)
     numbers = {
         "networks": {network.name: row | {"overfit": checks[network]} for network, row in facts.items()},
         "majority": share,
@@ -114,14 +128,14 @@ def cnns(lab: Lab) -> Done:
     rows = [(titles[name], *cells(row["accuracy"]), row["macro_f1"]) for name, row in numbers.items()]
     rows.append(("LSTM on beat mel (step 5)", *cells(lstm["accuracy"]), lstm["macro_f1"]))
     layers = layer_table(lab, cnn_runs(lab)[0])
-    sparsest = max(layers, key=lambda row: float(row[3].rstrip("%")))
     cnn, on_all, beside = (row["accuracy"] for row in (*numbers.values(), lstm))
+    first, other = ([[run] for run in each] for each in (cnn_runs(lab), lstm_runs(lab, BESIDE_CNN)))
+    difference = paired(first, other, "accuracy")
     sentences = [
         _overfit_sentence({"CNN": values}),
-        f"The CNN's test accuracy is {told(cnn)}, the LSTM's {told(beside)}: {versus(cnn, beside)}. Trained anew on "
-        f"train and validation, for the number of epochs that was best, the CNN has {told(on_all)}.",
-        f"Of the clip below, {sparsest[0]} leaves {sparsest[3]} of its values at zero after the ReLU, the most of "
-        f"all blocks; the last pooling leaves {layers[-1][4]} (frames, bins, channels).",
+        f"The CNN's test accuracy is {told(cnn)}, the LSTM's {told(beside)}; CNN less LSTM is {versus(difference)}. "
+        f"Trained anew on train and validation, for the number of epochs that was best, the CNN has {told(on_all)}.",
+        _layer_sentence(lab, layers),
         "The lab's warm-up, a network on MNIST in a web page, is not repeated here.",
     ]
     tables = [
@@ -136,24 +150,51 @@ def cnns(lab: Lab) -> Done:
     ]
     return Done(
         Part(sentences, tables, _cnn_pictures(lab, values), [one.command for each in options.values() for one in each]),
-        numbers | {"overfit": values, "lstm": lstm, "layers": [list(row) for row in layers]},
+        numbers
+        | {"overfit": values, "lstm": lstm, "cnn_less_lstm": difference, "layers": [list(row) for row in layers]},
     )
 
 
 def layer_table(lab: Lab, run: Path) -> list[tuple[str, ...]]:
     """A row a block: what its operations do to the test clip of the run's picture of activations."""
     model, card = export.load(run)
-    data = load_genre_data(lab.folders[GENRE_BEAT], lab.classes)
-    spectrogram = examples(data.splits["test"].take([0]), from_card(card, Recipe()))
+    spectrogram = examples(_shown_clip(lab), from_card(card, Recipe()))
     outputs = dict(activations(model, spectrogram))
     rows = []
     for block in sorted({name.partition("_")[0] for name in outputs}):
         before, after, relu, pool = (outputs[f"{block}_{kind}"] for kind in ("conv", "norm", "relu", "pool"))
-        rows.append(
-            (block, *(f"{x.mean():.2f} ({x.std():.2f})" for x in (before, after)), f"{np.mean(relu == 0):.1%}",
-             " x ".join(map(str, pool.shape)))
-        )  # fmt: skip
+        norm = (f"{_rounded(x.mean())} ({_rounded(x.std())})" for x in (before, after))
+        rows.append((block, *norm, f"{np.mean(relu == 0):.1%}", " x ".join(map(str, pool.shape))))
     return rows
+
+
+def _shown_clip(lab: Lab) -> Clips:
+    """The one of the run's picture of activations."""
+    return _beat_data(lab).splits["test"].take([0])
+
+
+def _beat_data(lab: Lab) -> GenreData:
+    """As the first seed's runs have it."""
+    return load_genre_data(lab.folders[GENRE_BEAT], lab.classes, size=lab.scale.subset, seed=lab.seeds[0])
+
+
+def _rounded(value: float) -> str:
+    """To two digits, and never -0.00."""
+    return f"{round(float(value), 2) + 0.0:.2f}"
+
+
+def _layer_sentence(lab: Lab, layers: Sequence[Sequence[str]]) -> str:
+    """Of `layer_table`: how many values are zero, and how much of what was read is padding."""
+    clip = _shown_clip(lab)
+    frames = read_array(clip.paths[0]).shape[1]
+    read = from_card(export.read_card(cnn_runs(lab)[0]), Recipe()).frames or frames
+    zeros = sorted((row[3] for row in layers), key=lambda share: float(share.rstrip("%")))
+    return (
+        f"Of test clip {clip.ids[0]}, which is shown below, {zeros[0]} to {zeros[-1]} of a block's values are zero "
+        f"after the ReLU; the last pooling leaves {layers[-1][4]} (frames, bins, channels). The clip has {frames} "
+        f"frames, the network takes {read}: {max(0.0, 1 - frames / read):.0%} of what it reads is padding, and is "
+        "among these values."
+    )
 
 
 def by_class(title: str, run: Path) -> Table:
@@ -202,14 +243,14 @@ def _overfit(lab: Lab, options: GenreOptions) -> list[float]:
     """The loss by epoch on three batches. Where it stays high the page says so, and the training goes on."""
     data = load_genre_data(options.data, options.classes, size=options.subset, seed=options.seed)
     train = data.splits["train"]
-    recipe = complete(options.recipe, FRAMES[data.beat])
-    objective = genre_objective(options, recipe, train.classes)
+    recipe = complete(options.recipe, FRAMES[data.beat], len(train), count(data.splits))
+    objective = genre_objective(recipe, train.classes, options.classes)
     return overfit(options, recipe, objective, train, lab.scale.overfit_epochs)
 
 
 def _overfit_sentence(checks: Mapping[str, Sequence[float]]) -> str:
     told_of = [
-        f"{name} goes from {values[0]:.2f} to {values[-1]:.3f} in {len(values)} epochs"
+        f"{name} goes from {values[0]:#.3g} to {values[-1]:#.3g} in {len(values)} epochs"
         for name, values in checks.items()
     ]
     failed = [name for name, values in checks.items() if values[-1] >= OVERFIT_LOSS]
@@ -217,11 +258,29 @@ def _overfit_sentence(checks: Mapping[str, Sequence[float]]) -> str:
     return f"On three batches alone the loss of the {'; of the '.join(told_of)}: {verdict}."
 
 
-def majority(run: Path) -> tuple[str, float]:
-    """The most frequent class of the test split, and its share."""
-    clips = {name: row["support"] for name, row in metrics_of(run)["test"]["per_class"].items()}
-    name = max(clips, key=lambda one: clips[one])
-    return name, clips[name] / sum(clips.values())
+def majority(lab: Lab) -> tuple[str, float]:
+    """The most frequent class of train, in words, and its share of the test clips: what a constant answer has."""
+    data = _beat_data(lab)
+    counts = {split: np.bincount(clips.targets, minlength=len(clips.classes)) for split, clips in data.splits.items()}
+    place, test = int(np.argmax(counts["train"])), counts["test"]
+    tied = len(set(test.tolist())) == 1
+    named = "any one class" if tied else f"{data.splits['train'].classes[place]}, the most frequent class of train,"
+    return named, float(test[place] / test.sum())
+
+
+def _best_on_test(facts: Mapping[Network, Mapping[str, Any]], chosen: Network) -> str:
+    """Where another one than that of validation has the highest test accuracy."""
+    best = max(facts, key=lambda network: facts[network]["accuracy"]["mean"])
+    if facts[best]["accuracy"]["mean"] <= facts[chosen]["accuracy"]["mean"]:
+        return ""
+    return f"The highest on test is another, the {best.title}, {told(facts[best]['accuracy'])}. "
+
+
+def _batches(options: Mapping[Network, Sequence[GenreOptions]]) -> str:
+    sizes = {network.title: each[0].recipe.batch_size for network, each in options.items()}
+    if len({*sizes.values()}) == 1:
+        return f"Batches of {next(iter(sizes.values()))} clips."
+    return f"Clips a batch: {', '.join(f'{title} {size}' for title, size in sizes.items())}."
 
 
 def _lstm_pictures(lab: Lab, checks: Mapping[Network, Sequence[float]]) -> list[Picture]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mtmusic.jobs.compare import JOINT, read_predictions, rho
+from mtmusic.jobs.compare import JOINT, compare_runs, read_predictions, rho
 from mtmusic.jobs.lab_plan import history, metrics_of
 
 ROW_HEADER = ("mean", "sd of seeds", "95 % interval")
@@ -36,12 +36,23 @@ def told(row: Mapping[str, Any]) -> str:
     return f"{row['mean']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
 
 
-def versus(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """The first row beside the other one, in words."""
-    difference = first["mean"] - other["mean"]
-    apart = first["low"] > other["high"] or first["high"] < other["low"]
-    verdict = "the intervals do not overlap" if apart else "the intervals overlap, so neither is shown to be better"
-    return f"{abs(difference):.3f} {'more' if difference >= 0 else 'less'}, and {verdict}"
+def paired(first: Sequence[Sequence[Path]], other: Sequence[Sequence[Path]], measure: str) -> dict[str, Any]:
+    """The first network's score less the other's, clip by clip of the same test split, as `summary`.
+
+    first, other: of each seed one run, or one a task. measure: "accuracy", "mean" or a task.
+    """
+    rows = []
+    for one, two in zip(first, other, strict=True):
+        names = [joined(one), joined(two)]
+        rows.append(compare_runs(names)["differences"][names[1]][measure])
+    return summary(rows)
+
+
+def versus(difference: Mapping[str, Any]) -> str:
+    """A `paired` difference in words, with what its interval shows."""
+    low, high = difference["low"], difference["high"]
+    verdict = "no difference is shown" if low <= 0 <= high else "more than chance among clips would give"
+    return f"{difference['mean']:+.3f} on the same clips ({low:.3f} to {high:.3f}): {verdict}"
 
 
 def accuracy(runs: Sequence[Path]) -> dict[str, Any]:

@@ -94,16 +94,17 @@ def answers(found: Judged, others: list[Judged]) -> list[str]:
         f"much is found: {best['both']} of {best['clips']} clips of {found.best}, {worst['both']} of "
         f"{worst['clips']} of {found.worst}. F1 is high only where both are: {classes[found.best]['f1']:.3f} and "
         f"{classes[found.worst]['f1']:.3f}.",
-        f"Micro and macro? Micro counts every clip alike, and with one answer a clip it is the accuracy, "
-        f"{test['micro_f1']:.3f}; macro counts every class alike, {test['macro_f1']:.3f}: {found.worst} is one "
-        f"of {len(classes)} equal parts of it, whatever its {worst['clips']} clips.",
+        f"Micro and macro? Micro counts every clip alike, and with one answer a clip micro precision, micro recall and "
+        f"micro F1 are all the accuracy, {test['micro_f1']:.3f}; macro counts every class alike, "
+        f"{test['macro_f1']:.3f}: {found.worst} is one of {len(classes)} equal parts of it, whatever its "
+        f"{worst['clips']} clips.",
         f"When do accuracy and F1 part? Where answers crowd into few classes. Most here in the {parted.title}: "
         f"accuracy {parted.test['accuracy']:.3f}, macro F1 {parted.test['macro_f1']:.3f}; it calls "
         f"{parted.counts(parted.worst)['called']} clips {parted.worst}, of which there are "
         f"{parted.counts(parted.worst)['clips']}, and {_crowded(parted)}.",
-        f"When do micro and macro F1 part? Where large classes are told better or worse than small ones. The classes "
-        f"here have {_range(sizes)}, and the gap is {test['micro_f1'] - test['macro_f1']:+.3f}; "
-        f"leaving {found.worst} out would move macro F1 to {_macro_without(found):.3f}.",
+        f"When do micro and macro F1 part? Where large classes are told better or worse than small ones. "
+        f"{_sizes_and_gap(sizes, test['micro_f1'] - test['macro_f1'])} Leaving {found.worst} out would move macro F1 "
+        f"to {_macro_without(found):.3f}.",
     ]
 
 
@@ -140,8 +141,13 @@ def _crowded(judged: Judged) -> str:
     return f"{judged.counts(name)['called']} clips {name}, of which there are {judged.counts(name)['clips']}"
 
 
-def _range(sizes: list[int]) -> str:
-    return f"{min(sizes)} clips each" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)} clips"
+def _sizes_and_gap(sizes: list[int], gap: float) -> str:
+    if min(sizes) == max(sizes):
+        return (
+            f"The classes here have {sizes[0]} clips each, and sizes cannot part them; the gap of {gap:+.3f} is there "
+            "because F1, unlike accuracy, is no plain average over clips."
+        )
+    return f"The classes here have {min(sizes)} to {max(sizes)} clips, and the gap is {gap:+.3f}."
 
 
 def _macro_without(found: Judged) -> float:

@@ -31,8 +31,8 @@ def submission(lab: Lab) -> Done:
     judged = read_predictions(joined(models))
     expected = summary([rho(judged)["mean" if len(tasks) > 1 else tasks[0]]])
     sentences = [
-        f"Best by rho on validation, {scores[best]:.3f}, is: {best}; it is submitted as it was judged, seed "
-        f"{lab.seeds[0]}. The file has {len(ids)} rows of {', '.join(written)}, all from 0 to 1, and was read back.",
+        f"Best by rho on validation, {scores[best]:.3f}, is: {best}. {_seed_sentence(lab)} The "
+        f"file has {len(ids)} rows of {', '.join(written)}, all from 0 to 1, and was read back.",
         f"To expect: {told(expected)}, the mean rho of "
         f"{len(judged.ids)} held-out clips that chose nothing, if those of the competition are like them.",
     ]
@@ -52,6 +52,15 @@ def submission(lab: Lab) -> Done:
     commands = [_command(models, lab.folders[AFFECT_BEAT], path, header), submit_command(path, header)]
     numbers = {"chosen": best, "validation": scores, "expected": expected, "rows": len(ids), "header": header}
     return Done(Part(sentences, tables, [picture], commands), numbers)
+
+
+def _seed_sentence(lab: Lab) -> str:
+    if len(lab.seeds) == 1:
+        return f"It is submitted as it was judged, seed {lab.seeds[0]}."
+    return (
+        f"The choice is by the mean of {len(lab.seeds)} seeds; submitted, and judged below, is the first one, seed "
+        f"{lab.seeds[0]}."
+    )
 
 
 def _spread(values: np.ndarray) -> tuple[float, float, float, float]:

@@ -1,12 +1,15 @@
 """Named, complete settings, and the backbone that each builds."""
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 
 from mtmusic.errors import UserError
-from mtmusic.models.backbones import cnn_backbone, lstm_backbone
+from mtmusic.models.backbones import CNN_BLOCKS, POOL, STATISTICS, cnn_backbone, lstm_backbone, statistics_backbone
+from mtmusic.models.precision import layers_compute_in, supported
 from mtmusic.models.training import TrainingConfig
 
 FRAMES = {True: 128, False: 1280}
@@ -14,23 +17,49 @@ AFFECT_FRAMES = {True: 96, False: 1280}
 """Frames of a flat CNN by default, for beat-synchronised folders and for full-rate ones. As in the lab's report: its
 dense layer takes 512 features for genre and 384 for affect, whose beat-synchronised clips are shorter."""
 
+CENTRES = 2048
+"""Of a kernel at the most: its weights grow with the square."""
+
+LEADER_BLOCKS = ((16, 3), (32, 3), (64, 3), (128, 3))
+LEADER_PATIENCE_CLIPS = 5 * 900
+"""The leader's five epochs of the lab's affect clips, less a fifth to choose the epoch by."""
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """A network and how it is trained. frames: None takes clips of any length."""
+    """A network and how it is trained.
+
+    frames: None takes clips of any length. blocks, pool, dense: of a CNN, as `cnn_backbone` has them. parts, centres:
+    of statistics, as `statistics_backbone` has them; centres None: all clips, up to CENTRES. dropout: after each layer
+    of an LSTM, around the dense block of a CNN, or behind a kernel. patience_clips: so many clips are seen without a
+    better epoch, at the least, before a training stops: an epoch of a small folder has few steps. weights: of the
+    tasks' errors in a multitask loss, in the folder's order, the last one of all further tasks; (): see
+    `losses.complete_weights`. precision: see models.precision. retrain: once the best epoch is known, anew on train
+    and validation, for so many epochs.
+    """
 
     backbone: str = "cnn"
     feature: str = "mel"
     frames: int | None = None
     pooling: str = "flatten"
+    blocks: tuple[tuple[int, int], ...] = CNN_BLOCKS
+    pool: int = POOL
+    dense: int = 0
+    parts: tuple[str, ...] = STATISTICS
+    centres: int | None = None
     units: int = 128
     layers: int = 1
     bidirectional: bool = False
     dropout: float = 0.0
     batch_size: int = 32
     learning_rate: float = 1e-3
+    precision: str = "float32"
+    weight_decay: float = 0.0
+    weights: tuple[float, ...] = ()
     epochs: int = 100
     patience: int = 15
+    patience_clips: int = 0
+    retrain: bool = False
 
     @property
     def training(self) -> TrainingConfig:
@@ -43,37 +72,138 @@ class Recipe:
 
 LAB_CNN = Recipe("cnn")
 LAB_LSTM = Recipe("lstm")
-RECIPES = {"cnn": LAB_CNN, "lstm": LAB_LSTM}
-AFFECT_RECIPES = {"cnn": replace(LAB_CNN, pooling="masked", batch_size=16), "lstm": LAB_LSTM}
-"""Of affect, whose folders are smaller: the mean over real frames leaves a head 64 weights, where the flat layer leaves
-384 that read absolute positions, padding too. The lab's own is `--pooling flatten --batch-size 32`."""
+LEADER = Recipe(
+    "cnn",
+    "fused",
+    blocks=LEADER_BLOCKS,
+    pool=3,
+    dense=128,
+    dropout=0.2,
+    learning_rate=1e-4,
+    weight_decay=1e-4,
+    weights=(0.4, 0.2),
+    epochs=300,
+    patience=5,
+    patience_clips=LEADER_PATIENCE_CLIPS,
+)
+"""The best published solution of the lab. Its loss counts the first task twice."""
+
+KERNEL = Recipe("statistics", "fused", dropout=0.5, learning_rate=0.02, epochs=200, patience=25, retrain=True)
+"""A kernel machine on statistics of the clips: what small folders have enough songs for."""
+
+RECIPES = {"cnn": LAB_CNN, "lstm": LAB_LSTM, "statistics": KERNEL}
+AFFECT_RECIPES = {"cnn": replace(LAB_CNN, pooling="masked", batch_size=16), "lstm": LAB_LSTM, "statistics": KERNEL}
+"""By backbone, where no recipe is named. Of affect, whose folders are smaller: the mean over real frames leaves a head
+64 weights, where the flat layer leaves 384 that read absolute positions, padding too. The lab's own is `lab-cnn`."""
+
+BEST = "kernel"
+"""The recipe that `best` means: the best that is known now."""
+
+NAMED_RECIPES = {"lab-cnn": LAB_CNN, "lab-lstm": LAB_LSTM, "leader": LEADER, "kernel": KERNEL}
+MULTITASK_RECIPES = {"leader": replace(LEADER, learning_rate=1e-3)}
+"""Those that are others where several tasks are learnt at once."""
+
+ABLATIONS = {
+    **{
+        f"kernel-no-{part}": replace(KERNEL, parts=tuple(kept for kept in STATISTICS if kept != part))
+        for part in STATISTICS
+    },
+    "kernel-linear": replace(KERNEL, centres=0, learning_rate=1e-3, weight_decay=1.0),
+    "kernel-no-retrain": replace(KERNEL, retrain=False),
+    "kernel-no-dropout": replace(KERNEL, dropout=0.0),
+}
+"""`kernel` without each of its parts: for comparisons alone."""
+
+ADDED = ("blocks", "pool", "dense", "parts", "centres")
+"""What cards of older models do not tell of their backbones: they have the lab's."""
+
+ONLY = {"cnn": ("pooling",), "lstm": ("units", "layers", "bidirectional")}
+"""Settings that one kind of backbone has alone, and that a user may give."""
 
 
-def complete(recipe: Recipe, frames: int) -> Recipe:
-    """The recipe with the frames that a flat CNN needs, where none were given."""
+def recipe_names() -> tuple[str, ...]:
+    return (*NAMED_RECIPES, "best")
+
+
+def named_recipe(name: str, multitask: bool = False) -> Recipe:
+    """Raises UserError for a name that no recipe has."""
+    if name not in recipe_names() and name not in ABLATIONS:
+        raise UserError(f"Expected --recipe {', '.join(NAMED_RECIPES)} or best, got {name}")
+    name = BEST if name == "best" else name
+    known = {**NAMED_RECIPES, **ABLATIONS, **(MULTITASK_RECIPES if multitask else {})}
+    return known[name]
+
+
+def given_recipe(
+    name: str | None, settings: Mapping[str, Any], defaults: Mapping[str, Recipe], multitask: bool = False
+) -> Recipe:
+    """The named recipe, else the default of the backbone in settings, with what else is given there.
+
+    Raises UserError for an unknown name, and for a setting that the backbone does not have.
+    """
+    if name is not None and "backbone" in settings:
+        raise UserError(f"Expected --recipe without --backbone: {name} has its own")
+    recipe = defaults[settings.get("backbone", "cnn")] if name is None else named_recipe(name, multitask)
+    for backbone, names in ONLY.items():
+        if backbone != recipe.backbone and (foreign := [name for name in names if name in settings]):
+            raise UserError(
+                f"Expected --{foreign[0]} with --backbone {backbone} only, got --backbone {recipe.backbone}"
+            )
+    return replace(recipe, **settings)
+
+
+def complete(recipe: Recipe, frames: int, clips: int, all_clips: int) -> Recipe:
+    """With what depends on folder and machine: a flat CNN's frames, where none were given, patience, precision, and
+    how many clips a kernel has as centres.
+
+    clips: to train on; all_clips: with those that a retraining learns from too.
+    """
+    patience = max(recipe.patience, math.ceil(recipe.patience_clips / clips))
+    recipe = replace(recipe, patience=patience, precision=supported(recipe.precision))
+    if recipe.backbone == "statistics" and recipe.centres is None:
+        recipe = replace(recipe, centres=min(CENTRES, all_clips))
     return replace(recipe, frames=frames) if recipe.fixed_frames and recipe.frames is None else recipe
+
+
+def task_weights(recipe: Recipe, tasks: Sequence[str]) -> dict[str, float] | None:
+    """Of each task's error in a multitask loss; None where the recipe leaves them to the labels' variances."""
+    if not recipe.weights:
+        return None
+    more = recipe.weights[-1:] * len(tasks)
+    return dict(zip(tasks, recipe.weights + more, strict=False))
 
 
 def build_backbone(recipe: Recipe) -> keras.Model:
     """The recipe's backbone with fresh weights."""
-    if recipe.backbone == "lstm":
-        return lstm_backbone(recipe.feature, recipe.units, recipe.layers, recipe.bidirectional, recipe.dropout)
-    return cnn_backbone(recipe.feature, recipe.frames, recipe.pooling)
+    with layers_compute_in(recipe.precision):
+        if recipe.backbone == "statistics":
+            return statistics_backbone(recipe.feature, recipe.centres or 0, recipe.dropout, recipe.parts)
+        if recipe.backbone == "lstm":
+            return lstm_backbone(recipe.feature, recipe.units, recipe.layers, recipe.bidirectional, recipe.dropout)
+        return cnn_backbone(
+            recipe.feature, recipe.frames, recipe.pooling, recipe.blocks, recipe.pool, recipe.dense, recipe.dropout
+        )
 
 
 def architecture(recipe: Recipe) -> dict[str, Any]:
     """The settings that shape the backbone, for the card: with them another can be built for the same weights."""
-    names = ("backbone", "feature", "frames", "pooling", "units", "layers", "bidirectional", "dropout")
+    names = ("backbone", "feature", "frames", "pooling", *ADDED, "units", "layers", "bidirectional", "dropout")
     return {name: getattr(recipe, name) for name in names}
 
 
-def from_card(card: dict[str, Any], recipe: Recipe) -> Recipe:
+def from_card(card: Mapping[str, Any], recipe: Recipe) -> Recipe:
     """The recipe with the architecture of a saved model's card."""
     told, kept = card.get("architecture"), {name: card[name] for name in ("feature", "frames")}
     if (
         not isinstance(told, dict)
-        or set(told) != set(architecture(recipe))
+        or {*told, *ADDED} != set(architecture(recipe))
         or kept != {name: told[name] for name in kept}
     ):
         raise UserError(f"Expected a card that tells the architecture of its backbone, got {told}")
-    return replace(recipe, **told)
+    older = {name: getattr(LAB_CNN, name) for name in ADDED}
+    try:
+        blocks = tuple((int(filters), int(kernel)) for filters, kernel in told.get("blocks", CNN_BLOCKS))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"Expected filters and kernel of each block in the card, got {told['blocks']}") from error
+    parts = tuple(map(str, told.get("parts", STATISTICS)))
+    return replace(recipe, **{**older, **told, "blocks": blocks, "parts": parts})

@@ -138,5 +138,6 @@ def activations(model: keras.Model, spectrogram: np.ndarray) -> list[tuple[str, 
     backbone = model.get_layer("backbone")
     kinds = ("conv", "norm", "relu", "pool")
     chosen = [layer for layer in backbone.layers if layer.name.startswith("block") and layer.name.endswith(kinds)]
+    chosen = [layer for layer in chosen if len(layer.output.shape) == 4]  # a dense block has no frames left
     outputs = keras.Model(backbone.input, [layer.output for layer in chosen])(spectrogram, training=False)
-    return [(layer.name, np.array(output[0])) for layer, output in zip(chosen, outputs, strict=True)]
+    return [(layer.name, np.array(output[0]).astype(np.float32)) for layer, output in zip(chosen, outputs, strict=True)]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from mtmusic.files import content_hash, write_text
 from mtmusic.jobs import runs
 from mtmusic.jobs.folders import Checks, FolderData, require_rate
 from mtmusic.jobs.recipes import LAB_CNN, Recipe, build_backbone, from_card
-from mtmusic.models import export
+from mtmusic.models import export, kernel
+from mtmusic.models.replicas import find_devices
 from mtmusic.models.training import (
     OVERFIT_EPOCHS,
     OVERFIT_LOSS,
@@ -50,8 +51,8 @@ class TrainOptions:
     out: None is a folder in saved_models/ named after the task and the backbone. data: None is the demo corpus; beat:
     None is told from the folder. source: a run whose backbone, architecture and all, is started from. transfer: "all"
     of its weights, or those of its first N blocks. freeze: of that backbone. unfreeze_after: epochs after which all of
-    it is trained, at a tenth of the rate; None: never.
-    checks: see folders.Checks.
+    it is trained, at a tenth of the rate; None: never. checks: see folders.Checks. devices: a number, or "all", see
+    replicas.find_devices; the result does not depend on it, so that a resume may give another.
     """
 
     out: Path | None = None
@@ -72,6 +73,7 @@ class TrainOptions:
     resume: bool = False
     overwrite: bool = False
     tensorboard: bool = False
+    devices: str = "1"
     command: str = ""
 
 
@@ -120,6 +122,11 @@ def refuse_early(options: TrainOptions) -> None:
             raise UserError(f"Expected --{name.replace('_', '-')} of 1 or more, got {getattr(options.recipe, name)}")
     if not 0 < options.recipe.learning_rate < math.inf:
         raise UserError(f"Expected --learning-rate above 0, got {options.recipe.learning_rate}")
+    if (devices := len(find_devices(options.devices))) > options.recipe.batch_size:
+        raise UserError(
+            f"Expected --batch-size of {devices} or more for {devices} devices, got {options.recipe.batch_size}: "
+            "each takes a share of every batch"
+        )
     if options.recipe.frames is not None and options.recipe.frames < 1:
         raise UserError(f"Expected --frames of 1 or more, got {options.recipe.frames}")
 
@@ -192,8 +199,8 @@ def train_and_judge(
 ) -> Trained:
     """Trains, and judges the test split once; writes history.csv and the curves.
 
-    With retrain_on_all the model that is shipped is trained anew on train and validation, and judged; on all three,
-    where the test split was held out, after the first one has been judged.
+    With retrain_on_all, or where the recipe says so, the model that is shipped is trained anew on train and validation,
+    and judged; with retrain_on_all on all three, where the test split was held out, after the one before was judged.
     """
     if options.overfit_batch:
         _check_overfit(options, recipe, objective, splits["train"], work)
@@ -203,20 +210,20 @@ def train_and_judge(
     plots.save_figure(figure, work / "figures/learning_curves.png")
 
     judgement = judge(model, {"validation": splits["validation"]})
-    learnt = judged = ["train"]
-    if options.retrain_on_all and objective.test_held_out:
-        judgement |= judge(model, {"test": splits["test"]})
-        learnt = ["train", "validation", "test"]
-    elif options.retrain_on_all:
-        learnt = judged = ["train", "validation"]
-    if options.retrain_on_all:
+    learnt = ["train"]
+    if recipe.retrain or (options.retrain_on_all and not objective.test_held_out):
+        learnt = ["train", "validation"]
         model = _retrain(options, recipe, objective, [splits[split] for split in learnt], record, work)
-    if "test" not in judgement:
-        judgement |= judge(model, {"test": splits["test"]})
+    judgement |= judge(model, {"test": splits["test"]})
+    judged = learnt
+    if options.retrain_on_all and objective.test_held_out:
+        learnt = ["train", "validation", "test"]
+        model = _retrain(options, recipe, objective, [splits[split] for split in learnt], record, work)
     facts = {
         "epochs": record.epochs,
         "best_epoch": record.best_epoch,
         "seconds_per_epoch": record.seconds_per_epoch,
+        "devices": len(find_devices(options.devices)),
         "model_trained_on": "+".join(learnt),
         "judged_model_trained_on": "+".join(judged),
     }
@@ -228,9 +235,11 @@ def overfit(
 ) -> list[float]:
     """The overfit check's values by epoch, on a network of its own, so that a training starts from fresh weights."""
     model = build_model(options, recipe, objective, quiet=True)
+    prepare(model, clips, recipe, options.seed)
     measure, target = objective.overfit
-    dataset = _dataset(clips, recipe, shuffle=True, seed=options.seed)
-    return overfit_batches(model, dataset, epochs=epochs, measure=measure, target=target)
+    dataset = batches_of(clips, recipe, shuffle=True, seed=options.seed)
+    devices = find_devices(options.devices)
+    return overfit_batches(model, dataset, epochs=epochs, measure=measure, target=target, devices=devices)
 
 
 def _check_overfit(options: TrainOptions, recipe: Recipe, objective: Objective, clips: Clips, work: Path) -> None:
@@ -252,8 +261,9 @@ def _train(
     work: Path,
 ) -> TrainingRecord:
     config = replace(recipe.training, monitor=objective.monitor)
-    train = _dataset(splits["train"], recipe, shuffle=True, seed=options.seed)
-    validation = _dataset(splits["validation"], recipe)
+    prepare(model, splits["train"], recipe, options.seed)
+    train = batches_of(splits["train"], recipe, shuffle=True, seed=options.seed)
+    validation = batches_of(splits["validation"], recipe)
     tensorboard = work / "tensorboard" if options.tensorboard else None
     return _fit(model, train, validation, options, config, objective.score, work / runs.CHECKPOINTS, tensorboard)
 
@@ -267,14 +277,14 @@ def _retrain(
     work: Path,
 ) -> keras.Model:
     """The lab's step 7: the same network from the start, on more clips, for the epochs that were best."""
-    clips = parts[0]
-    for part in parts[1:]:
-        clips = concatenate(clips, part)
+    clips = reduce(concatenate, parts)
     print(f"\nTraining anew on {len(clips)} clips, {record.best_epoch} epochs")
     model = build_model(options, recipe, objective, quiet=True)
+    prepare(model, clips, recipe, options.seed)
     config = replace(recipe.training, epochs=record.best_epoch)
-    dataset = _dataset(clips, recipe, shuffle=True, seed=options.seed)
-    _fit(model, dataset, None, options, config, None, work / runs.RETRAINED)
+    dataset = batches_of(clips, recipe, shuffle=True, seed=options.seed)
+    checkpoints = work / runs.RETRAINED / str(len(parts))  # in one training there may be two
+    _fit(model, dataset, None, options, config, None, checkpoints)
     return model
 
 
@@ -290,7 +300,16 @@ def _fit(
 ) -> TrainingRecord:
     """In one stage; with unfreeze_after in two: what is frozen, then everything at a tenth of the rate."""
     runs.seed_everything(options.seed)
-    stage = partial(fit, model, train, validation, score=score, tensorboard=tensorboard, verbose=runs.verbosity())
+    stage = partial(
+        fit,
+        model,
+        train,
+        validation,
+        score=score,
+        tensorboard=tensorboard,
+        verbose=runs.verbosity(),
+        devices=find_devices(options.devices),
+    )
     if options.unfreeze_after is None:
         return stage(config, checkpoints)
     frozen = replace(config, epochs=min(options.unfreeze_after, config.epochs), patience=None)
@@ -302,7 +321,12 @@ def _fit(
     return stage(config, checkpoints, after=record)
 
 
-def _dataset(clips: Clips, recipe: Recipe, shuffle: bool = False, seed: int = 0) -> tf.data.Dataset:
+def prepare(model: keras.Model, clips: Clips, recipe: Recipe, seed: int) -> None:
+    """Before a training: a kernel that is fresh takes the clips as its centres."""
+    kernel.adapt(model.get_layer("backbone"), batches_of(clips, recipe), seed)
+
+
+def batches_of(clips: Clips, recipe: Recipe, shuffle: bool = False, seed: int = 0) -> tf.data.Dataset:
     """Cached in memory where the clips fit, else read anew each epoch; clips of any length go by length."""
     return make_dataset(
         clips,
@@ -314,6 +338,11 @@ def _dataset(clips: Clips, recipe: Recipe, shuffle: bool = False, seed: int = 0)
         cache="memory" if _bytes(clips, recipe) <= MEMORY_CACHE_BYTES else None,
         buckets=_buckets(clips, recipe) if shuffle else 1,
     )
+
+
+def count(splits: Mapping[str, Clips]) -> int:
+    """Clips of all splits."""
+    return sum(map(len, splits.values()))
 
 
 def _bytes(clips: Clips, recipe: Recipe) -> int:

@@ -1,5 +1,8 @@
 """Batches to predictions. Importing it registers our layers, so that keras.models.load_model opens every model."""
 
 import mtmusic.models.frontend
+import mtmusic.models.kernel
 import mtmusic.models.layers
-import mtmusic.models.losses  # noqa: F401
+import mtmusic.models.losses
+import mtmusic.models.recurrent
+import mtmusic.models.statistics  # noqa: F401

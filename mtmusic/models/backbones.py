@@ -4,13 +4,15 @@ They take (batch, frames, bins) in the array's own units, absent frames filled w
 (batch, features). The layers of block N are named blockN_*, which is what `transfer.freeze` counts.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import layers
 
-from mtmusic.constants import FEATURE_BINS, MEL_BINS
+from mtmusic.constants import CHROMA_BINS, FEATURE_BINS, MEL_BINS
 from mtmusic.errors import UserError
+from mtmusic.models.kernel import GaussianKernel
 from mtmusic.models.layers import (
     FrameMask,
     FusedBatchNormalization,
@@ -19,6 +21,15 @@ from mtmusic.models.layers import (
     StridedMask,
     ZeroAbsentFrames,
 )
+from mtmusic.models.recurrent import LastStateLSTM
+from mtmusic.models.statistics import (
+    CepstralCoefficients,
+    ChromaIntervals,
+    FrameChanges,
+    FrameMoments,
+    GaussianEmbedding,
+    SpectralRoughness,
+)
 
 CNN_BLOCKS = ((128, 5), (64, 5), (32, 5), (8, 5))
 """Filters and kernel size of each block, as the lab's step 7 has them."""
@@ -26,8 +37,18 @@ CNN_BLOCKS = ((128, 5), (64, 5), (32, 5), (8, 5))
 NORM_MOMENTUM = 0.9
 """As the lab's PyTorch has it. Keras's 0.99 needs hundreds of steps, and an epoch of the lab's data has about 60."""
 
-CNN_SHORTEST = 2 ** len(CNN_BLOCKS)
-"""Frames that the four poolings leave one of."""
+POOL = 2
+"""Of each block: frames and bins of which one is left, as the lab has it."""
+
+CEPSTRUM = 20
+"""Coefficients of the cepstrum."""
+
+MEL_PARTS, CHROMA_PARTS = ("embedding", "changes", "roughness"), ("moments", "intervals")
+STATISTICS = MEL_PARTS + CHROMA_PARTS
+"""What a clip can be told by: of its mel spectrogram, and of its chromagram."""
+
+Blocks = Sequence[tuple[int, int]]
+"""Filters and kernel size of each block of a CNN."""
 
 
 def lstm_backbone(
@@ -40,57 +61,123 @@ def lstm_backbone(
     """
     spectrogram, x, mask = _normalised(feature, None)
     for number in range(1, layers_count + 1):
-        layer = layers.LSTM(units, return_sequences=number < layers_count, name=f"block{number}_lstm")
+        name, last = f"block{number}_lstm", number == layers_count
+        if last and not bidirectional:
+            layer = LastStateLSTM(units, name=name)
+        else:
+            layer = layers.LSTM(units, return_sequences=not last, name=name)
         if bidirectional:
-            layer = layers.Bidirectional(layer, name=f"block{number}_lstm")
+            layer = layers.Bidirectional(layer, name=name)
         x = layer(x, mask=mask)
         if dropout:
             x = layers.Dropout(dropout, name=f"block{number}_dropout")(x)
     return keras.Model(spectrogram, x, name="backbone")
 
 
-def cnn_backbone(feature: str = "mel", frames: int | None = 128, pooling: str = "flatten") -> keras.Model:
-    """The lab's step 7: four blocks of Conv2D 5x5, BatchNorm, ReLU, MaxPool 2.
+def cnn_backbone(
+    feature: str = "mel",
+    frames: int | None = 128,
+    pooling: str = "flatten",
+    blocks: Blocks = CNN_BLOCKS,
+    pool: int = POOL,
+    dense: int = 0,
+    dropout: float = 0.0,
+) -> keras.Model:
+    """The lab's step 7: four blocks of Conv2D 5x5, BatchNorm, ReLU, MaxPool 2; or others by their table.
 
     pooling "flatten", the lab's: (batch, frames, bins) -> (batch, frames // 16 * (bins // 16) * 8), so 512 features
     for 128 frames of mel. pooling "masked": (batch, any number, bins) -> (batch, ceil(bins / 16) * 8), the mean over
     present frames; padding changes neither the answer nor BatchNorm's statistics, and `frames` is not used.
-    Poolings stop halving the bins at one (chroma has 12). Raises UserError for fewer frames than 16 where flat.
+    Poolings stop dividing the bins at one (chroma has 12). dense: units of a block behind them, with dropout on either
+    side; then (batch, dense). Raises UserError for fewer frames than a flat one's poolings leave one of (16), and for
+    a masked one with another `pool` than 2, whose pooling would not begin at the first frame.
     """
     if pooling not in ("flatten", "masked"):
         raise ValueError(f'Expected pooling "flatten" or "masked", got {pooling!r}')
-    if pooling == "masked":
-        return _masked_cnn(feature)
-    if frames is None or frames < CNN_SHORTEST:
-        raise UserError(f"Expected {CNN_SHORTEST} frames or more for the CNN's four poolings, got {frames} (--frames)")
+    if pooling == "masked" and pool != POOL:
+        raise UserError(f"Expected --pooling flatten where blocks pool {pool} frames, got masked")
+    spectrogram, x = _masked_cnn(feature, blocks) if pooling == "masked" else _flat_cnn(feature, frames, blocks, pool)
+    if dense:
+        x = _dense_block(x, f"block{len(blocks) + 1}", dense, dropout)
+    return keras.Model(spectrogram, x, name="backbone")
+
+
+def statistics_backbone(
+    feature: str = "fused", centres: int = 1024, dropout: float = 0.5, parts: Sequence[str] = STATISTICS
+) -> keras.Model:
+    """Statistics of a clip's present frames, and how near they are to those of known clips.
+
+    (batch, any number of frames, bins) -> (batch, centres). parts: of mel "embedding" (mean and covariance of the
+    cepstrum), "changes" (of the cepstrum from frame to frame) and "roughness"; of chroma "moments" (mean and
+    deviation) and "intervals"; "fused" has all of them, another feature its own. Padding changes nothing.
+    `kernel.adapt` it to the training clips before the head learns. centres 0: the statistics themselves, normalised.
+    Raises ValueError where the feature has none of the parts.
+    """
+    parts = [part for part in parts if part in {"mel": MEL_PARTS, "chroma": CHROMA_PARTS}.get(feature, STATISTICS)]
+    if not parts:
+        raise ValueError(f"Expected parts of {feature}, got none: {', '.join(STATISTICS)}")
+    spectrogram, x, present = _normalised(feature, None)
+    mel, chroma = x[..., :MEL_BINS], x[..., -CHROMA_BINS:]
+    cepstrum = CepstralCoefficients(CEPSTRUM, name="cepstrum")(mel) if {"embedding", "changes"} & {*parts} else None
+    layer_of = {
+        "embedding": (GaussianEmbedding, cepstrum),
+        "changes": (FrameChanges, cepstrum),
+        "roughness": (SpectralRoughness, mel),
+        "moments": (FrameMoments, chroma),
+        "intervals": (ChromaIntervals, chroma),
+    }
+    told = [layer_of[part][0](name=part)(layer_of[part][1], present) for part in parts]
+    x = layers.Concatenate(name="statistics", dtype="float32")(told) if len(told) > 1 else told[0]
+    if centres:
+        x = GaussianKernel(centres, [part.shape[-1] for part in told], name="block1_kernel")(x)
+    else:
+        x = FusedBatchNormalization(momentum=NORM_MOMENTUM, name="block1_norm")(x)
+    return keras.Model(spectrogram, layers.Dropout(dropout, name="block1_dropout")(x), name="backbone")
+
+
+def _flat_cnn(feature: str, frames: int | None, blocks: Blocks, pool: int) -> tuple[Any, Any]:
+    shortest = pool ** len(blocks)
+    if frames is None or frames < shortest:
+        raise UserError(
+            f"Expected {shortest} frames or more for the CNN's {len(blocks)} poolings, got {frames} (--frames)"
+        )
     spectrogram, x, _ = _normalised(feature, frames)
     x = layers.Reshape((*x.shape[1:], 1), name="channel")(x)
-    for number, (filters, kernel) in enumerate(CNN_BLOCKS, 1):
+    for number, (filters, kernel) in enumerate(blocks, 1):
         block = f"block{number}"
         x = layers.Conv2D(filters, kernel, padding="same", name=f"{block}_conv")(x)
         x = FusedBatchNormalization(momentum=NORM_MOMENTUM, name=f"{block}_norm")(x)
         x = layers.ReLU(name=f"{block}_relu")(x)
-        x = layers.MaxPooling2D((2, min(2, x.shape[2])), name=f"{block}_pool")(x)
-    return keras.Model(spectrogram, layers.Flatten(name="flatten")(x), name="backbone")
+        x = layers.MaxPooling2D((pool, min(pool, x.shape[2])), name=f"{block}_pool")(x)
+    return spectrogram, layers.Flatten(name="flatten")(x)
 
 
-def _masked_cnn(feature: str) -> keras.Model:
+def _masked_cnn(feature: str, blocks: Blocks) -> tuple[Any, Any]:
     """As the flat one, but every block sets absent frames to 0 and keeps them out of BatchNorm's statistics.
 
     'same' pooling reads the frames from the first on, so an odd last frame is pooled alone, whatever the padding.
     """
     spectrogram, x, mask = _normalised(feature, None)
     x = layers.Reshape((-1, x.shape[2], 1), name="channel")(x)
-    for number, (filters, kernel) in enumerate(CNN_BLOCKS, 1):
+    for number, (filters, kernel) in enumerate(blocks, 1):
         block = f"block{number}"
-        present = StridedMask(2 ** (number - 1), name=f"{block}_mask")(mask)
+        present = StridedMask(POOL ** (number - 1), name=f"{block}_mask")(mask)
         x = layers.Conv2D(filters, kernel, padding="same", name=f"{block}_conv")(x)
-        x = layers.BatchNormalization(momentum=NORM_MOMENTUM, name=f"{block}_norm")(x, mask=present)
+        x = FusedBatchNormalization(momentum=NORM_MOMENTUM, name=f"{block}_norm")(x, mask=present)
         x = layers.ReLU(name=f"{block}_relu")(x)
         x = ZeroAbsentFrames(name=f"{block}_absent")(x, present)
-        x = layers.MaxPooling2D((2, min(2, x.shape[2])), padding="same", name=f"{block}_pool")(x)
-    present = StridedMask(2 ** len(CNN_BLOCKS), name="mask")(mask)
-    return keras.Model(spectrogram, MaskedAveragePooling(name="pooling")(x, present), name="backbone")
+        x = layers.MaxPooling2D((POOL, min(POOL, x.shape[2])), padding="same", name=f"{block}_pool")(x)
+    present = StridedMask(POOL ** len(blocks), name="mask")(mask)
+    return spectrogram, MaskedAveragePooling(name="pooling")(x, present)
+
+
+def _dense_block(x: Any, block: str, units: int, dropout: float) -> Any:
+    """(batch, features) -> (batch, units): dropout, dense, PReLU, BatchNorm, dropout."""
+    x = layers.Dropout(dropout, name=f"{block}_dropout")(x)
+    x = layers.Dense(units, name=f"{block}_dense")(x)
+    x = layers.PReLU(name=f"{block}_prelu")(x)
+    x = FusedBatchNormalization(momentum=NORM_MOMENTUM, name=f"{block}_norm")(x)
+    return layers.Dropout(dropout, name=f"{block}_dropout_after")(x)
 
 
 def _normalised(feature: str, frames: int | None) -> tuple[Any, Any, Any]:

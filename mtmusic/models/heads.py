@@ -20,19 +20,20 @@ LEARNING_RATE = 1e-3
 
 
 def genre_classifier(
-    backbone: keras.Model, classes: Sequence[str], learning_rate: float = LEARNING_RATE
+    backbone: keras.Model, classes: Sequence[str], learning_rate: float = LEARNING_RATE, weight_decay: float = 0.0
 ) -> keras.Model:
     """Logits (batch, classes) on the backbone's features; softmax cross-entropy and Adam, as the lab has it.
 
-    Targets are (batch,) class indices. A backbone that is to be frozen must be so before (`transfer.freeze`).
+    Targets are (batch,) class indices. weight_decay: see `_adam`. A backbone that is to be frozen must be so before
+    (`transfer.freeze`).
     """
     spectrogram = keras.Input(backbone.input_shape[1:], dtype="float32", name="spectrogram")
     logits = layers.Dense(len(classes), dtype="float32", name="genre")(backbone(spectrogram))
     model = keras.Model(spectrogram, logits, name="genre_classifier")
     model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate),
+        optimizer=_adam(learning_rate, weight_decay),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
     )
     return model
 
@@ -45,18 +46,20 @@ def affect_regressor(
     variances: Mapping[str, float] | None = None,
     error: str = "mse",
     learning_rate: float = LEARNING_RATE,
+    weight_decay: float = 0.0,
 ) -> keras.Model:
     """One task in [0, 1], sigmoid (batch, 1), the lab's step 8.
 
     Targets are (batch, 1), NaN where a label is missing. means, variances: the train labels' (`Clips.label_means`,
     `Clips.label_variances`). The head's bias starts at the mean, else at 0.5; the error is divided by the variance,
     else by 1, so that a loss and a `normalized_mse` of 1 is what a constant prediction gets. error: "mse" or "huber".
+    weight_decay: see `_adam`.
     A backbone that is to be frozen must be so before (`transfer.freeze`).
     """
     spectrogram = keras.Input(backbone.input_shape[1:], dtype="float32", name="spectrogram")
     prediction = _sigmoid_heads(backbone(spectrogram), [task], means)[0]
     model = keras.Model(spectrogram, prediction, name="affect_regressor")
-    _compile(model, [task], complete_weights(None, [task], variances), variances, error, learning_rate)
+    _compile(model, [task], complete_weights(None, [task], variances), variances, error, learning_rate, weight_decay)
     return model
 
 
@@ -70,12 +73,13 @@ def multitask_regressor(
     learned_weights: bool = False,
     error: str = "mse",
     learning_rate: float = LEARNING_RATE,
+    weight_decay: float = 0.0,
 ) -> keras.Model:
     """One trunk and one sigmoid head a task, concatenated to (batch, tasks) in their order; the lab's step 10.
 
     Targets are (batch, tasks), NaN where a label is missing. means, variances: as `affect_regressor`. weights: of each
     task's error in the loss (`losses.WeightedLoss`); by default one over its variance. learned_weights: trained with
-    the model instead (`losses.TaskUncertainty`). error: "mse" or "huber".
+    the model instead (`losses.TaskUncertainty`). error: "mse" or "huber". weight_decay: see `_adam`.
     Raises UserError for weights that do not fit the tasks.
     """
     spectrogram = keras.Input(backbone.input_shape[1:], dtype="float32", name="spectrogram")
@@ -85,10 +89,12 @@ def multitask_regressor(
         variances = variances or dict.fromkeys(tasks, 1.0)
         affect = TaskUncertainty(tasks, variances, error, name="uncertainty")(affect)
         model = UncertaintyWeightedModel(spectrogram, affect, name="multitask_regressor")
-        _compile(model, tasks, None, variances, error, learning_rate)
+        _compile(model, tasks, None, variances, error, learning_rate, weight_decay)
     else:
         model = keras.Model(spectrogram, affect, name="multitask_regressor")
-        _compile(model, tasks, complete_weights(weights, tasks, variances), variances, error, learning_rate)
+        _compile(
+            model, tasks, complete_weights(weights, tasks, variances), variances, error, learning_rate, weight_decay
+        )
     return model
 
 
@@ -124,10 +130,16 @@ def _compile(
     variances: Mapping[str, float] | None,
     error: str,
     learning_rate: float,
+    weight_decay: float,
 ) -> None:
     known = {task: variances[task] if variances else 1.0 for task in tasks}
     model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate),
+        optimizer=_adam(learning_rate, weight_decay),
         loss=None if weights is None else WeightedLoss(tasks, weights, error),
         metrics=[NormalizedError(known)],
     )
+
+
+def _adam(learning_rate: float, weight_decay: float) -> keras.optimizers.Optimizer:
+    """weight_decay: the share, times the rate, that each step takes off the weights (Loshchilov and Hutter 2019)."""
+    return keras.optimizers.Adam(learning_rate, weight_decay=weight_decay or None)

@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from mtmusic.errors import UserError
 from mtmusic.files import write_json, write_text
+from mtmusic.models.replicas import mirrored
 
 Score = Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
 
@@ -67,6 +68,7 @@ def fit(
     tensorboard: Path | None = None,
     verbose: str | int = "auto",
     after: TrainingRecord | None = None,
+    devices: Sequence[str] = (),
 ) -> TrainingRecord:
     """Trains a compiled model and leaves it with the weights of its best epoch (without validation: of its last).
 
@@ -75,29 +77,34 @@ def fit(
     starts again with its first order, so later epochs are like those of an unbroken training, not equal. score: called
     after each epoch with the targets and predictions of the whole validation set; its values join the logs, with
     "val_" before their names. after: the record of an earlier stage of this training, which left the model with its
-    best weights: epochs, history and best epoch go on from it; the patience starts anew. Raises UserError where a loss
-    or a score becomes NaN or infinite.
+    best weights: epochs, history and best epoch go on from it; the patience starts anew. devices: several part each
+    batch among them, see `replicas.mirrored`; what one left, others may go on with. Raises UserError where a loss or a
+    score becomes NaN or infinite.
     """
     keeper = _Keeper(config, checkpoints, validates=validation is not None)
-    keeper.set_model(model)
-    record = keeper.restore(after)
     callbacks: list[keras.callbacks.Callback] = []
     if score is not None and validation is not None:
         callbacks.append(_ScoreCallback(validation, score))
     callbacks += [_StopAtNaN(), keeper]
     if tensorboard is not None:
         callbacks.append(keras.callbacks.TensorBoard(tensorboard))
-    if not record.finished and record.epochs < config.epochs:
-        model.fit(
-            train,
-            validation_data=validation,
-            initial_epoch=record.epochs,
-            epochs=config.epochs,
-            callbacks=callbacks,
-            shuffle=False,  # the dataset does
-            verbose=verbose,
-        )
-    keeper.use_best()
+    with mirrored(model, devices) as trained:
+        keeper.set_model(trained)
+        record = keeper.restore(after)
+        if not record.finished and record.epochs < config.epochs:
+            batches = int(train.cardinality())  # below 0 where a dataset cannot tell
+            trained.fit(
+                # one iterator for all epochs: while the last steps and the validation run, it fills the next shuffle
+                train.repeat() if batches > 0 else train,
+                steps_per_epoch=batches if batches > 0 else None,
+                validation_data=validation,
+                initial_epoch=record.epochs,
+                epochs=config.epochs,
+                callbacks=callbacks,
+                shuffle=False,  # the dataset does
+                verbose=verbose,
+            )
+        keeper.use_best()
     return record
 
 
@@ -108,18 +115,20 @@ def overfit_batches(
     epochs: int = OVERFIT_EPOCHS,
     measure: str = "loss",
     target: float = OVERFIT_LOSS,
+    devices: Sequence[str] = (),
 ) -> list[float]:
     """The lab's check that a network can learn: trains on a few batches alone and returns the measure by epoch.
 
     measure: "loss", or the name of one of the model's metrics. Ends where it falls under `target`, or after `epochs`:
-    `require_learnt` judges. The model is changed: give one made for this.
+    `require_learnt` judges. The model is changed: give one made for this. devices: as `fit`.
     """
     few = dataset.take(batches).cache()
     values: list[float] = []
-    while len(values) < epochs:
-        values.append(float(model.fit(few, shuffle=False, verbose=0).history[measure][0]))
-        if values[-1] < target:
-            break
+    with mirrored(model, devices) as trained:
+        while len(values) < epochs:
+            values.append(float(trained.fit(few, shuffle=False, verbose=0).history[measure][0]))
+            if values[-1] < target:
+                break
     return values
 
 

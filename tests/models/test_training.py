@@ -200,3 +200,16 @@ def test_a_resumed_second_stage_still_knows_the_best_weights_of_the_first(tmp_pa
     record = fit(resumed, batches(), batches(1), WHOLE, tmp_path / "two", score, verbose=0, after=again)
     assert (record.epochs, record.best_epoch, record.history["val_score"]) == (5, 1, [0.9, 0.1, 0.3, 0.2, 0.1])
     assert all(np.array_equal(a, b) for a, b in zip(resumed.get_weights(), best, strict=True))
+
+
+def test_one_iterator_for_all_epochs_gives_the_orders_of_one_an_epoch():
+    def orders(epochs: int, repeated: bool) -> list[list[int]]:
+        keras.utils.set_random_seed(0)
+        ds = tf.data.Dataset.range(20).shuffle(20, seed=0).batch(6)
+        if repeated:
+            batches = iter(ds.repeat())
+            return [[int(i) for _ in range(4) for i in next(batches)] for _ in range(epochs)]
+        return [[int(i) for batch in ds for i in batch] for _ in range(epochs)]
+
+    assert orders(3, repeated=True) == orders(3, repeated=False)
+    assert len({tuple(order) for order in orders(3, repeated=True)}) == 3

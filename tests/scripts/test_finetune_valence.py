@@ -55,6 +55,22 @@ def test_a_frozen_backbone_is_the_source_bit_by_bit(script, affect_folder, sourc
     assert "No clip of the test split was in its training" in (out / "report.html").read_text()
 
 
+def test_a_named_recipe_trains_and_a_fine_tune_takes_its_settings_alone(script, affect_folder, tmp_path, capsys):
+    genre, leader = write_tiny_genre_folder(tmp_path / "genre_beat"), tmp_path / "leader"
+    flags = ("--recipe", "leader", "--epochs", "1")
+    assert script("train_genre").main(["--data", str(genre), "--out", str(leader), *flags]) == 0
+    card = read_json(leader / "card.json")
+    assert (card["feature"], card["frames"], card["architecture"]["dense"]) == ("fused", 128, 128)
+    assert card["recipe"]["patience"] == 237  # 4500 over the 19 clips to train on
+    flags = ("--recipe", "lab-lstm", "--freeze", "all", "--epochs", "1")
+    assert finetune(script, affect_folder, leader, tmp_path / "run", *flags) == 0
+    again = read_json(tmp_path / "run" / "card.json")
+    assert again["architecture"] == card["architecture"]
+    assert (again["recipe"]["batch_size"], again["recipe"]["patience"]) == (32, 15)
+    assert "Frozen:    block1_conv" in capsys.readouterr().out
+    assert all(equal(*backbones(leader, tmp_path / "run")))
+
+
 def test_an_unfrozen_one_is_not_and_other_frames_keep_it(script, affect_folder, source, tmp_path, quick_figures):
     out = tmp_path / "run"
     flags = ("--freeze", "1", "--frames", "32", "--task", "energy", *CNN[2:])

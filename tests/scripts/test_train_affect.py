@@ -372,12 +372,15 @@ def test_runs_that_cannot_be_compared_are_refused(script, finished, tmp_path, ca
     genre = write_tiny_genre_folder(tmp_path / "genre_beat")
     assert script("train_genre").main(["--data", str(genre), "--out", str(tmp_path / "genre"), *TINY_LSTM]) == 0
     capsys.readouterr()
+    assert main([str(multitask), str(renamed)]) == 0
+    assert "renamed judged 6 other clips: not paired" in capsys.readouterr().out
     for runs, expected in (
         ([multitask], "two runs or more"),
         ([multitask, multitask], "each run once"),
         ([multitask, tmp_path / "nowhere"], "model.keras"),
-        ([multitask, tmp_path / "genre"], "a run of affect, got one of genre"),
-        ([multitask, renamed], "that judged the same clips, got 0 in common"),
+        ([multitask, tmp_path / "genre"], "of genre alone, or of affect, got both"),
+        ([multitask, f"{tmp_path / 'genre'}+{multitask}"], "joined runs of affect, got one of genre"),
+        ([multitask, f"{multitask}+{renamed}"], "joined runs of other tasks each"),
         ([multitask, relabelled], "the same labels of valence"),
         ([multitask, f"{multitask}+{multitask}"], "joined runs of other tasks each"),
     ):

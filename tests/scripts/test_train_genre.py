@@ -161,6 +161,20 @@ def test_every_network_trains(script, genre_folder, tmp_path, flags, quick_figur
         assert sum(counts["test"].values()) == 9
 
 
+def test_a_network_that_computes_in_bfloat16_trains_and_is_fine_tuned_in_float32(
+    script, genre_folder, tmp_path, monkeypatch, quick_figures
+):
+    monkeypatch.setattr("mtmusic.jobs.recipes.supported", lambda precision: precision)
+    quick = ("--epochs", "1", "--batch-size", "8")
+    half, single = tmp_path / "half", tmp_path / "single"
+    assert train(script, genre_folder, half, "--precision", "bfloat16", "--frames", "16", *quick) == 0
+    assert train(script, genre_folder, single, "--from", str(half), *quick) == 0
+    for run, precision in ((half, "bfloat16"), (single, "float32")):
+        assert read_json(run / "card.json")["recipe"]["precision"] == precision
+        layer = keras.models.load_model(run / "model.keras").get_layer("backbone").get_layer("block1_conv")
+        assert layer.compute_dtype == precision
+
+
 def test_a_backbone_goes_on_from_another_run(script, genre_folder, tmp_path, capsys, quick_figures):
     source = tmp_path / "source"
     train(script, genre_folder, source, "--frames", "16", "--batch-size", "8", "--epochs", "1")
@@ -407,6 +421,27 @@ def test_evaluate_refuses_what_the_model_was_not_made_for(script, finished, tmp_
     assert main(["--model", str(tmp_path), "--data", str(genre_folder)]) == 2
     assert "model.keras" in capsys.readouterr().err
     assert not (out / "evaluations").exists()
+
+
+def test_genre_runs_are_compared_on_the_clips_that_they_judged(script, finished, tmp_path, capsys, quick_figures):
+    other = copied(finished, tmp_path)
+    with (other / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row["Blues"] = "2"  # always Blues
+    with (other / "predictions.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    assert script("compare_runs").main([str(finished[1]), str(other), "--out", str(tmp_path / "out")]) == 0
+    assert "Scores on the same 9 test clips" in capsys.readouterr().out
+    comparison = read_json(tmp_path / "out" / "comparison.json")
+    report = read_json(finished[1] / "metrics.json")["test"]
+    ours, difference = comparison["runs"][str(finished[1])], comparison["differences"][str(other)]
+    assert ours["accuracy"]["value"] == pytest.approx(report["accuracy"])
+    assert ours["macro_f1"]["value"] == pytest.approx(report["macro_f1"])
+    assert difference["accuracy"]["value"] == pytest.approx(report["accuracy"] - 3 / 9)
+    assert difference["accuracy"]["low"] <= difference["accuracy"]["value"] <= difference["accuracy"]["high"]
 
 
 @pytest.mark.real

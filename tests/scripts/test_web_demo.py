@@ -59,6 +59,8 @@ def runs(tmp_path_factory) -> list[Path]:
 @pytest.fixture(scope="module")
 def served(runs, tmp_path_factory) -> Iterator[Page]:
     page = Page(runs, tmp_path_factory.mktemp("temporary"))
+    if not page.said.startswith("The page"):
+        pytest.fail(page.said + page.process.communicate()[0])
     yield page
     page.process.kill()
     page.process.communicate()

@@ -1,0 +1,103 @@
+"""A kernel machine as a layer: a clip is told by how near it is to clips that are known."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from mtmusic.models.layers import PACKAGE
+
+SMALLEST_EIGENVALUE = 1e-4
+"""Of the centres' own kernel matrix: two clips that are all but the same must not divide by 0."""
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class GaussianKernel(keras.layers.Layer):
+    """(batch, features) -> (batch, centres): coordinates whose products are the clips' kernel.
+
+    features: parts of `sizes`, one behind another. The kernel of two clips is the mean of two: a Gaussian of all
+    features, exp(-d / features), d the squared distance, which tells clips that are alike in everything; and the mean
+    of the parts' own, exp(-d / (2 size)), which tells those that are alike in one thing (a sum of kernels over parts,
+    as in multiple kernel learning, Bach et al. 2004). Features are standardised by the clips that the layer was
+    adapted to. The coordinates give the kernel exactly between centres and approximately elsewhere (Nystroem features,
+    Williams and Seeger 2001): a linear head on them is a kernel machine with any loss and any number of outputs.
+
+    Nothing in it is trained: `adapt` sets its weights, in float32 whatever the policy; before, it gives 0. A clip
+    unlike all centres comes near 0 too, where a head answers with its bias.
+    """
+
+    def __init__(self, centres: int, sizes: Sequence[int], **kwargs: Any) -> None:
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.centres = centres
+        self.sizes = list(sizes)
+
+    def build(self, x_shape: tuple[int | None, ...]) -> None:
+        features = x_shape[-1]
+
+        def add(name: str, shape: tuple[Any, ...]) -> Any:
+            return self.add_weight(name=name, shape=shape, initializer="zeros", trainable=False)
+
+        self.mean = add("mean", (features,))
+        self.deviation = add("deviation", (features,))
+        self.clips = add("clips", (self.centres, features))
+        self.whitening = add("whitening", (self.centres, self.centres))
+
+    @property
+    def adapted(self) -> bool:
+        return bool(np.any(self.deviation != 0))
+
+    def adapt(self, features: np.ndarray, seed: int = 0) -> None:
+        """Standardises by these (clips, features), and takes them as centres: all, or as many as it has by chance.
+
+        Where they are fewer than its centres, the rest of what it gives is 0. Raises ValueError for no clips.
+        """
+        if not len(features):
+            raise ValueError("Expected clips to adapt to, got none")
+        mean, deviation = features.mean(axis=0), features.std(axis=0)
+        features = (features - mean) / np.where(deviation > 0, deviation, 1)
+        if len(features) > self.centres:
+            chosen = np.random.default_rng(seed).choice(len(features), self.centres, replace=False)
+            features = features[np.sort(chosen)]
+        room = self.centres - len(features)
+        similar = ops.convert_to_numpy(self._kernel(features, features))
+        self.mean.assign(mean)
+        self.deviation.assign(deviation)
+        self.clips.assign(np.pad(features, ((0, room), (0, 0))))
+        self.whitening.assign(np.pad(_inverse_root(similar), (0, room)))
+
+    def call(self, x: Any) -> Any:
+        x = ops.divide_no_nan(x - self.mean, self.deviation)
+        return ops.matmul(self._kernel(x, self.clips), self.whitening)
+
+    def _kernel(self, x: Any, y: Any) -> Any:
+        """Of each of the first clips with each of the second."""
+        total, parts, start = 0.0, 0.0, 0
+        for size in self.sizes:
+            part = slice(start, start + size)
+            distances = _squared_distances(x[:, part], y[:, part])
+            total, parts, start = total + distances, parts + ops.exp(-distances / (2 * size)), start + size
+        return (ops.exp(-total / start) + parts / len(self.sizes)) / 2
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "centres": self.centres, "sizes": self.sizes}
+
+
+def adapt(backbone: keras.Model, dataset: tf.data.Dataset, seed: int = 0) -> None:
+    """Adapts the backbone's kernel, where it has a fresh one, to a dataset of (spectrogram, target) batches."""
+    for layer in backbone.layers:
+        if isinstance(layer, GaussianKernel) and not layer.adapted:
+            below = keras.Model(backbone.input, layer.input)
+            layer.adapt(np.concatenate([below(spectrogram, training=False) for spectrogram, _ in dataset]), seed)
+
+
+def _squared_distances(x: Any, y: Any) -> Any:
+    squares = ops.sum(ops.square(x), axis=1, keepdims=True) + ops.sum(ops.square(y), axis=1)
+    return ops.maximum(squares - 2 * ops.matmul(x, ops.transpose(y)), 0)
+
+
+def _inverse_root(matrix: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh(matrix.astype(np.float64))
+    return (vectors / np.sqrt(np.maximum(values, SMALLEST_EIGENVALUE))) @ vectors.T

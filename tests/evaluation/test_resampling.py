@@ -1,0 +1,48 @@
+"""Counts instead of copies: the oracles copy the clips."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import accuracy_score, f1_score
+
+from mtmusic.evaluation.resampling import accuracy, group_draws, macro_f1, spearman
+
+RNG = np.random.default_rng(0)
+COUNTS = np.vstack([np.ones(30), RNG.integers(0, 4, (8, 30))])
+
+
+def test_groups_are_drawn_whole_and_as_many_as_there_are():
+    groups = np.array(["a", "b", "b", "c", "a", "d"])
+    counts = group_draws(groups, np.random.default_rng(0), 500)
+    assert counts.shape == (500, 6)
+    np.testing.assert_array_equal(counts[:, 0], counts[:, 4])
+    np.testing.assert_array_equal(counts[:, 1], counts[:, 2])
+    np.testing.assert_array_equal(counts[:, [0, 1, 3, 5]].sum(axis=1), 4)
+    assert counts.mean() == pytest.approx(1, abs=0.1)
+
+
+def test_scores_of_counted_clips_are_those_of_copied_ones():
+    true, predicted = RNG.integers(0, 3, 30), RNG.integers(0, 4, 30)
+    shares, f1s = accuracy(true, predicted, COUNTS), macro_f1(true, predicted, COUNTS)
+    for row, share, f1 in zip(COUNTS.astype(int), shares, f1s, strict=True):
+        copied = np.repeat(true, row), np.repeat(predicted, row)
+        assert share == pytest.approx(accuracy_score(*copied))
+        expected = f1_score(*copied, labels=np.unique(copied[0]), average="macro", zero_division=0)
+        assert f1 == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("decimals", [1, 6])  # 1: many ties
+def test_rho_of_counted_clips_is_scipys_of_copied_ones(decimals):
+    true = RNG.uniform(0, 1, 30).round(decimals)
+    predicted = (true + RNG.normal(0, 0.3, 30)).round(decimals)
+    true[[3, 7]] = np.nan
+    known = ~np.isnan(true)
+    for row, rho in zip(COUNTS.astype(int), spearman(true, predicted, COUNTS), strict=True):
+        copied = np.repeat(true[known], row[known]), np.repeat(predicted[known], row[known])
+        assert rho == pytest.approx(stats.spearmanr(*copied).statistic)
+
+
+def test_rho_is_0_where_all_that_was_drawn_is_equal():
+    true, counts = np.array([0.1, 0.2, 0.3]), np.array([[1, 1, 1], [3, 0, 0]])
+    np.testing.assert_array_equal(spearman(true, np.full(3, 0.7), counts), [0, 0])
+    np.testing.assert_allclose(spearman(true, true, counts), [1, 0])
