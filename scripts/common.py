@@ -111,7 +111,8 @@ def add_recipe_flag(flags: Any, several: bool = False) -> None:
     flags.add_argument(
         "--recipe",
         metavar="NAME",
-        help="named settings: lab-cnn, lab-lstm, leader (the lab's best published solution) or best (the best known)"
+        help="named settings: lab-cnn, lab-lstm, leader (the lab's best published solution), kernel (a kernel machine "
+        "on statistics of clips) or best (the best known: kernel)"
         + ("; several are compared" if several else "; the flags below change some. With --from: how to train"),
         **({"nargs": "+", "action": "extend", "default": []} if several else {}),
     )
@@ -125,8 +126,12 @@ def add_training_flags(flags: argparse.ArgumentParser) -> None:
         recipe.add_argument(name, default=argparse.SUPPRESS, **kwargs)
 
     add_recipe_flag(recipe)
-    add("--backbone", choices=("cnn", "lstm"), help="(default: cnn, or that of --from)")
-    add("--feature", choices=("mel", "chroma", "fused"), help="what the network hears (default: mel)")
+    add("--backbone", choices=("cnn", "lstm", "statistics"), help="(default: cnn, or that of --from)")
+    add(
+        "--feature",
+        choices=("mel", "chroma", "fused"),
+        help="what the network hears (default: mel; statistics: fused)",
+    )
     add(
         "--frames",
         type=int,
@@ -144,7 +149,7 @@ def add_training_flags(flags: argparse.ArgumentParser) -> None:
     add("--bidirectional", action="store_true", help="lstm: read the clip from both ends")
     add("--epochs", type=int, metavar="N", help="at most this many (default: 100; stops after 15 without a better one)")
     add("--batch-size", type=int, metavar="N", help="clips a step (default: 32; train_affect's cnn: 16)")
-    add("--learning-rate", type=float, metavar="X", help="Adam's (default: 0.001)")
+    add("--learning-rate", type=float, metavar="X", help="Adam's (default: 0.001; statistics: 0.02)")
     add(
         "--precision",
         choices=("float32", "bfloat16"),

@@ -23,7 +23,7 @@ from mtmusic.jobs.training import (
     Objective,
     TrainOptions,
     build_model,
-    count,
+    count_learnt,
     finished,
     refuse_early,
     refuse_other_rate,
@@ -118,7 +118,9 @@ def _train_each(parts: dict[Path, AffectData], options: AffectOptions) -> dict[s
 
 def _train_run(out: Path, data: AffectData, options: AffectOptions) -> dict[str, Any]:
     train = data.splits["train"]
-    recipe = complete(resolve_recipe(options), AFFECT_FRAMES[data.beat], len(train), count(data.splits))
+    recipe = complete(
+        resolve_recipe(options), AFFECT_FRAMES[data.beat], len(train), count_learnt(data.splits, options.retrain_on_all)
+    )
     objective = affect_objective(options, recipe, train, data.held_out_test)
     model = build_model(options, recipe, objective)
     with runs.run_folder(out, settings_of(options, recipe, objective, data), options.resume) as work:

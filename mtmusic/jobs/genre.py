@@ -16,7 +16,7 @@ from mtmusic.jobs.training import (
     Objective,
     TrainOptions,
     build_model,
-    count,
+    count_learnt,
     finished,
     refuse_early,
     refuse_other_rate,
@@ -54,7 +54,9 @@ def train_genre(options: GenreOptions) -> dict[str, Any]:
         options.skip_bad,
         options.checks,
     )
-    recipe = complete(recipe, FRAMES[data.beat], len(data.splits["train"]), count(data.splits))
+    recipe = complete(
+        recipe, FRAMES[data.beat], len(data.splits["train"]), count_learnt(data.splits, options.retrain_on_all)
+    )
     refuse_other_rate(options, data)
 
     objective = genre_objective(recipe, data.splits["train"].classes, options.classes)

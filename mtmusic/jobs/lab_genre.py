@@ -36,7 +36,7 @@ from mtmusic.jobs.lab_plan import (
 )
 from mtmusic.jobs.recipes import FRAMES, Recipe, complete, from_card
 from mtmusic.jobs.run_files import activations, examples
-from mtmusic.jobs.training import count, overfit
+from mtmusic.jobs.training import count_learnt, overfit
 from mtmusic.models import export
 from mtmusic.models.training import OVERFIT_LOSS
 
@@ -243,7 +243,7 @@ def _overfit(lab: Lab, options: GenreOptions) -> list[float]:
     """The loss by epoch on three batches. Where it stays high the page says so, and the training goes on."""
     data = load_genre_data(options.data, options.classes, size=options.subset, seed=options.seed)
     train = data.splits["train"]
-    recipe = complete(options.recipe, FRAMES[data.beat], len(train), count(data.splits))
+    recipe = complete(options.recipe, FRAMES[data.beat], len(train), count_learnt(data.splits, options.retrain_on_all))
     objective = genre_objective(recipe, train.classes, options.classes)
     return overfit(options, recipe, objective, train, lab.scale.overfit_epochs)
 

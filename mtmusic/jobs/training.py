@@ -233,8 +233,11 @@ def train_and_judge(
 def overfit(
     options: TrainOptions, recipe: Recipe, objective: Objective, clips: Clips, epochs: int = OVERFIT_EPOCHS
 ) -> list[float]:
-    """The overfit check's values by epoch, on a network of its own, so that a training starts from fresh weights."""
-    model = build_model(options, recipe, objective, quiet=True)
+    """The overfit check's values by epoch, on a network of its own, so that a training starts from fresh weights.
+
+    Without dropout, which is there to keep a network from learning by heart.
+    """
+    model = build_model(options, replace(recipe, dropout=0.0), objective, quiet=True)
     prepare(model, clips, recipe, options.seed)
     measure, target = objective.overfit
     dataset = batches_of(clips, recipe, shuffle=True, seed=options.seed)
@@ -340,9 +343,9 @@ def batches_of(clips: Clips, recipe: Recipe, shuffle: bool = False, seed: int = 
     )
 
 
-def count(splits: Mapping[str, Clips]) -> int:
-    """Clips of all splits."""
-    return sum(map(len, splits.values()))
+def count_learnt(splits: Mapping[str, Clips], retrain_on_all: bool) -> int:
+    """Clips that a network may learn from."""
+    return sum(len(clips) for split, clips in splits.items() if split != "test" or retrain_on_all)
 
 
 def _bytes(clips: Clips, recipe: Recipe) -> int:

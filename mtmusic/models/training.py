@@ -23,7 +23,7 @@ from mtmusic.models.replicas import mirrored
 Score = Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
 
 OVERFIT_BATCHES = 3
-OVERFIT_EPOCHS = 300
+OVERFIT_EPOCHS = 500
 OVERFIT_LOSS = 0.01
 
 

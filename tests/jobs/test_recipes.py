@@ -23,7 +23,7 @@ from mtmusic.jobs.recipes import (
 
 
 def test_the_leader_is_the_published_network():
-    backbone = build_backbone(complete(LEADER, 96, 900))
+    backbone = build_backbone(complete(LEADER, 96, 900, 900))
     assert backbone.input_shape == (None, 96, 140)
     convolutions = [layer for layer in backbone.layers if isinstance(layer, keras.layers.Conv2D)]
     assert [(layer.filters, layer.kernel_size) for layer in convolutions] == [
@@ -41,11 +41,11 @@ def test_the_leader_is_the_published_network():
 
 @pytest.mark.parametrize(("clips", "patience"), [(900, 5), (240, 19), (5000, 5)])
 def test_the_leaders_patience_suits_the_folder(clips, patience):
-    assert complete(LEADER, 96, clips).patience == patience
+    assert complete(LEADER, 96, clips, clips).patience == patience
 
 
 def test_a_card_holds_all_that_rebuilds_the_backbone():
-    recipe = complete(LEADER, 96, 900)
+    recipe = complete(LEADER, 96, 900, 900)
     card = json.loads(json.dumps({"feature": "fused", "frames": 96, "architecture": architecture(recipe)}))
     again = from_card(card, RECIPES["lstm"])
     assert architecture(again) == architecture(recipe)
@@ -67,7 +67,7 @@ def test_flags_change_a_named_recipe():
 
 
 BAD = {
-    "unknown": ("leder", {}, "Expected --recipe lab-cnn, lab-lstm, leader or best, got leder"),
+    "unknown": ("leder", {}, "Expected --recipe lab-cnn, lab-lstm, leader, kernel or best, got leder"),
     "its own backbone": ("leader", {"backbone": "cnn"}, "Expected --recipe without --backbone"),
     "units for a cnn": ("leader", {"units": 3}, "--units with --backbone lstm only"),
     "pooling for an lstm": ("lab-lstm", {"pooling": "masked"}, "--pooling with --backbone cnn only"),

@@ -1,11 +1,14 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mtmusic.constants import FEATURE_BINS, PAD_VALUE
 from mtmusic.errors import UserError
-from mtmusic.models.backbones import cnn_backbone, lstm_backbone
+from mtmusic.models import kernel
+from mtmusic.models.backbones import cnn_backbone, lstm_backbone, statistics_backbone
 from mtmusic.models.heads import genre_classifier
+from mtmusic.models.kernel import GaussianKernel
 from mtmusic.models.training import overfit_batches
 
 LENGTHS = range(1, 41)
@@ -35,7 +38,7 @@ def answers(model: keras.Model, batch: np.ndarray) -> np.ndarray:
     return model.predict_on_batch(batch)
 
 
-@pytest.fixture(scope="module", params=["lstm", "two bidirectional lstm layers", "masked cnn"])
+@pytest.fixture(scope="module", params=["lstm", "two bidirectional lstm layers", "masked cnn", "statistics"])
 def any_length_model(request) -> keras.Model:
     backbone = {
         "lstm": lambda: lstm_backbone(units=16),
@@ -43,8 +46,18 @@ def any_length_model(request) -> keras.Model:
             units=8, layers_count=2, bidirectional=True, dropout=0.3
         ),
         "masked cnn": lambda: cnn_backbone(pooling="masked"),
+        "statistics": lambda: statistics_backbone("mel", centres=8),
     }[request.param]()
-    return scrambled(genre_classifier(backbone, list("abc")))
+    model = scrambled(genre_classifier(backbone, list("abc")))
+    for layer in backbone.layers:
+        if isinstance(layer, GaussianKernel):
+            layer.deviation.assign(np.zeros(layer.deviation.shape))
+    kernel.adapt(backbone, known_clips(8))
+    return model
+
+
+def known_clips(count: int, bins: int = 128) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensors((np.stack([clip(20, bins, seed) for seed in range(count)]), np.zeros(count)))
 
 
 def test_a_clip_gives_the_same_logits_alone_and_in_a_padded_batch_at_every_length(any_length_model):
@@ -187,3 +200,21 @@ def test_every_backbone_learns_three_batches_by_heart(kind, feature):
     dataset = tf.data.Dataset.from_tensor_slices((clips, np.array([0, 1, 2, 0, 1, 2]))).batch(2)
     losses = overfit_batches(genre_classifier(backbone, list("abc"), learning_rate=3e-3), dataset)
     assert losses[-1] < 0.01 < losses[0]
+
+
+@pytest.mark.parametrize(("feature", "features"), [("mel", 231 + 20 + 18), ("chroma", 24 + 32), ("fused", 325)])
+def test_statistics_are_those_that_the_feature_has(feature, features):
+    backbone = statistics_backbone(feature, centres=5)
+    assert backbone.output_shape == (None, 5)
+    assert backbone.get_layer("block1_kernel").input.shape == (None, features)
+    with pytest.raises(ValueError, match="Expected parts of"):
+        statistics_backbone("mel", parts=["moments"])
+
+
+def test_a_kernel_learns_a_few_clips_by_heart():
+    keras.utils.set_random_seed(0)
+    model = genre_classifier(statistics_backbone("mel", centres=6, dropout=0), list("abc"), learning_rate=0.02)
+    clips = np.stack([clip(20, seed=seed) for seed in range(6)])
+    batches = tf.data.Dataset.from_tensor_slices((clips, np.arange(6) % 3)).batch(2)
+    kernel.adapt(model.get_layer("backbone"), batches)
+    assert overfit_batches(model, batches)[-1] < 0.05
