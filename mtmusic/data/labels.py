@@ -85,6 +85,10 @@ class Clips:
             return {name: int(np.sum(self.targets == i)) for i, name in enumerate(self.classes)}
         return {name: int(np.sum(~np.isnan(self.targets[:, i]))) for i, name in enumerate(self.tasks)}
 
+    def class_weights(self) -> list[float]:
+        """Of each class: one over its clips, so that all classes count alike, and 1 for each clip where they do."""
+        return [len(self) / (len(self.classes) * max(count, 1)) for count in self.counts().values()]
+
     def select(self, tasks: Sequence[str]) -> "Clips":
         """The targets of these tasks alone, in this order, and the clips that have a label for one of them.
 

@@ -250,7 +250,7 @@ def _objective(study: Study, training: Training, train: Clips, rest: Clips) -> t
     frames = (FRAMES if train.classes else AFFECT_FRAMES)[study.data.beat]
     recipe = complete(training.settings, frames, len(train), len(rest))
     if train.classes:
-        return recipe, genre_objective(recipe, train.classes, study.options.classes or "lab")
+        return recipe, genre_objective(recipe, train, study.options.classes or "lab")
     return recipe, affect_objective(AffectOptions(multitask=study.multitask), recipe, train)
 
 

@@ -1,11 +1,11 @@
 """A data folder to a trained, judged and saved genre model."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mtmusic.data.labels import Clips
 from mtmusic.evaluation.metrics import genre_table
 from mtmusic.jobs import runs
 from mtmusic.jobs.folders import load_genre_data, print_data
@@ -59,7 +59,7 @@ def train_genre(options: GenreOptions) -> dict[str, Any]:
     )
     refuse_other_rate(options, data)
 
-    objective = genre_objective(recipe, data.splits["train"].classes, options.classes)
+    objective = genre_objective(recipe, data.splits["train"], options.classes)
     model = build_model(options, recipe, objective)
     with runs.run_folder(out, settings_of(options, recipe, objective, data), options.resume) as work:
         print_data(data)
@@ -81,9 +81,13 @@ def train_genre(options: GenreOptions) -> dict[str, Any]:
     return metrics
 
 
-def genre_objective(recipe: Recipe, classes: Sequence[str], mapping: str) -> Objective:
+def genre_objective(recipe: Recipe, train: Clips, mapping: str) -> Objective:
     """Softmax cross-entropy; the epoch is chosen by the validation loss. mapping: raw names to classes, as told."""
     head = partial(
-        genre_classifier, classes=classes, learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay
+        genre_classifier,
+        classes=train.classes,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        class_weights=train.class_weights() if recipe.balanced else None,
     )
     return Objective(head, settings={"classes": mapping})

@@ -244,7 +244,7 @@ def _overfit(lab: Lab, options: GenreOptions) -> list[float]:
     data = load_genre_data(options.data, options.classes, size=options.subset, seed=options.seed)
     train = data.splits["train"]
     recipe = complete(options.recipe, FRAMES[data.beat], len(train), count_learnt(data.splits, options.retrain_on_all))
-    objective = genre_objective(recipe, train.classes, options.classes)
+    objective = genre_objective(recipe, train, options.classes)
     return overfit(options, recipe, objective, train, lab.scale.overfit_epochs)
 
 

@@ -34,8 +34,9 @@ class Recipe:
     of an LSTM, around the dense block of a CNN, or behind a kernel. patience_clips: so many clips are seen without a
     better epoch, at the least, before a training stops: an epoch of a small folder has few steps. weights: of the
     tasks' errors in a multitask loss, in the folder's order, the last one of all further tasks; (): see
-    `losses.complete_weights`. precision: see models.precision. retrain: once the best epoch is known, anew on train
-    and validation, for so many epochs.
+    `losses.complete_weights`. balanced: in a genre's loss all classes count alike, however few clips they have.
+    precision: see models.precision. retrain: once the best epoch is known, anew on train and validation, for so many
+    epochs.
     """
 
     backbone: str = "cnn"
@@ -56,6 +57,7 @@ class Recipe:
     precision: str = "float32"
     weight_decay: float = 0.0
     weights: tuple[float, ...] = ()
+    balanced: bool = False
     epochs: int = 100
     patience: int = 15
     patience_clips: int = 0
@@ -88,7 +90,9 @@ LEADER = Recipe(
 )
 """The best published solution of the lab. Its loss counts the first task twice."""
 
-KERNEL = Recipe("statistics", "fused", dropout=0.5, learning_rate=0.02, epochs=200, patience=25, retrain=True)
+KERNEL = Recipe(
+    "statistics", "fused", dropout=0.5, learning_rate=0.02, balanced=True, epochs=200, patience=25, retrain=True
+)
 """A kernel machine on statistics of the clips: what small folders have enough songs for."""
 
 RECIPES = {"cnn": LAB_CNN, "lstm": LAB_LSTM, "statistics": KERNEL}
@@ -111,6 +115,7 @@ ABLATIONS = {
     "kernel-linear": replace(KERNEL, centres=0, learning_rate=1e-3, weight_decay=1.0),
     "kernel-no-retrain": replace(KERNEL, retrain=False),
     "kernel-no-dropout": replace(KERNEL, dropout=0.0),
+    "kernel-unbalanced": replace(KERNEL, balanced=False),
 }
 """`kernel` without each of its parts: for comparisons alone."""
 

@@ -9,6 +9,7 @@ import keras
 from keras import layers
 
 from mtmusic.models.losses import (
+    ClassWeightedCrossentropy,
     NormalizedError,
     TaskUncertainty,
     UncertaintyWeightedModel,
@@ -20,11 +21,16 @@ LEARNING_RATE = 1e-3
 
 
 def genre_classifier(
-    backbone: keras.Model, classes: Sequence[str], learning_rate: float = LEARNING_RATE, weight_decay: float = 0.0
+    backbone: keras.Model,
+    classes: Sequence[str],
+    learning_rate: float = LEARNING_RATE,
+    weight_decay: float = 0.0,
+    class_weights: Sequence[float] | None = None,
 ) -> keras.Model:
     """Logits (batch, classes) on the backbone's features; softmax cross-entropy and Adam, as the lab has it.
 
-    Targets are (batch,) class indices. weight_decay: see `_adam`. A backbone that is to be frozen must be so before
+    Targets are (batch,) class indices. weight_decay: see `_adam`. class_weights: of each class's clips in the loss
+    (`Clips.class_weights`); by default all count alike. A backbone that is to be frozen must be so before
     (`transfer.freeze`).
     """
     spectrogram = keras.Input(backbone.input_shape[1:], dtype="float32", name="spectrogram")
@@ -32,7 +38,9 @@ def genre_classifier(
     model = keras.Model(spectrogram, logits, name="genre_classifier")
     model.compile(
         optimizer=_adam(learning_rate, weight_decay),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=ClassWeightedCrossentropy(class_weights)
+        if class_weights is not None
+        else keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
     )
     return model

@@ -1,7 +1,7 @@
-"""The weighted-loss layer: the errors of several tasks as one number, missing labels left out.
+"""Losses that weigh: several tasks as one number, missing labels left out; and clips by their class.
 
-Targets and predictions are (batch, tasks); a target that is NaN is a missing label. It counts neither in a task's
-sum nor in the number that divides it, and its gradient is zero.
+Of tasks, targets and predictions are (batch, tasks); a target that is NaN is a missing label. It counts neither in a
+task's sum nor in the number that divides it, and its gradient is zero.
 """
 
 import math
@@ -154,6 +154,26 @@ class UncertaintyWeightedModel(keras.Model):
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         return self.get_layer("uncertainty").loss(y, y_pred)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class ClassWeightedCrossentropy(keras.losses.Loss):
+    """Softmax cross-entropy of logits (batch, classes), each clip's times the weight of its class, a mean over clips.
+
+    Targets are (batch,) class indices. weights: of each class.
+    """
+
+    def __init__(self, weights: Sequence[float], name: str = "class_weighted_crossentropy", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
+        self.weights = [float(weight) for weight in weights]
+
+    def call(self, targets: Any, logits: Any) -> Any:
+        targets = ops.cast(ops.reshape(targets, (-1,)), "int32")
+        losses = keras.losses.sparse_categorical_crossentropy(targets, logits, from_logits=True)
+        return losses * ops.take(ops.convert_to_tensor(self.weights, "float32"), targets)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "weights": self.weights}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

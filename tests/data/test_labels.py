@@ -3,10 +3,12 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.utils.class_weight import compute_class_weight
 
 from mtmusic.data.labels import (
     LAB_CLASSES,
@@ -510,3 +512,11 @@ def test_real_affect_folder(real_data: Path) -> None:
     assert clips.tasks == ("calmness", "power", "joyful_activation")
     assert clips.targets.shape == (300, 3)
     assert clips.counts() == dict.fromkeys(clips.tasks, 300)
+
+
+def test_class_weights_are_those_of_scikit_learn() -> None:
+    targets = np.array([0, 2, 2, 0, 2, 1])
+    clips = Clips(tuple("abcdef"), tuple(Path(name) for name in "abcdef"), targets, classes=("x", "y", "z"))
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=targets)
+    assert clips.class_weights() == pytest.approx(expected.tolist())
+    assert replace(clips, classes=("x", "y", "z", "absent")).class_weights()[3] == 6 / 4

@@ -6,12 +6,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.special import softmax
+from sklearn.metrics import log_loss
+from sklearn.utils.class_weight import compute_class_weight
 
 from mtmusic.errors import UserError
-from mtmusic.models.heads import multitask_regressor
+from mtmusic.models.heads import genre_classifier, multitask_regressor
 from mtmusic.models.losses import (
     HUBER_DELTA,
     LOG_VARIANCE_RANGE,
+    ClassWeightedCrossentropy,
     NormalizedError,
     TaskUncertainty,
     WeightedLoss,
@@ -189,3 +193,28 @@ def test_a_fixed_weighted_loss_survives_saving(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.evaluate(clips(), verbose=0) == pytest.approx(model.evaluate(clips(), verbose=0))
+
+
+def test_clips_count_by_the_weight_of_their_class(tmp_path):
+    targets = np.array([0, 1, 1, 2, 1, 0])
+    logits = np.random.default_rng(0).normal(0, 2, (6, 3)).astype("float32")
+    weights = compute_class_weight("balanced", classes=np.arange(3), y=targets)
+    loss = ClassWeightedCrossentropy(weights.tolist())
+    each = weights[targets]
+    expected = log_loss(targets, softmax(logits, axis=1), sample_weight=each) * each.mean()
+    assert float(loss(targets, logits)) == pytest.approx(expected, rel=1e-5)
+    assert float(loss(targets[:, None].astype("float32"), logits)) == pytest.approx(expected, rel=1e-5)
+    plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    assert float(ClassWeightedCrossentropy([1, 1, 1])(targets, logits)) == pytest.approx(float(plain(targets, logits)))
+
+
+def test_a_classifier_with_class_weights_is_trained_saved_and_read(tmp_path):
+    spectrogram = keras.Input((None, 12))
+    backbone = keras.Model(spectrogram, keras.layers.GlobalAveragePooling1D()(spectrogram), name="backbone")
+    model = genre_classifier(backbone, ["a", "b"], class_weights=[0.5, 2])
+    x, y = np.random.default_rng(0).random((4, 5, 12)).astype("float32"), np.array([0, 0, 0, 1])
+    model.fit(x, y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.loss.weights == [0.5, 2]
+    assert again.evaluate(x, y, verbose=0) == pytest.approx(model.evaluate(x, y, verbose=0))
