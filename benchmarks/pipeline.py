@@ -187,7 +187,7 @@ def _waits(network: str, clips: Any, cached: bool, rounds: int, seed: int) -> li
     from mtmusic.models.heads import genre_classifier
 
     recipe = replace(
-        complete(RECIPES[network], FRAMES[True], len(clips)), batch_size=min(BATCH, max(1, len(clips) // 8))
+        complete(RECIPES[network], FRAMES[True], len(clips), len(clips)), batch_size=min(BATCH, max(1, len(clips) // 8))
     )
     model = genre_classifier(build_backbone(recipe), clips.classes)
     with patch.object(training, "MEMORY_CACHE_BYTES", training.MEMORY_CACHE_BYTES if cached else 0):

@@ -119,11 +119,18 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     mask; the kernel makes the CNN's training step a quarter faster, the masked CNN's by more (benchmarks/). The
     numbers are Keras's, the moving variance included. Statistics are float32 under every precision policy. Where
     several devices part a batch, they are those of all of it, with a mask too, which Keras does not do. Takes
-    (batch, features) too. `momentum` and `epsilon` are its only options.
+    (batch, features) too. Raises ValueError for Keras's options that the kernel has not: another axis, no centre, no
+    scale, renorm.
 
     mask (batch, frames, 1) bool: absent frames stay out of the statistics while training; what comes out for them is
     of no meaning, and the gradients that arrive for them must be 0: ZeroAbsentFrames follows.
     """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        known = {"axis": -1, "center": True, "scale": True, "renorm": False}
+        if foreign := [name for name, value in known.items() if getattr(self, name, value) != value]:
+            raise ValueError(f"Expected BatchNormalization as Keras has it by default, got another {foreign[0]}")
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if len(inputs.shape) == 2:

@@ -55,6 +55,12 @@ def test_absent_frames_become_zero_and_masked_pooling_is_the_mean_of_the_present
     assert pooled.tolist() == [x[0, :2].mean(axis=0).ravel().tolist()]
 
 
+@pytest.mark.parametrize("option", [{"axis": 1}, {"center": False}, {"scale": False}, {"renorm": True}])
+def test_fused_normalization_refuses_what_its_kernel_has_not(option):
+    with pytest.raises(ValueError, match=f"got another {next(iter(option))}"):
+        FusedBatchNormalization(**option)
+
+
 @pytest.mark.parametrize("masked", [False, True], ids=["all frames", "masked"])
 def test_fused_normalization_is_keras_batch_normalization_in_outputs_gradients_and_statistics(masked):
     import tensorflow as tf

@@ -148,8 +148,9 @@ def test_retraining_on_all_saves_and_judges_that_model(script, genre_folder, tmp
         ("--backbone", "cnn", "--frames", "16", "--feature", "fused"),
         ("--backbone", "lstm", "--units", "4", "--layers", "2", "--bidirectional", "--feature", "fused"),
         ("--backbone", "lstm", "--units", "4", "--frames", "10", "--subset", "12", "--validation", "0.25"),
+        ("--backbone", "statistics", "--feature", "chroma"),
     ],
-    ids=["masked chroma", "flat fused", "deep lstm", "cut subset"],
+    ids=["masked chroma", "flat fused", "deep lstm", "cut subset", "statistics of chroma"],
 )
 def test_every_network_trains(script, genre_folder, tmp_path, flags, quick_figures):
     out = tmp_path / "run"
@@ -173,6 +174,27 @@ def test_a_network_that_computes_in_bfloat16_trains_and_is_fine_tuned_in_float32
         assert read_json(run / "card.json")["recipe"]["precision"] == precision
         layer = keras.models.load_model(run / "model.keras").get_layer("backbone").get_layer("block1_conv")
         assert layer.compute_dtype == precision
+
+
+def test_the_best_recipe_learns_from_validation_too_once_the_epoch_is_known(
+    script, genre_folder, tmp_path, capsys, quick_figures
+):
+    out = tmp_path / "run"
+    assert train(script, genre_folder, out, "--recipe", "best", "--epochs", "2", "--overfit-batch") == 0
+    card, metrics = read_json(out / "card.json"), read_json(out / "metrics.json")
+    learnt = sum(sum(card["data"]["clips"][split].values()) for split in ("train", "validation"))
+    assert f"Training anew on {learnt} clips" in capsys.readouterr().out
+    assert metrics["judged_model_trained_on"] == metrics["model_trained_on"] == "train+validation"
+    assert card["architecture"]["centres"] == learnt
+    kernel = keras.models.load_model(out / "model.keras").get_layer("backbone").get_layer("block1_kernel")
+    assert np.abs(kernel.clips).max(axis=1).all()  # every centre is a clip
+    rows = list(csv.DictReader((out / "predictions.csv").read_text().splitlines()))
+    assert {row["split"] for row in rows} == {"validation", "test"}
+    other, again = write_tiny_genre_folder(tmp_path / "other_beat", ("Folk", "Pop"), seed=1), tmp_path / "again"
+    flags = ("--from", str(out), "--freeze", "all", "--epochs", "1", "--batch-size", "8")
+    assert train(script, other, again, *flags) == 0
+    before, after = (keras.models.load_model(run / "model.keras").get_layer("backbone") for run in (out, again))
+    assert all(np.array_equal(a, b) for a, b in zip(before.get_weights(), after.get_weights(), strict=True))
 
 
 def test_a_backbone_goes_on_from_another_run(script, genre_folder, tmp_path, capsys, quick_figures):
