@@ -15,6 +15,7 @@ from mtmusic.data.labels import (
     GenreClasses,
     concatenate,
     has_label_rows,
+    id_order,
     is_genre_folder,
     label_path,
     read_groups,
@@ -68,12 +69,16 @@ def _select(data: FolderData, tasks: Sequence[str] | None) -> FolderData:
 
 
 def pooled_clips(data: FolderData, groups: Path | None = None) -> tuple[Clips, tuple[str, ...]]:
-    """All clips in one, and the split of each. groups: a file of `id,group` in the place of the folder's groups.csv.
+    """All clips in one, in the order of their ids, and the split of each.
 
+    groups: a file of `id,group` in the place of the folder's groups.csv.
     Clips of equal content are in one group, whatever their names and splits; groups that share a content are one.
     Raises UserError for a file that knows none of the clips, and for a task without labels to learn.
     """
     clips = reduce(concatenate, data.splits.values())
+    splits = [split for split, part in data.splits.items() for _ in part.ids]
+    order = sorted(range(len(clips)), key=lambda i: id_order(clips.ids[i]))
+    clips = clips.take(order)
     names = clips.groups
     if groups is not None:
         names = read_groups(groups, clips.ids)
@@ -82,7 +87,7 @@ def pooled_clips(data: FolderData, groups: Path | None = None) -> tuple[Clips, t
     if clips.tasks:
         require_labels(clips, f"among the clips of {data.folder}")
     clips = replace(clips, groups=_joined(names, [data.digests[path] for path in clips.paths]))
-    return clips, tuple(split for split, part in data.splits.items() for _ in part.ids)
+    return clips, tuple(splits[i] for i in order)
 
 
 def _joined(groups: np.ndarray | None, digests: Sequence[str]) -> np.ndarray | None:

@@ -9,6 +9,7 @@ import keras
 
 from mtmusic.errors import UserError
 from mtmusic.models.backbones import CNN_BLOCKS, POOL, STATISTICS, cnn_backbone, lstm_backbone, statistics_backbone
+from mtmusic.models.kernel import KERNELS
 from mtmusic.models.precision import layers_compute_in, supported
 from mtmusic.models.training import TrainingConfig
 
@@ -29,11 +30,11 @@ LEADER_PATIENCE_CLIPS = 5 * 900
 class Recipe:
     """A network and how it is trained.
 
-    frames: None takes clips of any length. blocks, pool, dense: of a CNN, as `cnn_backbone` has them. parts, centres:
-    of statistics, as `statistics_backbone` has them; centres None: all clips, up to CENTRES. dropout: after each layer
-    of an LSTM, around the dense block of a CNN, or behind a kernel. patience_clips: so many clips are seen without a
-    better epoch, at the least, before a training stops: an epoch of a small folder has few steps. weights: of the
-    tasks' errors in a multitask loss, in the folder's order, the last one of all further tasks; (): see
+    frames: None takes clips of any length. blocks, pool, dense: of a CNN, as `cnn_backbone` has them. parts, kernels,
+    centres: of statistics, as `statistics_backbone` has them; centres None: all clips, up to CENTRES. dropout: after
+    each layer of an LSTM, around the dense block of a CNN, or behind a kernel. patience_clips: so many clips are seen
+    without a better epoch, at the least, before a training stops: an epoch of a small folder has few steps. weights:
+    of the tasks' errors in a multitask loss, in the folder's order, the last one of all further tasks; (): see
     `losses.complete_weights`. balanced: in a genre's loss all classes count alike, however few clips they have.
     precision: see models.precision. retrain: once the best epoch is known, anew on train and validation, for so many
     epochs.
@@ -47,6 +48,7 @@ class Recipe:
     pool: int = POOL
     dense: int = 0
     parts: tuple[str, ...] = STATISTICS
+    kernels: tuple[str, ...] = KERNELS
     centres: int | None = None
     units: int = 128
     layers: int = 1
@@ -91,7 +93,7 @@ LEADER = Recipe(
 """The best published solution of the lab. Its loss counts the first task twice."""
 
 KERNEL = Recipe(
-    "statistics", "fused", dropout=0.5, learning_rate=0.02, balanced=True, epochs=200, patience=25, retrain=True
+    "statistics", "fused", learning_rate=0.02, weight_decay=0.2, balanced=True, epochs=300, patience=25, retrain=True
 )
 """A kernel machine on statistics of the clips: what small folders have enough songs for."""
 
@@ -112,14 +114,16 @@ ABLATIONS = {
         f"kernel-no-{part}": replace(KERNEL, parts=tuple(kept for kept in STATISTICS if kept != part))
         for part in STATISTICS
     },
+    **{f"kernel-only-{kernel}": replace(KERNEL, kernels=(kernel,)) for kernel in KERNELS},
     "kernel-linear": replace(KERNEL, centres=0, learning_rate=1e-3, weight_decay=1.0),
     "kernel-no-retrain": replace(KERNEL, retrain=False),
-    "kernel-no-dropout": replace(KERNEL, dropout=0.0),
+    "kernel-no-decay": replace(KERNEL, weight_decay=0.0),
+    "kernel-dropout": replace(KERNEL, weight_decay=0.0, dropout=0.5),
     "kernel-unbalanced": replace(KERNEL, balanced=False),
 }
-"""`kernel` without each of its parts: for comparisons alone."""
+"""`kernel` without each of its parts, or with others: for comparisons alone."""
 
-ADDED = ("blocks", "pool", "dense", "parts", "centres")
+ADDED = ("blocks", "pool", "dense", "parts", "kernels", "centres")
 """What cards of older models do not tell of their backbones: they have the lab's."""
 
 ONLY = {"cnn": ("pooling",), "lstm": ("units", "layers", "bidirectional")}
@@ -182,7 +186,9 @@ def build_backbone(recipe: Recipe) -> keras.Model:
     """The recipe's backbone with fresh weights."""
     with layers_compute_in(recipe.precision):
         if recipe.backbone == "statistics":
-            return statistics_backbone(recipe.feature, recipe.centres or 0, recipe.dropout, recipe.parts)
+            return statistics_backbone(
+                recipe.feature, recipe.centres or 0, recipe.parts, recipe.kernels, recipe.dropout
+            )
         if recipe.backbone == "lstm":
             return lstm_backbone(recipe.feature, recipe.units, recipe.layers, recipe.bidirectional, recipe.dropout)
         return cnn_backbone(
@@ -210,5 +216,5 @@ def from_card(card: Mapping[str, Any], recipe: Recipe) -> Recipe:
         blocks = tuple((int(filters), int(kernel)) for filters, kernel in told.get("blocks", CNN_BLOCKS))
     except (TypeError, ValueError) as error:
         raise UserError(f"Expected filters and kernel of each block in the card, got {told['blocks']}") from error
-    parts = tuple(map(str, told.get("parts", STATISTICS)))
-    return replace(recipe, **{**older, **told, "blocks": blocks, "parts": parts})
+    lists = {name: tuple(map(str, told.get(name, older[name]))) for name in ("parts", "kernels")}
+    return replace(recipe, **{**older, **told, **lists, "blocks": blocks})

@@ -235,8 +235,9 @@ def overfit(
 ) -> list[float]:
     """The overfit check's values by epoch, on a network of its own, so that a training starts from fresh weights.
 
-    Without dropout, which is there to keep a network from learning by heart.
+    Without dropout and weight decay, which are there to keep a network from learning by heart.
     """
+    objective = replace(objective, head=partial(objective.head, weight_decay=0.0))
     model = build_model(options, replace(recipe, dropout=0.0), objective, quiet=True)
     prepare(model, clips, recipe, options.seed)
     measure, target = objective.overfit

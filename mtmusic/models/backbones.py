@@ -12,7 +12,7 @@ from keras import layers
 
 from mtmusic.constants import CHROMA_BINS, FEATURE_BINS, MEL_BINS
 from mtmusic.errors import UserError
-from mtmusic.models.kernel import GaussianKernel
+from mtmusic.models.kernel import KERNELS, GaussianKernel
 from mtmusic.models.layers import (
     FrameMask,
     FusedBatchNormalization,
@@ -103,15 +103,19 @@ def cnn_backbone(
 
 
 def statistics_backbone(
-    feature: str = "fused", centres: int = 1024, dropout: float = 0.5, parts: Sequence[str] = STATISTICS
+    feature: str = "fused",
+    centres: int = 1024,
+    parts: Sequence[str] = STATISTICS,
+    kernels: Sequence[str] = KERNELS,
+    dropout: float = 0.0,
 ) -> keras.Model:
     """Statistics of a clip's present frames, and how near they are to those of known clips.
 
     (batch, any number of frames, bins) -> (batch, centres). parts: of mel "embedding" (mean and covariance of the
     cepstrum), "changes" (of the cepstrum from frame to frame) and "roughness"; of chroma "moments" (mean and
     deviation) and "intervals"; "fused" has all of them, another feature its own. Padding changes nothing.
-    `kernel.adapt` it to the training clips before the head learns. centres 0: the statistics themselves, normalised.
-    Raises ValueError where the feature has none of the parts.
+    kernels: see `GaussianKernel`. `kernel.adapt` it to the training clips before the head learns. centres 0: the
+    statistics themselves, normalised. dropout: behind them. Raises ValueError where the feature has none of the parts.
     """
     parts = [part for part in parts if part in {"mel": MEL_PARTS, "chroma": CHROMA_PARTS}.get(feature, STATISTICS)]
     if not parts:
@@ -129,10 +133,12 @@ def statistics_backbone(
     told = [layer_of[part][0](name=part)(layer_of[part][1], present) for part in parts]
     x = layers.Concatenate(name="statistics", dtype="float32")(told) if len(told) > 1 else told[0]
     if centres:
-        x = GaussianKernel(centres, [part.shape[-1] for part in told], name="block1_kernel")(x)
+        x = GaussianKernel(centres, [part.shape[-1] for part in told], kernels, name="block1_kernel")(x)
     else:
         x = FusedBatchNormalization(momentum=NORM_MOMENTUM, name="block1_norm")(x)
-    return keras.Model(spectrogram, layers.Dropout(dropout, name="block1_dropout")(x), name="backbone")
+    if dropout:
+        x = layers.Dropout(dropout, name="block1_dropout")(x)
+    return keras.Model(spectrogram, x, name="backbone")
 
 
 def _flat_cnn(feature: str, frames: int | None, blocks: Blocks, pool: int) -> tuple[Any, Any]:

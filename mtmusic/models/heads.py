@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from mtmusic.models.layers import PACKAGE
 from mtmusic.models.losses import (
     ClassWeightedCrossentropy,
     NormalizedError,
@@ -18,6 +19,15 @@ from mtmusic.models.losses import (
 )
 
 LEARNING_RATE = 1e-3
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class DecayedAdam(keras.optimizers.Adam):
+    """Adam whose weight decay leaves biases alone; a copy made from its settings does so too."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.exclude_from_weight_decay(var_names=["bias"])
 
 
 def genre_classifier(
@@ -150,4 +160,6 @@ def _compile(
 
 def _adam(learning_rate: float, weight_decay: float) -> keras.optimizers.Optimizer:
     """weight_decay: the share, times the rate, that each step takes off the weights (Loshchilov and Hutter 2019)."""
-    return keras.optimizers.Adam(learning_rate, weight_decay=weight_decay or None)
+    if not weight_decay:
+        return keras.optimizers.Adam(learning_rate)
+    return DecayedAdam(learning_rate, weight_decay=weight_decay)

@@ -10,6 +10,8 @@ from keras import ops
 
 from mtmusic.models.layers import PACKAGE
 
+KERNELS = ("whole", "parts")
+
 SMALLEST_EIGENVALUE = 1e-4
 """Of the centres' own kernel matrix: two clips that are all but the same must not divide by 0."""
 
@@ -18,21 +20,26 @@ SMALLEST_EIGENVALUE = 1e-4
 class GaussianKernel(keras.layers.Layer):
     """(batch, features) -> (batch, centres): coordinates whose products are the clips' kernel.
 
-    features: parts of `sizes`, one behind another. The kernel of two clips is the mean of two: a Gaussian of all
-    features, exp(-d / features), d the squared distance, which tells clips that are alike in everything; and the mean
-    of the parts' own, exp(-d / (2 size)), which tells those that are alike in one thing (a sum of kernels over parts,
-    as in multiple kernel learning, Bach et al. 2004). Features are standardised by the clips that the layer was
-    adapted to. The coordinates give the kernel exactly between centres and approximately elsewhere (Nystroem features,
-    Williams and Seeger 2001): a linear head on them is a kernel machine with any loss and any number of outputs.
+    features: parts of `sizes`, one behind another. The kernel of two clips is the mean of `kernels`: "whole", a
+    Gaussian of all features, exp(-d / features), d the squared distance, which tells clips that are alike in
+    everything; and "parts", the mean of the parts' own, exp(-d / (2 size)), which tells those that are alike in one
+    thing (a sum of kernels over parts, as in multiple kernel learning, Bach et al. 2004). Features are standardised
+    by the clips that the layer was adapted to. The coordinates give the kernel exactly between centres and
+    approximately elsewhere (Nystroem features, Williams and Seeger 2001): a linear head on them is a kernel machine
+    with any loss and any number of outputs.
 
     Nothing in it is trained: `adapt` sets its weights, in float32 whatever the policy; before, it gives 0. A clip
-    unlike all centres comes near 0 too, where a head answers with its bias.
+    unlike all centres comes near 0 too, where a head answers with its bias. Raises ValueError for no or unknown
+    kernels.
     """
 
-    def __init__(self, centres: int, sizes: Sequence[int], **kwargs: Any) -> None:
+    def __init__(self, centres: int, sizes: Sequence[int], kernels: Sequence[str] = KERNELS, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
+        if not kernels or not {*kernels} <= {*KERNELS}:
+            raise ValueError(f"Expected kernels among {', '.join(KERNELS)}, got {list(kernels)}")
         self.centres = centres
         self.sizes = list(sizes)
+        self.kernels = list(kernels)
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
         features = x_shape[-1]
@@ -79,10 +86,11 @@ class GaussianKernel(keras.layers.Layer):
             part = slice(start, start + size)
             distances = _squared_distances(x[:, part], y[:, part])
             total, parts, start = total + distances, parts + ops.exp(-distances / (2 * size)), start + size
-        return (ops.exp(-total / start) + parts / len(self.sizes)) / 2
+        of = {"whole": ops.exp(-total / start), "parts": parts / len(self.sizes)}
+        return sum(of[name] for name in self.kernels) / len(self.kernels)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "centres": self.centres, "sizes": self.sizes}
+        return {**super().get_config(), "centres": self.centres, "sizes": self.sizes, "kernels": self.kernels}
 
 
 def adapt(backbone: keras.Model, dataset: tf.data.Dataset, seed: int = 0) -> None:

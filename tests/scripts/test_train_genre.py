@@ -180,7 +180,10 @@ def test_the_best_recipe_learns_from_validation_too_once_the_epoch_is_known(
     script, genre_folder, tmp_path, capsys, quick_figures
 ):
     out = tmp_path / "run"
-    assert train(script, genre_folder, out, "--recipe", "best", "--epochs", "2", "--overfit-batch") == 0
+    assert (
+        train(script, genre_folder, out, "--recipe", "best", "--batch-size", "8", "--epochs", "2", "--overfit-batch")
+        == 0
+    )
     card, metrics = read_json(out / "card.json"), read_json(out / "metrics.json")
     learnt = sum(sum(card["data"]["clips"][split].values()) for split in ("train", "validation"))
     assert f"Training anew on {learnt} clips" in capsys.readouterr().out
