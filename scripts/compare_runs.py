@@ -5,8 +5,8 @@
     python scripts/compare_runs.py saved_models/affect_cnn saved_models/valence_cnn+saved_models/energy_cnn
 
 Runs of single tasks joined by + count as one. Each rho, accuracy and macro F1 comes with its 95 % bootstrap interval
-over clips; where runs judged the same clips, so does the difference to the first one, from the same draws. --out also
-writes comparison.json and a picture.
+over the folder's groups, or clips where it has none; where runs judged the same clips, so does the difference to the
+first one, from the same draws. --out also writes comparison.json and a picture.
 Exit code 0; 2 where it cannot run, with what to do.
 """
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mtmusic.evaluation.metrics import INTERVAL
-from mtmusic.evaluation.resampling import accuracy, group_draws, macro_f1, spearman
+from mtmusic.evaluation.resampling import accuracy, group_draws, interval, macro_f1, spearman
 
 
 @dataclass(frozen=True)
@@ -70,18 +69,19 @@ def _fold_scores(
 
 def _summary(rows: np.ndarray) -> dict[str, float | None]:
     """(seeds, 1 + resamples)"""
-    low, high = np.percentile(rows[:, 1:].mean(axis=0), INTERVAL).tolist()
+    mean, *drawn = rows.mean(axis=0)
+    low, high = interval(mean, np.array(drawn))
     sd = float(rows[:, 0].std(ddof=1)) if len(rows) > 1 else None
-    return {"mean": float(rows[:, 0].mean()), "sd": sd, "low": low, "high": high}
+    return {"mean": float(mean), "sd": sd, "low": low, "high": high}
 
 
 def _difference(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    differences = {name: first[name].mean(axis=0) - second[name].mean(axis=0) for name in first}
-    bounds = {name: np.percentile(values[1:], INTERVAL).tolist() for name, values in differences.items()}
-    return {
-        name: {"value": float(values[0]), "low": bounds[name][0], "high": bounds[name][1]}
-        for name, values in differences.items()
-    }
+    rows = {}
+    for name in first:
+        value, *drawn = first[name].mean(axis=0) - second[name].mean(axis=0)
+        low, high = interval(value, np.array(drawn))
+        rows[name] = {"value": float(value), "low": low, "high": high}
+    return rows
 
 
 def measures(row: Mapping[str, Any]) -> dict[str, Any]:

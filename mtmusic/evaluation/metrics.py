@@ -152,7 +152,7 @@ def affect_report(
     Raises ValueError for other shapes.
     """
     true, predicted = _same_clips(true, predicted, dims=2)
-    low, high = np.percentile(_resampled(true, [predicted], seed)[0], INTERVAL, axis=0).tolist()
+    low, high = np.percentile(_resampled(true, predicted, seed), INTERVAL, axis=0).tolist()
     per_task = {
         task: _task_scores(true[:, column], predicted[:, column], baseline_mean[task], (low[column], high[column]))
         for column, task in enumerate(tasks)
@@ -167,36 +167,17 @@ def affect_report(
     }
 
 
-def spearman_differences(
-    true: np.ndarray, first: np.ndarray, second: np.ndarray, tasks: Sequence[str], seed: int = 0
-) -> dict[str, dict[str, float]]:
-    """Of each task and of their "mean": rho of `first` less that of `second`, with the interval of the difference.
-
-    All three are `(clips, tasks)`; NaN targets are left out. Both are judged on the same clips in each resample, which
-    leaves out what they have in common. Raises ValueError for other shapes.
-    """
-    true, first = _same_clips(true, first, dims=2)
-    true, second = _same_clips(true, second, dims=2)
-    one, other = ([spearman(t, p) for t, p in zip(true.T, predicted.T, strict=True)] for predicted in (first, second))
-    points = np.subtract(one, other)
-    resampled = _resampled(true, [first, second], seed)
-    low, high = np.percentile(resampled[0] - resampled[1], INTERVAL, axis=0).tolist()
-    values = zip((*tasks, "mean"), (*points.tolist(), float(points.mean())), low, high, strict=True)
-    return {name: {"value": value, "low": below, "high": above} for name, value, below, above in values}
-
-
-def _resampled(true: np.ndarray, predictions: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
-    """Of each prediction: `(resamples, tasks + 1)`, rho by task and their mean, on the same draws of clips."""
+def _resampled(true: np.ndarray, predicted: np.ndarray, seed: int) -> np.ndarray:
+    """`(resamples, tasks + 1)`, rho by task and their mean."""
     rng = np.random.default_rng(seed)
-    rhos: list[list[np.ndarray]] = [[] for _ in predictions]
     targets = true.T.astype(np.float64)
+    known = np.where(np.isnan(targets), np.nan, predicted.T)
+    rhos = []
     for _ in range(RESAMPLES // RESAMPLES_AT_ONCE):
         draw = rng.integers(len(true), size=(RESAMPLES_AT_ONCE, len(true)))
-        for column, predicted in enumerate(predictions):
-            known = np.where(np.isnan(targets), np.nan, predicted.T)
-            rhos[column].append(_rank_correlation(targets[:, draw], known[:, draw]).T)
-    drawn = [np.concatenate(part) for part in rhos]
-    return [np.column_stack([rho, rho.mean(axis=1)]) for rho in drawn]
+        rhos.append(_rank_correlation(targets[:, draw], known[:, draw]).T)
+    rho = np.concatenate(rhos)
+    return np.column_stack([rho, rho.mean(axis=1)])
 
 
 def _task_scores(

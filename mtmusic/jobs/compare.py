@@ -1,7 +1,7 @@
 """Finished runs beside each other: the scores of each, and, on the same clips, the difference to the first."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ import numpy as np
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
 from mtmusic.evaluation.cross_scores import Fold, cross_scores, measures
-from mtmusic.evaluation.metrics import affect_report, spearman_differences
 from mtmusic.files import write_json
 from mtmusic.jobs.affect_run import true_column
+from mtmusic.jobs.run_files import CLIPS_FILE
 from mtmusic.models import export
 
 SPLIT = "test"
@@ -25,7 +25,8 @@ JOINT = "+"
 class Predictions:
     """What a run, or several joined ones, answered for test clips.
 
-    true, predicted: (clips, tasks), NaN no label; of genre (clips,) class indices and (clips, classes).
+    true, predicted: (clips, tasks), NaN no label; of genre (clips,) class indices and (clips, classes). groups:
+    (clips,) names; each clip its own where the run's clips.csv names none.
     """
 
     name: str
@@ -33,7 +34,14 @@ class Predictions:
     tasks: tuple[str, ...]
     true: np.ndarray
     predicted: np.ndarray
+    groups: np.ndarray
     classes: tuple[str, ...] = ()
+
+    def take(self, ids: Sequence[str]) -> "Predictions":
+        """These clips, in this order."""
+        places = [self.ids.index(i) for i in ids]
+        rows = {name: getattr(self, name)[places] for name in ("true", "predicted", "groups")}
+        return replace(self, ids=tuple(ids), **rows)
 
 
 def compare_runs(names: Sequence[str], seed: int = 0) -> dict[str, Any]:
@@ -41,8 +49,8 @@ def compare_runs(names: Sequence[str], seed: int = 0) -> dict[str, Any]:
 
     "runs": of affect rho by task, and their mean, of genre accuracy and macro_f1, on the clips that all have in common.
     "differences": the first's less each other's, on the tasks that both have. Each is {value, low, high}, the 95 %
-    bootstrap interval over clips. "apart": runs that judged other clips than the first, and how many: their scores are
-    those of their own clips, and they have no difference.
+    bootstrap interval over groups, clips where there are none. "apart": runs that judged other clips than those before
+    them, and how many: their scores are those of their own clips, and they have no difference.
     Raises UserError for a run that cannot be read, and for runs of genre and of affect together.
     """
     if len(names) < 2:
@@ -52,20 +60,15 @@ def compare_runs(names: Sequence[str], seed: int = 0) -> dict[str, Any]:
     runs = [read_predictions(name) for name in names]
     if len({bool(run.classes) for run in runs}) > 1:
         raise UserError(f"Expected runs of genre alone, or of affect, got both in {', '.join(names)}")
-    apart = [run for run in runs[1:] if not _share_clips([runs[0], run])]
-    first, *others = _on_the_same_clips([run for run in runs if run not in apart])
-    scores = {
-        run.name: rho(run, seed) if run.tasks else _genre_scores([run], seed)[0] for run in (first, *others, *apart)
-    }
-    differences = {}
-    for other in others:
-        if first.classes:
-            differences[other.name] = _genre_scores([first, other], seed)[1]
-            continue
-        tasks = tuple(task for task in first.tasks if task in other.tasks)
-        if not tasks:
-            raise UserError(f"Expected runs with a task in common, got {first.name} and {other.name}")
-        differences[other.name] = _difference(first, other, tasks, seed)
+    same, apart = runs[:1], []
+    for run in runs[1:]:
+        if _misfit([*same, run]) is None:
+            same.append(run)
+        else:
+            apart.append(run)
+    first, *others = _on_the_same_clips(same)
+    scores = {run.name: own_scores(run, seed) for run in (first, *others, *apart)}
+    differences = {other.name: _difference(first, other, seed) for other in others}
     return {
         "first": first.name,
         "split": SPLIT,
@@ -124,7 +127,7 @@ def read_predictions(name: str) -> Predictions:
         raise UserError(f"Expected joined runs of other tasks each, got {', '.join(tasks)} in {name}")
     parts = _on_the_same_clips(parts)
     true, predicted = (np.hstack([getattr(part, what) for part in parts]) for what in ("true", "predicted"))
-    return Predictions(name, parts[0].ids, tasks, true, predicted)
+    return Predictions(name, parts[0].ids, tasks, true, predicted, parts[0].groups)
 
 
 def _read_run(path: Path, name: str) -> Predictions:
@@ -143,7 +146,18 @@ def _read_run(path: Path, name: str) -> Predictions:
         raise UserError(f"Expected the answers of a finished run in {file}, got {error!r}; train again") from error
     if not rows:
         raise UserError(f"Expected answers for test clips in {file}, got none; train again")
-    return Predictions(name, tuple(row["id"] for row in rows), tasks, true, predicted, classes)
+    ids = tuple(row["id"] for row in rows)
+    return Predictions(name, ids, tasks, true, predicted, _read_groups(folder, ids), classes)
+
+
+def _read_groups(run: Path, ids: Sequence[str]) -> np.ndarray:
+    """Of each test clip; older runs tell none."""
+    try:
+        with (run / CLIPS_FILE).open(newline="", encoding="utf-8") as file:
+            told = {row["id"]: row.get("group") for row in csv.DictReader(file) if row["split"] == SPLIT}
+    except (OSError, KeyError, ValueError, csv.Error):
+        told = {}
+    return np.array([told.get(i) or f"clip {i}" for i in ids])
 
 
 def _canonical(name: str) -> str:
@@ -152,26 +166,28 @@ def _canonical(name: str) -> str:
 
 
 def _on_the_same_clips(runs: Sequence[Predictions]) -> list[Predictions]:
-    """Each with the clips that all have, in the first one's order. Raises UserError where they differ in labels."""
-    ids = _common_ids(runs)
-    if not _share_clips(runs):
-        raise UserError(
-            f"Expected runs that judged the same clips, got {len(ids)} in common among "
-            f"{' and '.join(run.name for run in runs)}: train them on one folder with one seed"
+    """Each with the clips that all have, in the first one's order. Raises UserError where they do not fit."""
+    if misfit := _misfit(runs):
+        raise UserError(misfit)
+    return [run.take(_common_ids(runs)) for run in runs]
+
+
+def _misfit(runs: Sequence[Predictions]) -> str | None:
+    """Why they did not judge the same clips: not half of each one's in common, or other labels of these."""
+    ids, names = _common_ids(runs), " and ".join(run.name for run in runs)
+    if len(ids) < max(len(run.ids) for run in runs) / 2:
+        return (
+            f"Expected runs that judged the same clips, got {len(ids)} in common among {names}: train them on one "
+            "folder with one seed"
         )
-    aligned = []
-    for run in runs:
-        places = [run.ids.index(i) for i in ids]
-        aligned.append(replace(run, ids=ids, true=run.true[places], predicted=run.predicted[places]))
-    for run in aligned:
-        if run.classes and (run.classes != aligned[0].classes or not np.array_equal(run.true, aligned[0].true)):
-            raise UserError(f"Expected runs with the same classes and labels, got others in {run.name}")
     labels: dict[str, np.ndarray] = {}
-    for run in aligned:
+    for run in (run.take(ids) for run in runs):
+        if run.classes and (run.classes != runs[0].classes or not np.array_equal(run.true, runs[0].take(ids).true)):
+            return f"Expected runs with the same classes and labels, got others in {run.name}"
         for task, column in zip(run.tasks, run.true.T if run.tasks else (), strict=True):
             if not np.allclose(labels.setdefault(task, column), column, atol=1e-5, equal_nan=True):
-                raise UserError(f"Expected runs with the same labels of {task}, got others in {run.name}")
-    return aligned
+                return f"Expected runs with the same labels of {task}, got others in {run.name}"
+    return None
 
 
 def _common_ids(runs: Sequence[Predictions]) -> tuple[str, ...]:
@@ -179,39 +195,34 @@ def _common_ids(runs: Sequence[Predictions]) -> tuple[str, ...]:
     return tuple(i for i in runs[0].ids if i in common)
 
 
-def _share_clips(runs: Sequence[Predictions]) -> bool:
-    """Half of the clips of each, or more."""
-    return len(_common_ids(runs)) >= max(len(run.ids) for run in runs) / 2
+def own_scores(run: Predictions, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Of each task and, of several, their "mean", rho; or accuracy and macro_f1: {value, low, high}, see
+    `compare_runs`."""
+    rows = _rows(cross_scores(_folds(run), {run.name: [[run.predicted]]}, run.tasks, seed)["recipes"][run.name])
+    return {name: {"value": row["mean"], "low": row["low"], "high": row["high"]} for name, row in rows.items()}
 
 
-def _genre_scores(runs: Sequence[Predictions], seed: int) -> list[dict[str, dict[str, float]]]:
-    """Of one run: its {value, low, high} by measure; of two on the same clips: the first's, and the difference's."""
-    fold = Fold(np.arange(len(runs[0].ids)), runs[0].true)
-    scores = cross_scores([fold], {run.name: [[run.predicted]] for run in runs}, (), seed)
-    first = measures(scores["recipes"][runs[0].name])
-    rows = [{name: {"value": row["mean"], "low": row["low"], "high": row["high"]} for name, row in first.items()}]
-    return [*rows, *map(measures, scores["comparisons"])]
+def _difference(first: Predictions, other: Predictions, seed: int) -> dict[str, dict[str, float]]:
+    """On the tasks that both have. Raises UserError where there is none."""
+    tasks = tuple(task for task in first.tasks if task in other.tasks)
+    if not tasks and not first.classes:
+        raise UserError(f"Expected runs with a task in common, got {first.name} and {other.name}")
+    both = [_select(run, tasks) if tasks else run for run in (first, other)]
+    answers = {run.name: [[run.predicted]] for run in both}
+    return _rows(cross_scores(_folds(both[0]), answers, tasks, seed)["comparisons"][0])
 
 
-def rho(run: Predictions, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Of each task and, of several, their "mean": {value, low, high}, the 95 % bootstrap interval over clips."""
-    report = affect_report(run.true, run.predicted, run.tasks, dict.fromkeys(run.tasks, 0.0), seed)
-    rows = {
-        task: {"value": row["spearman"], "low": row["spearman_low"], "high": row["spearman_high"]}
-        for task, row in report["per_task"].items()
-    }
-    if len(run.tasks) > 1:
-        bounds = {bound: report[f"spearman_mean_{bound}"] for bound in ("low", "high")}
-        rows["mean"] = {"value": report["spearman"]["mean"], **bounds}
-    return rows
+def _select(run: Predictions, tasks: tuple[str, ...]) -> Predictions:
+    columns = [run.tasks.index(task) for task in tasks]
+    return replace(run, tasks=tasks, true=run.true[:, columns], predicted=run.predicted[:, columns])
 
 
-def _difference(
-    first: Predictions, other: Predictions, tasks: tuple[str, ...], seed: int
-) -> dict[str, dict[str, float]]:
-    columns = [first.tasks.index(task) for task in tasks]
-    others = [other.tasks.index(task) for task in tasks]
-    rows = spearman_differences(
-        first.true[:, columns], first.predicted[:, columns], other.predicted[:, others], tasks, seed
-    )
-    return {name: row for name, row in rows.items() if name != "mean" or len(tasks) > 1}
+def _folds(run: Predictions) -> list[Fold]:
+    return [Fold(run.groups, run.true)]
+
+
+def _rows(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Of affect each task under its own name, and of several their "mean"."""
+    rows = {name.removeprefix("rho_"): row for name, row in measures(scores).items()}
+    mean = rows.pop("rho", None)
+    return rows if mean is None or len(rows) < 2 else {**rows, "mean": mean}

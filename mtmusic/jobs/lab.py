@@ -339,7 +339,8 @@ def _intro(lab: Lab, options: LabOptions, data: Mapping[str, FolderData], second
         f"The lab's steps on the folders below, {seeds}, {_duration(seconds)} in all. The test clips chose nothing: "
         f"the epoch, the source of the transfer and the model to submit are chosen by validation clips."
         f"{_exception(lab)}",
-        f"Intervals are of the bootstrap over clips: clips of one artist are alike, and make them too narrow. "
+        f"Intervals of accuracies are of the bootstrap over clips: clips of one artist are alike, and make them too "
+        f"narrow. Those of rho and of differences are over the folder's groups, where it has some. "
         f"{_grouped(data)}",
         *(f"{step.title}: skipped, without {', '.join(lacking)}." for step, lacking in _skipped(lab)),
     ]

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from mtmusic.jobs.compare import JOINT, compare_runs, read_predictions, rho
+from mtmusic.jobs.compare import JOINT, compare_runs, own_scores, read_predictions
 from mtmusic.jobs.lab_plan import history, metrics_of
 
 ROW_HEADER = ("mean", "sd of seeds", "95 % interval")
-ROW_NOTE = "Interval: of the bootstrap over clips, its bounds averaged over the seeds."
+ROW_NOTE = "Interval: of the bootstrap, its bounds averaged over the seeds."
 
 
 def summary(values: Sequence[Mapping[str, float]]) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def mean_of(runs: Sequence[Path], split: str, name: str) -> float:
 def rho_rows(runs: Sequence[Sequence[Path]]) -> dict[str, dict[str, Any]]:
     """Of each task, and of several their mean: rho of the test split as `summary`. runs: of each seed one of all tasks,
     or one a task."""
-    seeds = [rho(read_predictions(joined(parts))) for parts in runs]
+    seeds = [own_scores(read_predictions(joined(parts))) for parts in runs]
     return {name: summary([seed[name] for seed in seeds]) for name in seeds[0]}
 
 

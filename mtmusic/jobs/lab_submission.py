@@ -7,7 +7,7 @@ import numpy as np
 
 from mtmusic.evaluation import plots
 from mtmusic.evaluation.lab_page import Part, Table
-from mtmusic.jobs.compare import read_predictions, rho
+from mtmusic.jobs.compare import own_scores, read_predictions
 from mtmusic.jobs.lab_affect import BACKBONES, WEIGHTED, multitask_runs, single_runs, tasks_of
 from mtmusic.jobs.lab_numbers import joined, summary, told, validation_rho
 from mtmusic.jobs.lab_plan import AFFECT_BEAT, Done, Lab
@@ -29,7 +29,7 @@ def submission(lab: Lab) -> Done:
     make_submission(models, lab.folders[AFFECT_BEAT], path, header, overwrite=True)
     ids, written, values = read_submission(path)
     judged = read_predictions(joined(models))
-    expected = summary([rho(judged)["mean" if len(tasks) > 1 else tasks[0]]])
+    expected = summary([own_scores(judged)["mean" if len(tasks) > 1 else tasks[0]]])
     sentences = [
         f"Best by rho on validation, {scores[best]:.3f}, is: {best}. {_seed_sentence(lab)} The "
         f"file has {len(ids)} rows of {', '.join(written)}, all from 0 to 1, and was read back.",

@@ -68,18 +68,19 @@ def examples(clips: Clips, recipe: Recipe) -> np.ndarray:
 
 
 def write_clips(work: Path, data: FolderData, trained_on: str, source: Path | None) -> None:
-    """clips.csv: id, split, content (a hash) and trained (1 or 0) of each clip; those that a source learnt from too."""
+    """clips.csv: id, split, content (a hash), trained (1 or 0) and group, where the folder has groups, of each clip;
+    those that a source learnt from too."""
     learnt = trained_on.split("+")
     rows = [
-        (clip_id, split, data.digests[path], int(split in learnt))
+        (clip_id, split, data.digests[path], int(split in learnt), "" if clips.groups is None else clips.groups[place])
         for split, clips in data.splits.items()
-        for clip_id, path in zip(clips.ids, clips.paths, strict=True)
+        for place, (clip_id, path) in enumerate(zip(clips.ids, clips.paths, strict=True))
     ]
     if source is not None:
         learnt_before = learnt_contents(source)
         contents = [UNKNOWN] if learnt_before is None else sorted(learnt_before)
-        rows += [("", "source", content, 1) for content in contents]
-    write_csv(work / CLIPS_FILE, ("id", "split", "content", "trained"), rows)
+        rows += [("", "source", content, 1, "") for content in contents]
+    write_csv(work / CLIPS_FILE, ("id", "split", "content", "trained", "group"), rows)
 
 
 def learnt_contents(run: Path) -> set[str] | None:

@@ -3,9 +3,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score
 
-from mtmusic.evaluation import cross_scores as module
 from mtmusic.evaluation.cross_scores import Fold, cross_scores, measures, scores_table
-from mtmusic.evaluation.resampling import group_draws
+from mtmusic.evaluation.resampling import group_draws, interval
 
 RNG = np.random.default_rng(0)
 GENRE = [Fold(RNG.integers(0, 6, 20).astype(str), RNG.integers(0, 3, 20)) for _ in range(2)]
@@ -38,12 +37,12 @@ def test_intervals_are_those_of_a_loop_over_the_same_draws():
                 chosen = np.repeat(np.arange(20), drawn[draw].astype(int))
                 of_folds.append(np.mean([np.mean((a.argmax(axis=1) == fold.true)[chosen]) for a in of_seeds]))
             resampled[name].append(np.mean(of_folds))
-    low, high = np.percentile(resampled["one"], [2.5, 97.5])
-    assert [scores["recipes"]["one"]["accuracy"][bound] for bound in ("low", "high")] == pytest.approx([low, high])
+    one = scores["recipes"]["one"]["accuracy"]
+    assert (one["low"], one["high"]) == pytest.approx(interval(one["mean"], np.array(resampled["one"])))
     (row,) = scores["comparisons"]
     assert (row["first"], row["second"]) == ("one", "two")
-    low, high = np.percentile(np.subtract(resampled["one"], resampled["two"]), [2.5, 97.5])
-    assert [row["accuracy"]["low"], row["accuracy"]["high"]] == pytest.approx([low, high])
+    expected = interval(row["accuracy"]["value"], np.subtract(resampled["one"], resampled["two"]))
+    assert (row["accuracy"]["low"], row["accuracy"]["high"]) == pytest.approx(expected)
     means = [scores["recipes"][name]["accuracy"]["mean"] for name in ("one", "two")]
     assert row["accuracy"]["value"] == pytest.approx(means[0] - means[1])
     assert scores["recipes"]["two"]["accuracy"]["sd"] is None
@@ -74,4 +73,3 @@ def test_equal_recipes_differ_by_nothing_and_the_table_says_so():
     table = scores_table(scores)
     assert "one less same" in table
     assert f"{scores['recipes']['one']['accuracy']['mean']:.3f} (" in table
-    assert module.INTERVAL == (2.5, 97.5)

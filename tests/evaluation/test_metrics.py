@@ -14,7 +14,6 @@ from mtmusic.evaluation.metrics import (
     genre_report,
     genre_table,
     spearman,
-    spearman_differences,
 )
 
 CLASSES = ["Blues", "Jazz", "Rock", "Folk"]
@@ -218,24 +217,6 @@ def test_the_mean_has_an_interval_of_joint_draws(affect):
     assert report["spearman_mean_low"] == pytest.approx(low, abs=0.02)
     assert report["spearman_mean_high"] == pytest.approx(high, abs=0.02)
     assert affect_table(report).splitlines()[-1].split()[:2] == ["mean", f"{report['spearman']['mean']:.3f}"]
-
-
-def test_differences_of_rho_are_paired(affect):
-    true, predicted = affect
-    noise = np.random.default_rng(4).random(true.shape)
-    rows = spearman_differences(true, predicted, 0.5 * predicted + 0.5 * noise, TASKS)
-    known = ~np.isnan(true[:, 1])
-    expected = (
-        stats.spearmanr(true[known, 1], predicted[known, 1]).statistic
-        - stats.spearmanr(true[known, 1], (predicted + noise)[known, 1]).statistic
-    )
-    assert rows["energy"]["value"] == pytest.approx(expected)
-    assert rows["mean"]["value"] == pytest.approx((rows["valence"]["value"] + rows["energy"]["value"]) / 2)
-    assert all(row["low"] < row["value"] < row["high"] for row in rows.values())
-    same = spearman_differences(true, predicted, predicted**3, TASKS)  # equal ranks: no draw tells them apart
-    assert all(row == {"value": 0, "low": 0, "high": 0} for row in same.values())
-    with pytest.raises(ValueError, match="Expected two arrays"):
-        spearman_differences(true, predicted, predicted[:-1], TASKS)
 
 
 def test_rho_of_the_whole_set_is_not_the_mean_of_the_batches():

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score
 
-from mtmusic.evaluation.resampling import accuracy, group_draws, macro_f1, spearman
+from mtmusic.evaluation.resampling import accuracy, group_draws, interval, macro_f1, spearman
 
 RNG = np.random.default_rng(0)
 COUNTS = np.vstack([np.ones(30), RNG.integers(0, 4, (8, 30))])
@@ -46,3 +46,12 @@ def test_rho_is_0_where_all_that_was_drawn_is_equal():
     true, counts = np.array([0.1, 0.2, 0.3]), np.array([[1, 1, 1], [3, 0, 0]])
     np.testing.assert_array_equal(spearman(true, np.full(3, 0.7), counts), [0, 0])
     np.testing.assert_allclose(spearman(true, true, counts), [1, 0])
+
+
+def test_an_interval_is_the_percentiles_where_draws_are_centred_and_else_moved_by_twice_the_bias():
+    drawn = stats.norm.ppf((np.arange(100_000) + 0.5) / 100_000)
+    assert interval(0.0, drawn) == pytest.approx((-1.96, 1.96), abs=1e-3)
+    assert interval(0.0, drawn - 0.1) == pytest.approx((0.1 - 1.96, 0.1 + 1.96), abs=1e-3)
+    assert interval(0.0, np.zeros(10)) == (0, 0)
+    low, high = interval(9.0, np.arange(10.0) / 10)  # above all draws
+    assert 0 <= low <= high <= 0.9

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 
 from mtmusic.data.spectrograms import read_array, write_array
+from mtmusic.evaluation.cross_scores import Fold, cross_scores
+from mtmusic.jobs.compare import own_scores, read_predictions
 from tests import faults
 from tests.folders import PROJECT, write_tiny_genre_folder
 
@@ -467,6 +469,23 @@ def test_genre_runs_are_compared_on_the_clips_that_they_judged(script, finished,
     assert ours["macro_f1"]["value"] == pytest.approx(report["macro_f1"])
     assert difference["accuracy"]["value"] == pytest.approx(report["accuracy"] - 3 / 9)
     assert difference["accuracy"]["low"] <= difference["accuracy"]["value"] <= difference["accuracy"]["high"]
+
+
+def test_compared_runs_are_drawn_by_the_folders_groups(script, tmp_path, quick_figures):
+    folder, out = write_tiny_genre_folder(tmp_path / "tiny_beat"), tmp_path / "run"
+    ids = [*range(1, 25), *range(1000, 1009)]
+    (folder / "groups.csv").write_text("id,group\n" + "".join(f"{i},artist {i // 3}\n" for i in ids))
+    assert train(script, folder, out, *TINY_LSTM) == 0
+    predictions = read_predictions(str(out))
+    assert predictions.groups.tolist() == [f"group artist {int(i) // 3}" for i in predictions.ids]
+    (out / "clips.csv").unlink()
+    assert read_predictions(str(out)).groups.tolist() == [f"clip {i}" for i in predictions.ids]
+    known, alone = own_scores(predictions), own_scores(read_predictions(str(out)))
+    assert known["accuracy"]["value"] == alone["accuracy"]["value"]
+    (row,) = cross_scores([Fold(predictions.groups, predictions.true)], {"run": [[predictions.predicted]]}, ())[
+        "recipes"
+    ].values()
+    assert (known["accuracy"]["low"], known["macro_f1"]["high"]) == (row["accuracy"]["low"], row["macro_f1"]["high"])
 
 
 @pytest.mark.real
