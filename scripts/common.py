@@ -150,10 +150,15 @@ def add_training_flags(flags: argparse.ArgumentParser) -> None:
     add("--epochs", type=int, metavar="N", help="at most this many (default: 100; stops after 15 without a better one)")
     add("--batch-size", type=int, metavar="N", help="clips a step (default: 32; train_affect's cnn: 16)")
     add("--learning-rate", type=float, metavar="X", help="Adam's (default: 0.001; statistics: 0.02)")
-    add(
+    add_precision_flag(recipe, default=argparse.SUPPRESS)
+
+
+def add_precision_flag(flags: Any, default: str | None = None) -> None:
+    flags.add_argument(
         "--precision",
         choices=("float32", "bfloat16"),
-        help="what the network computes in; weights, normalisation, heads and losses stay float32 (default: float32)",
+        default=default,
+        help="what networks compute in; weights, normalisation, heads and losses stay float32 (default: float32)",
     )
 
 

@@ -1,11 +1,6 @@
 """An array to a few hundred numbers, whatever its length: what a model without frames can learn from."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
-
-from mtmusic.data.spectrograms import read_array
 
 
 def pooled_statistics(array: np.ndarray) -> np.ndarray:
@@ -14,8 +9,3 @@ def pooled_statistics(array: np.ndarray) -> np.ndarray:
     array = array.astype(np.float64)
     differences = np.diff(array, axis=1) if array.shape[1] > 1 else np.zeros_like(array)
     return np.concatenate([part for rows in (array, differences) for part in (rows.mean(axis=1), rows.std(axis=1))])
-
-
-def read_pooled(paths: Sequence[Path]) -> np.ndarray:
-    """The pooled statistics of each array (140, frames): (clips, 560)."""
-    return np.stack([pooled_statistics(read_array(path)) for path in paths])

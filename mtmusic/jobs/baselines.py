@@ -27,6 +27,7 @@ GRIDS: Mapping[str, tuple[Callable[..., Any], str, tuple[float, ...]]] = {
 """Of each model: its class, and the setting that an inner cross-validation on the training part chooses."""
 
 GENRE_BASELINES, AFFECT_BASELINES = ("svc", "majority"), ("svr", "ridge", "mean")
+CONSTANTS = ("majority", "mean")
 
 
 def baseline_answers(name: str, train: Clips, features: np.ndarray, judged: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -61,10 +62,11 @@ def fitted(name: str, features: np.ndarray, targets: np.ndarray, groups: np.ndar
 
 
 def _can_choose(targets: np.ndarray, groups: np.ndarray | None) -> bool:
-    """Whether each inner fold would hold a clip of each class."""
-    smallest = np.unique(targets, return_counts=True)[1].min() if targets.dtype.kind == "i" else len(targets)
-    parts = len(targets) if groups is None else len(set(groups))
-    return len(targets) >= FEWEST_INNER and min(smallest, parts) >= INNER_FOLDS
+    """Whether each inner fold can hold a group of each class."""
+    groups = np.arange(len(targets)) if groups is None else groups
+    classes = targets if targets.dtype.kind == "i" else np.zeros(len(targets))
+    fewest = min(len({*groups[classes == one]}) for one in {*classes})
+    return len(targets) >= FEWEST_INNER and fewest >= INNER_FOLDS
 
 
 def _inner_folds(targets: np.ndarray, groups: np.ndarray | None, seed: int) -> Any:

@@ -15,25 +15,28 @@ from tqdm import tqdm
 
 from mtmusic.data.labels import Clips, is_genre_folder
 from mtmusic.data.pipeline import make_dataset
-from mtmusic.data.pooled import read_pooled
+from mtmusic.data.pooled import pooled_statistics
+from mtmusic.data.spectrograms import read_array
 from mtmusic.data.splits import hold_out, k_fold
 from mtmusic.errors import UserError
 from mtmusic.evaluation.cross_page import write_cross_page
 from mtmusic.evaluation.cross_scores import Fold, cross_scores, scores_table
-from mtmusic.files import write_json
+from mtmusic.files import replace_folder, write_json
 from mtmusic.jobs.affect import AffectOptions, affect_objective
-from mtmusic.jobs.baselines import AFFECT_BASELINES, GENRE_BASELINES, baseline_answers
+from mtmusic.jobs.baselines import AFFECT_BASELINES, CONSTANTS, GENRE_BASELINES, baseline_answers
 from mtmusic.jobs.demo import AFFECT_FOLDERS, GENRE_FOLDERS, demo_corpus
-from mtmusic.jobs.fold_files import Training, is_done, read_answers, read_costs, write_training
+from mtmusic.jobs.fold_files import Training, is_done, read_answers, read_costs, read_json, write_training
 from mtmusic.jobs.folders import Checks, FolderData, print_data, require_labels
 from mtmusic.jobs.genre import genre_objective
 from mtmusic.jobs.pool import load_pool, pooled_clips
 from mtmusic.jobs.recipes import AFFECT_FRAMES, FRAMES, Recipe, complete, named_recipe
 from mtmusic.jobs.runs import refuse_other_things, seed_everything, versions
 from mtmusic.jobs.training import Objective, TrainOptions, batches_of, build_model, prepare
+from mtmusic.models.precision import supported
 from mtmusic.models.training import TrainingRecord, fit
 
 SETTINGS, RESULTS = "settings.json", "results.json"
+LARGEST_SEED = 2**32 - 1
 VALIDATION = 0.2
 """Of a fold's training clips, to choose the epoch by."""
 
@@ -44,8 +47,8 @@ class CrossOptions:
 
     recipes: names; baseline: those of the folder's kind too. seeds: how many trainings of each recipe on each fold,
     from `seed` on, which also makes the folds. groups: a file in the place of groups.csv. task: of an affect folder;
-    None: all, learnt together where there are several. classes: None is the lab's merging. epochs: at most, for every
-    recipe.
+    None: all, learnt together where there are several. classes: None is the lab's merging. epochs, precision: for
+    every recipe, the first at the most.
     """
 
     data: Path | None = None
@@ -59,6 +62,7 @@ class CrossOptions:
     multitask: bool = False
     classes: str | None = None
     epochs: int | None = None
+    precision: str | None = None
     beat: bool | None = None
     skip_bad: bool = False
     checks: Checks = "on"
@@ -92,40 +96,55 @@ class Study:
 
     @cached_property
     def features(self) -> tuple[dict[Path, np.ndarray], float]:
-        """The pooled statistics of each array, and the milliseconds that a clip took."""
-        started = time.perf_counter()
-        features = read_pooled(self.clips.paths)
-        spent = time.perf_counter() - started
-        return dict(zip(self.clips.paths, features, strict=True)), 1000 * spent / len(self.clips)
+        """The pooled statistics of each array, and the milliseconds that a clip took once it was read."""
+        features, spent = {}, 0.0
+        for path in self.clips.paths:
+            array = read_array(path)
+            started = time.perf_counter()
+            features[path] = pooled_statistics(array)
+            spent += time.perf_counter() - started
+        return features, 1000 * spent / len(self.clips)
 
-    def trainings(self) -> Iterator[Training]:
-        """The recipes, then the baselines, which have no seed to vary."""
-        options = self.options
-        for name in options.recipes:
-            recipe = named_recipe(name, self.multitask)
-            recipe = replace(recipe, epochs=options.epochs or recipe.epochs)
-            for fold in range(1, options.folds + 1):
-                for seed in range(options.seed, options.seed + options.seeds):
-                    yield Training(name, fold, seed, recipe)
-        baselines = GENRE_BASELINES if self.clips.classes else AFFECT_BASELINES
-        for name in baselines if options.baseline else ():
-            yield from (Training(name, fold, options.seed) for fold in range(1, options.folds + 1))
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        return GENRE_BASELINES if self.clips.classes else AFFECT_BASELINES
+
+    def trainings(self, name: str) -> list[Training]:
+        """Of a recipe, or of a baseline, which has no seed to vary. Raises UserError for a name that is neither."""
+        options, folds = self.options, range(1, self.options.folds + 1)
+        if name in self.baselines:
+            return [Training(name, fold, options.seed) for fold in folds]
+        recipe = named_recipe(name, self.multitask)
+        recipe = replace(
+            recipe, epochs=options.epochs or recipe.epochs, precision=supported(options.precision or recipe.precision)
+        )
+        seeds = range(options.seed, options.seed + options.seeds)
+        return [Training(name, fold, seed, recipe) for fold in folds for seed in seeds]
 
 
 def cross_validate(options: CrossOptions) -> dict[str, Any]:
     """Does the trainings that are not done yet, and writes results.json and report.html; returns what the first holds.
 
-    Every labelled clip is in the test part of one fold, and no group in two. Raises UserError for what the user can
-    mend, before the first training wherever that can be known.
+    Every labelled clip is in the test part of one fold, and no group in two. What was finished in the folder before,
+    on the same folds and seeds, is told beside. Raises UserError for what the user can mend, before the first training
+    wherever that can be known.
     """
     options = replace(options, recipes=tuple(dict.fromkeys(options.recipes)))
     if not options.recipes and not options.baseline:
         options = replace(options, recipes=("best",))
     _refuse_early(options)
     study = _study(options)
+    out = study.out
+    if options.overwrite:  # the old one goes when the new one is whole
+        refuse_other_things(out, SETTINGS)
+        study = replace(study, out=out.with_name(f"{out.name}.partial"))
+        shutil.rmtree(study.out, ignore_errors=True)
     _open(study)
-    trainings = list(study.trainings())
+    trainings = _trainings(study)
     waiting = [training for training in trainings if not is_done(study.out, training)]
+    for training in trainings:
+        if training not in waiting:
+            read_answers(study.out, training, study.cuts[training.fold - 1].test)
     print_data(study.data)
     with tqdm(total=len(trainings), initial=len(trainings) - len(waiting), unit="training") as bar:
         for training in waiting:
@@ -133,14 +152,34 @@ def cross_validate(options: CrossOptions) -> dict[str, Any]:
             _train(study, training)
             bar.update()
     results = _results(study, trainings)
-    print(f"\n{scores_table(results)}\nReport: {study.out / 'report.html'}")
+    if study.out != out:
+        replace_folder(study.out, out)
+    print(f"\n{scores_table(results)}\nReport: {out / 'report.html'}")
     return results
+
+
+def _trainings(study: Study) -> list[Training]:
+    """Of what is asked for, and of what was finished here before: a comparison grows, and loses nothing."""
+    options, path = study.options, study.out / RESULTS
+    asked = [*options.recipes, *(study.baselines if options.baseline else ())]
+    before = read_json(path, "recipes")["recipes"] if path.is_file() else {}
+    kept = [name for name in before if name not in asked and _is_finished(study, name)]
+    return [training for name in [*asked, *kept] for training in study.trainings(name)]
+
+
+def _is_finished(study: Study, name: str) -> bool:
+    try:
+        return all(is_done(study.out, training) for training in study.trainings(name))
+    except UserError:  # by another recipe of that name
+        return False
 
 
 def _refuse_early(options: CrossOptions) -> None:
     for name, least in (("folds", 2), ("seeds", 1)):
         if getattr(options, name) < least:
             raise UserError(f"Expected --{name} of {least} or more, got {getattr(options, name)}")
+    if options.seed + options.seeds > LARGEST_SEED + 1:
+        raise UserError(f"Expected --seed and --seeds up to the seed {LARGEST_SEED}, got {options.seed} and more")
     if options.epochs is not None and options.epochs < 1:
         raise UserError(f"Expected --epochs of 1 or more, got {options.epochs}")
     if options.task is not None and options.multitask:
@@ -162,7 +201,8 @@ def _study(options: CrossOptions) -> Study:
     clips, splits = pooled_clips(data, options.groups)
     if options.multitask and len(clips.tasks) < 2:
         raise UserError(f"Expected two tasks or more for --multitask, got {clips.tasks[0]} in {folder}")
-    out = options.out or Path("saved_models") / f"cross_validation_{folder.resolve().name}"
+    task = f"_{options.task}" if options.task is not None else ""
+    out = options.out or Path("saved_models") / f"cross_validation_{folder.resolve().name}{task}"
     return Study(data, clips, tuple(_cuts(clips, splits, options)), out, options)
 
 
@@ -170,12 +210,20 @@ def _cuts(clips: Clips, splits: Sequence[str], options: CrossOptions) -> Iterato
     """Raises UserError where a fold has too few clips, or labels of a task, to learn from or to judge by."""
     split_of = dict(zip(clips.paths, splits, strict=True))
     for number, (rest, test) in enumerate(k_fold(clips, options.folds, options.seed), 1):
-        for seed in range(options.seed, options.seed + options.seeds) if options.recipes else ():
-            hold_out(rest, VALIDATION, seed)
+        seeds = range(options.seed, options.seed + options.seeds) if options.recipes else ()
+        trains = [hold_out(rest, VALIDATION, seed)[0] for seed in seeds]
+        for part in (rest, *trains):
+            _require_learnable(part, f"among the clips to learn from in fold {number} (fewer --folds?)")
         if clips.tasks:
-            for part, what in ((rest, "learn from"), (test, "judge by")):
-                require_labels(part, f"among the clips to {what} in fold {number} (fewer --folds?)")
+            require_labels(test, f"among the clips to judge by in fold {number} (fewer --folds?)")
         yield Cut(rest, test, tuple(split_of[path] for path in test.paths))
+
+
+def _require_learnable(clips: Clips, where: str) -> None:
+    if clips.tasks:
+        require_labels(clips, where)
+    elif len(set(clips.targets)) < 2:
+        raise UserError(f"Expected two classes or more, got {clips.classes[clips.targets[0]]} alone {where}")
 
 
 def _open(study: Study) -> None:
@@ -193,20 +241,20 @@ def _open(study: Study) -> None:
         "beat": study.data.beat,
     }
     settings = json.loads(json.dumps(settings))
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else settings
-    differing = [name for name in settings if before.get(name) != settings[name]]
-    if differing and not options.overwrite:
+    before = read_json(path) if path.is_file() else settings
+    if differing := [name for name in settings if before.get(name) != settings[name]]:
         raise UserError(
             f"Cannot go on in {study.out}: it was made with other {' and '.join(differing)}; give the same settings, "
             "another --out, or --overwrite"
         )
-    if options.overwrite:
-        shutil.rmtree(study.out / "predictions", ignore_errors=True)
     write_json(path, settings)
 
 
 def _train(study: Study, training: Training) -> None:
-    cut, started = study.cuts[training.fold - 1], time.perf_counter()
+    cut = study.cuts[training.fold - 1]
+    if training.name in study.baselines and training.name not in CONSTANTS:
+        _ = study.features  # computed once: no part of the first training's time
+    started = time.perf_counter()
     answers, costs = (_baseline if training.settings is None else _network)(study, training, cut)
     costs["seconds"] = time.perf_counter() - started
     write_training(study.out, training, cut.test, cut.test_splits, answers, costs)
@@ -214,11 +262,13 @@ def _train(study: Study, training: Training) -> None:
 
 def _baseline(study: Study, training: Training, cut: Cut) -> tuple[np.ndarray, dict[str, Any]]:
     """The answers for the fold's test part, and the costs; a model learns from all other clips."""
+    if training.name in CONSTANTS:
+        nothing = np.zeros((len(cut.test), 0))
+        return baseline_answers(training.name, cut.rest, nothing, nothing), {"milliseconds_per_clip": 0.0}
     features, milliseconds = study.features
     rest, test = (np.stack([features[path] for path in clips.paths]) for clips in (cut.rest, cut.test))
     answers = baseline_answers(training.name, cut.rest, rest, test, training.seed)
-    pooled = training.name not in ("majority", "mean")
-    return answers, {"milliseconds_per_clip": milliseconds if pooled else 0.0}
+    return answers, {"milliseconds_per_clip": milliseconds}
 
 
 def _network(study: Study, training: Training, cut: Cut) -> tuple[np.ndarray, dict[str, Any]]:

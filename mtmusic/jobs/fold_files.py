@@ -56,7 +56,7 @@ def is_done(out: Path, training: Training) -> bool:
     path = training.path(out, "json")
     if not path.is_file() or not training.path(out, "csv").is_file():
         return False
-    if json.loads(path.read_text(encoding="utf-8"))["settings"] != _settings(training):
+    if _read(path)["settings"] != _settings(training):
         raise UserError(
             f"Cannot go on in {out}: {training.name} was trained there with other settings; give another --out, or "
             "--overwrite"
@@ -65,7 +65,7 @@ def is_done(out: Path, training: Training) -> bool:
 
 
 def read_costs(out: Path, training: Training) -> dict[str, Any]:
-    return json.loads(training.path(out, "json").read_text(encoding="utf-8"))["costs"]
+    return _read(training.path(out, "json"))["costs"]
 
 
 def read_answers(out: Path, training: Training, clips: Clips) -> np.ndarray:
@@ -81,6 +81,19 @@ def read_answers(out: Path, training: Training, clips: Clips) -> np.ndarray:
     if ids != clips.ids:
         raise UserError(f"Expected the answers for {len(clips)} clips of a fold in {path}, got others; --overwrite")
     return answers
+
+
+def read_json(path: Path, *names: str) -> dict[str, Any]:
+    """An object that has these keys. Raises UserError for a file that is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {**content, **{name: content[name] for name in names}}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"Expected what a cross-validation wrote in {path}, got {error!r}; --overwrite") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return read_json(path, "settings", "costs")
 
 
 def _settings(training: Training) -> Any:

@@ -196,10 +196,15 @@ def select_tasks(data: AffectData, tasks: Sequence[str]) -> AffectData:
         raise UserError(f"{error} in {data.folder}") from error
     for split, clips in splits.items():
         require_labels(clips, f"among the {split} clips of {data.folder}")
+    return replace(data, splits=splits, findings=(*data.findings, *label_findings(data, tasks)))
+
+
+def label_findings(data: AffectData, tasks: Sequence[str]) -> tuple[Finding, ...]:
+    """What is odd about the labels of these tasks. Raises UserError where there are errors; where strict, for any."""
     if data.checks == "off":
-        return replace(data, splits=splits)
+        return ()
     of_tasks = [finding for finding in find_label_faults(data.splits) if finding.columns <= {*tasks}]
-    return replace(data, splits=splits, findings=(*data.findings, *_told(data.folder, of_tasks, data.checks)))
+    return _told(data.folder, of_tasks, data.checks)
 
 
 def require_rate(data_beat: bool, folder: Path, model_beat: bool, model_path: Path) -> None:

@@ -22,7 +22,7 @@ from mtmusic.data.labels import (
     scan_genre_labels,
 )
 from mtmusic.errors import UserError
-from mtmusic.jobs.folders import Checks, FolderData, affect_data, genre_data, require_labels
+from mtmusic.jobs.folders import AffectData, Checks, FolderData, affect_data, genre_data, label_findings, require_labels
 
 SPLITS = ("train", "validation", "test")
 
@@ -52,7 +52,7 @@ def load_pool(
     return _select(data, tasks)
 
 
-def _select(data: FolderData, tasks: Sequence[str] | None) -> FolderData:
+def _select(data: AffectData, tasks: Sequence[str] | None) -> AffectData:
     """The tasks of train in each split, or those asked for; a split without labels of any is left out."""
     train = data.splits["train"]
     for split, clips in data.splits.items():
@@ -65,7 +65,10 @@ def _select(data: FolderData, tasks: Sequence[str] | None) -> FolderData:
     if unknown := [task for task in asked if task not in train.tasks]:
         raise UserError(f"Expected a task among {', '.join(train.tasks)}, got {', '.join(unknown)}, for {data.folder}")
     selected = {split: clips.select(asked) for split, clips in data.splits.items()}
-    return replace(data, splits={split: clips for split, clips in selected.items() if len(clips)})
+    splits = {split: clips for split, clips in selected.items() if len(clips)}
+    if not splits:
+        raise UserError(f"Expected labels of {', '.join(asked)}, got none in {data.folder}")
+    return replace(data, splits=splits, findings=(*data.findings, *label_findings(data, asked)))
 
 
 def pooled_clips(data: FolderData, groups: Path | None = None) -> tuple[Clips, tuple[str, ...]]:

@@ -49,3 +49,11 @@ def test_the_setting_is_chosen_by_inner_folds_that_part_no_group(name, grouped):
     assert search.best_params_[f"{name}__{setting}"] in values
     for rest, held in search.cv.split(features, targets, groups) if grouped else ():
         assert not {*groups[rest]} & {*groups[held]}
+
+
+def test_a_class_of_one_group_leaves_nothing_to_choose_by():
+    """An inner fold would have to learn without it; a warning would fail here."""
+    targets, groups = np.repeat([0, 1], [18, 6]), np.array([*map(str, range(18)), *["one"] * 6])
+    features = np.random.default_rng(1).normal(size=(24, 6))
+    model = fitted("svc", features, targets, groups, 0)
+    assert GRIDS["svc"][2][1] == model.steps[-1][1].C

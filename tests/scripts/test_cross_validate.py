@@ -155,8 +155,25 @@ def test_a_stopped_run_goes_on_and_does_nothing_twice(script, genre_folder, tmp_
     assert run(script, genre_folder, out, "--recipe", "lab-lstm", "--baseline") == 0
     assert len(again) == 2 + 4
     monkeypatch.setattr(cross_validation, "_train", original)
-    assert run(script, genre_folder, out, "--baseline", "--overwrite") == 0
-    assert not list((out / "predictions").glob("lab-lstm*"))
+    assert run(script, genre_folder, out, "--baseline") == 0  # what was finished stays beside it
+    assert list(read_json(out / "results.json")["recipes"]) == ["svc", "majority", "lab-lstm"]
+
+
+def test_what_is_overwritten_stands_until_the_new_one_is_whole(script, genre, tmp_path, monkeypatch):
+    folder, out = genre[0], Path(shutil.copytree(genre[1], tmp_path / "out"))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    def stop(study, training):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cross_validation, "_train", stop)
+        assert run(script, folder, out, "--baseline", "--folds", "3", "--overwrite") == 130
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert run(script, folder, out, "--baseline", "--folds", "3", "--overwrite") == 0
+    assert read_json(out / "results.json")["folds"] == 3
+    assert not list((out / "predictions").glob("lab-cnn*"))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_other_settings_are_refused(script, genre, tmp_path, capsys):
@@ -169,6 +186,11 @@ def test_other_settings_are_refused(script, genre, tmp_path, capsys):
     (out / "predictions" / "svc_fold1_seed0.csv").write_text("id\n1\n")
     assert run(script, folder, out, "--baseline") == 2
     assert "Expected the answers of a training in" in capsys.readouterr().err
+    for broken in (out / "predictions" / "svc_fold1_seed0.json", out / "results.json", out / "settings.json"):
+        broken.write_text("{")
+        assert run(script, folder, out, "--baseline") == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"Expected what a cross-validation wrote in {broken}" in line
 
 
 BAD = {
@@ -180,6 +202,7 @@ BAD = {
     "classes of affect": ("affect", ("--classes", "all"), "got an affect folder"),
     "unknown task": ("affect", ("--task", "joy"), "Expected a task among valence, energy, danceability, got joy"),
     "no such groups": ("affect", ("--groups", "nowhere.csv"), "Expected a file of id,group, got none: nowhere.csv"),
+    "largest seed": ("genre", ("--seed", "4294967295", "--seeds", "2"), "up to the seed 4294967295"),
     "too many folds": ("genre", ("--folds", "30"), "Too few clips for 30 folds"),
     "no folder": ("nowhere", (), "no such folder"),
 }
@@ -217,6 +240,46 @@ def test_one_task_is_learnt_alone(script, affect, tmp_path):
     row = read_json(tmp_path / "out" / "results.json")["recipes"]["lab-lstm"]
     assert row["rho"] == row["rho_energy"]
     assert "rho_valence" not in row
+
+
+def test_a_task_alone_has_a_folder_of_its_own_and_needs_labels(script, affect, tmp_path, monkeypatch, capsys):
+    folder = Path(shutil.copytree(affect[0], tmp_path / "affect_beat"))
+    monkeypatch.chdir(tmp_path)
+    assert script("cross_validate").main(["--data", str(folder), "--baseline", "--task", "energy", *FLAGS]) == 0
+    assert (tmp_path / "saved_models" / "cross_validation_affect_beat_energy" / "report.html").is_file()
+    labels = (folder / "train_labels.txt").read_text().splitlines()
+    column = labels[0].split(",").index("energy")
+    emptied = [row.split(",") for row in labels[1:]]
+    for row in emptied:
+        row[column] = ""
+    (folder / "train_labels.txt").write_text("\n".join([labels[0], *map(",".join, emptied)]) + "\n")
+    capsys.readouterr()
+    assert run(script, folder, tmp_path / "out", "--task", "energy", "--baseline") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"Expected labels of energy, got none in {folder}" in line
+
+
+def test_strict_looks_at_labels_too(script, affect, tmp_path, capsys):
+    folder = Path(shutil.copytree(affect[0], tmp_path / "affect_beat"))
+    labels = (folder / "train_labels.txt").read_text().splitlines()
+    emptied = [row.rpartition(",")[0] + "," if number % 3 == 1 else row for number, row in enumerate(labels)]
+    (folder / "train_labels.txt").write_text("\n".join(emptied) + "\n")
+    assert run(script, folder, tmp_path / "out", "--baseline", "--strict") == 2
+    assert "danceability" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_fold_needs_two_classes_to_learn_from(script, tmp_path, capsys):
+    folder = write_tiny_genre_folder(tmp_path / "tiny_beat", ("Folk", "Rock"))
+    rows = [
+        row.split("\t")
+        for name in ("train", "test")
+        for row in (folder / f"{name}_labels.txt").read_text().splitlines()[1:]
+    ]
+    of_one = "".join(f"{name.partition('.')[0]},{'all' if genre == 'Folk' else name}\n" for name, genre in rows)
+    (folder / "groups.csv").write_text("id,group\n" + of_one)
+    assert run(script, folder, tmp_path / "out", "--baseline") == 2
+    assert "Expected two classes or more, got Rock alone among the clips to learn from" in capsys.readouterr().err
 
 
 @pytest.mark.real
