@@ -31,7 +31,7 @@ from mtmusic.jobs.genre import genre_objective
 from mtmusic.jobs.pool import load_pool, pooled_clips
 from mtmusic.jobs.recipes import AFFECT_FRAMES, FRAMES, Recipe, complete, named_recipe
 from mtmusic.jobs.runs import refuse_other_things, seed_everything, versions
-from mtmusic.jobs.training import Objective, TrainOptions, batches_of, build_model, prepare
+from mtmusic.jobs.training import Objective, TrainOptions, build_model, learner
 from mtmusic.models.precision import supported
 from mtmusic.models.training import TrainingRecord, fit
 
@@ -308,11 +308,9 @@ def _fit(
     model: keras.Model, recipe: Recipe, objective: Objective, train: Clips, validation: Clips | None, seed: int
 ) -> TrainingRecord:
     """In memory alone: a training that is stopped starts anew."""
-    prepare(model, train, recipe, seed)
+    learning, batches, judged = learner(model, recipe, train, validation, seed)
     seed_everything(seed)
-    batches = batches_of(train, recipe, shuffle=True, seed=seed)
-    judged = batches_of(validation, recipe) if validation is not None else None
-    return fit(model, batches, judged, replace(recipe.training, monitor=objective.monitor), verbose=0)
+    return fit(learning, batches, judged, replace(recipe.training, monitor=objective.monitor), verbose=0)
 
 
 def _answers(model: keras.Model, recipe: Recipe, clips: Clips) -> np.ndarray:

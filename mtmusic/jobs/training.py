@@ -20,6 +20,7 @@ from mtmusic.jobs import runs
 from mtmusic.jobs.folders import Checks, FolderData, require_rate
 from mtmusic.jobs.recipes import LAB_CNN, Recipe, build_backbone, from_card
 from mtmusic.models import export, kernel
+from mtmusic.models.embedding import embedded, head_alone, is_fixed
 from mtmusic.models.replicas import find_devices
 from mtmusic.models.training import (
     OVERFIT_EPOCHS,
@@ -239,9 +240,8 @@ def overfit(
     """
     objective = replace(objective, head=partial(objective.head, weight_decay=0.0))
     model = build_model(options, replace(recipe, dropout=0.0), objective, quiet=True)
-    prepare(model, clips, recipe, options.seed)
+    model, dataset, _ = learner(model, recipe, clips, None, options.seed)
     measure, target = objective.overfit
-    dataset = batches_of(clips, recipe, shuffle=True, seed=options.seed)
     devices = find_devices(options.devices)
     return overfit_batches(model, dataset, epochs=epochs, measure=measure, target=target, devices=devices)
 
@@ -265,11 +265,9 @@ def _train(
     work: Path,
 ) -> TrainingRecord:
     config = replace(recipe.training, monitor=objective.monitor)
-    prepare(model, splits["train"], recipe, options.seed)
-    train = batches_of(splits["train"], recipe, shuffle=True, seed=options.seed)
-    validation = batches_of(splits["validation"], recipe)
     tensorboard = work / "tensorboard" if options.tensorboard else None
-    return _fit(model, train, validation, options, config, objective.score, work / runs.CHECKPOINTS, tensorboard)
+    parts = splits["train"], splits["validation"]
+    return _fit(model, recipe, *parts, options, config, objective.score, work / runs.CHECKPOINTS, tensorboard)
 
 
 def _retrain(
@@ -284,18 +282,17 @@ def _retrain(
     clips = reduce(concatenate, parts)
     print(f"\nTraining anew on {len(clips)} clips, {record.best_epoch} epochs")
     model = build_model(options, recipe, objective, quiet=True)
-    prepare(model, clips, recipe, options.seed)
     config = replace(recipe.training, epochs=record.best_epoch)
-    dataset = batches_of(clips, recipe, shuffle=True, seed=options.seed)
     checkpoints = work / runs.RETRAINED / str(len(parts))  # in one training there may be two
-    _fit(model, dataset, None, options, config, None, checkpoints)
+    _fit(model, recipe, clips, None, options, config, None, checkpoints)
     return model
 
 
 def _fit(
     model: keras.Model,
-    train: tf.data.Dataset,
-    validation: tf.data.Dataset | None,
+    recipe: Recipe,
+    train: Clips,
+    validation: Clips | None,
     options: TrainOptions,
     config: TrainingConfig,
     score: Score | None,
@@ -303,12 +300,14 @@ def _fit(
     tensorboard: Path | None = None,
 ) -> TrainingRecord:
     """In one stage; with unfreeze_after in two: what is frozen, then everything at a tenth of the rate."""
+    fixed = options.unfreeze_after is None
+    learning, batches, judged = learner(model, recipe, train, validation, options.seed, fixed)
     runs.seed_everything(options.seed)
     stage = partial(
         fit,
-        model,
-        train,
-        validation,
+        learning,
+        batches,
+        judged,
         score=score,
         tensorboard=tensorboard,
         verbose=runs.verbosity(),
@@ -325,9 +324,21 @@ def _fit(
     return stage(config, checkpoints, after=record)
 
 
-def prepare(model: keras.Model, clips: Clips, recipe: Recipe, seed: int) -> None:
-    """Before a training: a kernel that is fresh takes the clips as its centres."""
-    kernel.adapt(model.get_layer("backbone"), batches_of(clips, recipe), seed)
+def learner(
+    model: keras.Model, recipe: Recipe, train: Clips, validation: Clips | None, seed: int, fixed: bool = True
+) -> tuple[keras.Model, tf.data.Dataset, tf.data.Dataset | None]:
+    """What is to be fitted, and its batches to learn from, in another order each epoch, and to be judged by.
+
+    A kernel that is fresh takes the train clips as its centres. Where the backbone is fixed, and not to be unfrozen, it
+    is the head alone, on features that are computed once; else the model, on spectrograms.
+    """
+    backbone = model.get_layer("backbone")
+    kernel.adapt(backbone, batches_of(train, recipe), seed)
+    judged = batches_of(validation, recipe) if validation is not None else None
+    if not fixed or not is_fixed(backbone):
+        return model, batches_of(train, recipe, shuffle=True, seed=seed), judged
+    batches = embedded(backbone, batches_of(train, recipe), recipe.batch_size, shuffle=True, seed=seed)
+    return head_alone(model), batches, embedded(backbone, judged, recipe.batch_size) if judged is not None else None
 
 
 def batches_of(clips: Clips, recipe: Recipe, shuffle: bool = False, seed: int = 0) -> tf.data.Dataset:

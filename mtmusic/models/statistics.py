@@ -1,8 +1,9 @@
 """A clip to a few hundred numbers that a small network can learn from: what music research has long described sound by.
 
-They have no weights, so that a few hundred songs are enough for those above them. All take (batch, frames, bins) as
-SpectrogramNormalization gives it and `present` (batch, frames) bool, whose absent frames stand at the end and count in
-nothing; all compute in float32 under every precision policy, and give (batch, features).
+They have no weights, so that a few hundred songs are enough for those above them, and compute in float32 under every
+precision policy. All take (batch, frames, bins) as SpectrogramNormalization gives it. CepstralCoefficients keeps the
+frames; the others take `present` (batch, frames) bool too, whose absent frames stand at the end and count in nothing,
+and give (batch, features).
 """
 
 from typing import Any
@@ -30,7 +31,7 @@ class _Float32(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class CepstralCoefficients(_Float32):
-    """(batch, frames, bins) in dB -> (batch, frames, coefficients): the first of the orthonormal DCT-II over bins.
+    """(batch, frames, bins), levels -> (batch, frames, coefficients): the first of the orthonormal DCT-II over bins.
 
     Of a mel spectrogram, the shape of the spectrum in few numbers that hardly depend on one another (Davis and
     Mermelstein 1980).
@@ -113,7 +114,7 @@ class ChromaIntervals(_Float32):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class SpectralRoughness(_Float32):
-    """(batch, frames, bins) in dB -> (batch, (bins - 1) // 7): how much neighbouring bins differ, absolute, a mean over
+    """(batch, frames, bins) -> (batch, (bins - 1) // 7): how much the levels of neighbouring bins differ, a mean over
     frames and over 7 neighbours: high where single tones stand, low where there is noise."""
 
     def call(self, x: Any, present: Any) -> Any:
