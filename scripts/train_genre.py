@@ -11,6 +11,7 @@ Exit code 0; 2 where it cannot run, with what to do.
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import common
 
@@ -22,6 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     common.add_classes_flag(flags)
     common.add_training_flags(flags)
     common.add_run_flags(flags, "saved_models/genre_<backbone>")
+    flags.add_argument(
+        "--leave-out",
+        type=Path,
+        metavar="RUN",
+        help="learn from none of the clips that this affect run was judged on, by content: for a fine-tune that is "
+        "judged on them too",
+    )
     arguments = common.parse(flags, argv)
     settings = common.recipe_settings(arguments)
 
@@ -29,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtmusic.jobs.recipes import RECIPES, given_recipe
 
     recipe = given_recipe(arguments.recipe, settings, RECIPES)
-    train_genre(GenreOptions(**common.run_options(arguments, __file__, argv), recipe=recipe, classes=arguments.classes))
+    more = {"recipe": recipe, "classes": arguments.classes, "leave_out": arguments.leave_out}
+    train_genre(GenreOptions(**common.run_options(arguments, __file__, argv), **more))
     return 0
 
 

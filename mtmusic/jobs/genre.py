@@ -1,17 +1,18 @@
 """A data folder to a trained, judged and saved genre model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mtmusic.data.labels import Clips
+from mtmusic.errors import UserError
 from mtmusic.evaluation.metrics import genre_table
 from mtmusic.jobs import runs
-from mtmusic.jobs.folders import load_genre_data, print_data
+from mtmusic.jobs.folders import GenreData, load_genre_data, print_data
 from mtmusic.jobs.genre_run import genre_card, judge, write_judgement
 from mtmusic.jobs.recipes import FRAMES, Recipe, complete
-from mtmusic.jobs.run_files import examples, print_learnt_test_clips, source_card, write_clips
+from mtmusic.jobs.run_files import examples, judged_contents, print_learnt_test_clips, source_card, write_clips
 from mtmusic.jobs.training import (
     Objective,
     TrainOptions,
@@ -30,9 +31,14 @@ from mtmusic.models.heads import genre_classifier
 
 @dataclass(frozen=True)
 class GenreOptions(TrainOptions):
-    """All that `train_genre` is told. classes: raw genre names to classes, see `labels.genre_mapping`."""
+    """All that `train_genre` is told.
+
+    classes: raw genre names to classes, see `labels.genre_mapping`. leave_out: an affect run; what it was judged on is
+    not learnt from, so that it can be started anew from this one's backbone and judged on clips that are new to both.
+    """
 
     classes: str = "lab"
+    leave_out: Path | None = None
 
 
 def train_genre(options: GenreOptions) -> dict[str, Any]:
@@ -54,6 +60,8 @@ def train_genre(options: GenreOptions) -> dict[str, Any]:
         options.skip_bad,
         options.checks,
     )
+    if options.leave_out is not None:
+        data = _without(data, options.leave_out)
     recipe = complete(
         recipe, FRAMES[data.beat], len(data.splits["train"]), count_learnt(data.splits, options.retrain_on_all)
     )
@@ -61,7 +69,8 @@ def train_genre(options: GenreOptions) -> dict[str, Any]:
 
     objective = genre_objective(recipe, data.splits["train"], options.classes)
     model = build_model(options, recipe, objective)
-    with runs.run_folder(out, settings_of(options, recipe, objective, data), options.resume) as work:
+    settings = settings_of(options, recipe, objective, data) | {"leave_out": str(options.leave_out)}
+    with runs.run_folder(out, settings, options.resume) as work:
         print_data(data)
         model.summary(expand_nested=True, line_length=100)
         trained = train_and_judge(
@@ -79,6 +88,21 @@ def train_genre(options: GenreOptions) -> dict[str, Any]:
     print(genre_table(metrics["test"]))
     print(f"Report: {out / 'report.html'}")
     return metrics
+
+
+def _without(data: GenreData, run: Path) -> GenreData:
+    """Train and validation without the clips that the run was judged on, by content. Raises UserError where a class
+    has none left."""
+    judged = judged_contents(run)
+    splits = dict(data.splits)
+    for split in ("train", "validation"):
+        clips = splits[split]
+        kept = [i for i, path in enumerate(clips.paths) if data.digests[path] not in judged]
+        splits[split] = clips.take(kept)
+        print(f"Left out of {split}: {len(clips) - len(kept)} clips that {run} was judged on")
+        if gone := [name for name, count in splits[split].counts().items() if not count and clips.counts()[name]]:
+            raise UserError(f"Expected clips of {', '.join(gone)} in {split} that {run} was not judged on, got none")
+    return replace(data, splits=splits)
 
 
 def genre_objective(recipe: Recipe, train: Clips, mapping: str) -> Objective:

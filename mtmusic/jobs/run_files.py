@@ -85,15 +85,26 @@ def write_clips(work: Path, data: FolderData, trained_on: str, source: Path | No
 
 def learnt_contents(run: Path) -> set[str] | None:
     """The hashes of the clips that the run's model learnt from, its sources' too; None where the run does not tell."""
+    learnt = _contents(run, "trained", "1")
+    return None if learnt is None or UNKNOWN in learnt else learnt
+
+
+def judged_contents(run: Path) -> set[str]:
+    """The hashes of the clips that the run was judged on. Raises UserError where it does not tell."""
+    if not (judged := _contents(run, "split", "test")):
+        raise UserError(f"Expected a run whose {CLIPS_FILE} tells the clips that it was judged on, got {run}")
+    return judged
+
+
+def _contents(run: Path, column: str, value: str) -> set[str] | None:
     path = export.locate(run)[0] / CLIPS_FILE
     if not path.is_file():
         return None
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            learnt = {row["content"] for row in csv.DictReader(file) if row["trained"] == "1"}
+            return {row["content"] for row in csv.DictReader(file) if row[column] == value}
     except (KeyError, ValueError, csv.Error) as error:
         raise UserError(f"Expected id, split, content and trained in {path}, got {error!r}; train again") from error
-    return None if UNKNOWN in learnt else learnt
 
 
 def source_card(source: Path, data: FolderData, transferred: str) -> dict[str, Any]:

@@ -157,6 +157,16 @@ def test_test_clips_that_the_source_learnt_from_are_named(script, source, tmp_pa
     assert finetune(script, affect, out, again, "--task", "energy", "--freeze", "all", *CNN[2:]) == 0
     assert read_json(again / "card.json")["source"]["test_clips_learnt"] == expected
 
+    train = script("train_genre").main
+    flags = ("--data", str(genre), "--out", str(tmp_path / "clean"), "--leave-out", str(out), *CNN)
+    assert train([*flags]) == 0
+    assert f"clips that {out} was judged on" in capsys.readouterr().out
+    assert len((tmp_path / "clean" / "clips.csv").read_text().splitlines()) == 1 + 30 + 6 - len(test)
+    assert finetune(script, affect, tmp_path / "clean", tmp_path / "fair", "--freeze", "all", *CNN[2:]) == 0
+    assert read_json(tmp_path / "fair" / "card.json")["source"]["test_clips_learnt"] == []
+    assert train([*flags[:4], "--overwrite", "--leave-out", str(tmp_path), *CNN]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
     (tmp_path / "genre" / "clips.csv").unlink()
     assert finetune(script, affect, tmp_path / "genre", tmp_path / "old", "--freeze", "all", *CNN[2:]) == 0
     assert read_json(tmp_path / "old" / "card.json")["source"]["test_clips_learnt"] is None
