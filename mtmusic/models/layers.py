@@ -119,8 +119,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     mask; the kernel makes the CNN's training step a quarter faster, the masked CNN's by more (benchmarks/). The
     numbers are Keras's, the moving variance included. Statistics are float32 under every precision policy. Where
     several devices part a batch, they are those of all of it, with a mask too, which Keras does not do. Takes
-    (batch, features) too. Raises ValueError for Keras's options that the kernel has not: another axis, no centre, no
-    scale, renorm.
+    (batch, features) too, without a mask. Raises ValueError for other shapes, and for Keras's options that the kernel
+    has not: another axis, no centre, no scale, renorm.
 
     mask (batch, frames, 1) bool: absent frames stay out of the statistics while training; what comes out for them is
     of no meaning, and the gradients that arrive for them must be 0: ZeroAbsentFrames follows.
@@ -133,7 +133,11 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             raise ValueError(f"Expected BatchNormalization as Keras has it by default, got another {foreign[0]}")
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if len(inputs.shape) not in (2, 4):
+            raise ValueError(f"Expected (batch, features) or (batch, frames, bins, channels), got {inputs.shape}")
         if len(inputs.shape) == 2:
+            if mask is not None:
+                raise ValueError(f"Expected (batch, frames, bins, channels) beside a mask, got {inputs.shape}")
             return self.call(inputs[:, None, None], training)[:, 0, 0]
         gamma, beta = tf.identity(self.gamma.value), tf.identity(self.beta.value)
         usual_mean, usual_variance = tf.identity(self.moving_mean.value), tf.identity(self.moving_variance.value)

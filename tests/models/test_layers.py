@@ -121,6 +121,21 @@ def test_a_layers_features_are_normalised_as_keras_does():
         np.testing.assert_allclose(ours(x, training=training), plain(x, training=training), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("shape", "mask", "said"),
+    [
+        ((16, 5), np.ones((16, 1, 1), bool), r"channels\) beside a mask, got \(16, 5\)"),
+        ((5,), None, r"channels\), got \(5,\)"),
+        ((4, 6, 5), None, r"channels\), got \(4, 6, 5\)"),
+        ((4, 6, 5, 3, 2), None, r"channels\), got \(4, 6, 5, 3, 2\)"),
+    ],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_fused_normalization_refuses_other_shapes(shape, mask, said, training):
+    with pytest.raises(ValueError, match=rf"Expected .*{said}"):
+        FusedBatchNormalization()(np.ones(shape, "float32"), training=training, mask=mask)
+
+
 def test_absent_frames_of_any_value_change_nothing_that_the_masked_normalization_gives():
     import tensorflow as tf
 
