@@ -38,7 +38,6 @@ class LastStateLSTM(keras.layers.LSTM):
             and self.use_bias
             and self.activation is keras.activations.tanh
             and self.recurrent_activation is keras.activations.sigmoid
-            and keras.backend.backend() == "tensorflow"
             and not tf.config.list_physical_devices("GPU")
         )
 
