@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mtmusic.models.backbones import cnn_backbone, lstm_backbone
 from mtmusic.models.heads import genre_classifier, multitask_regressor
@@ -11,7 +12,8 @@ from tests.runs import tiny_card, tiny_examples, write_tiny_run
 FLOAT32_LAYERS = {"normalization", "frame_mask", "pooling", "genre"}
 
 
-def test_bfloat16_is_used_where_the_processor_names_its_instructions(tmp_path, capsys):
+def test_bfloat16_is_used_where_the_processor_names_its_instructions(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     info = tmp_path / "cpuinfo"
     info.write_text("flags\t: fpu avx512f avx512_bf16\n")
     assert supported("bfloat16", info) == "bfloat16"
@@ -19,7 +21,8 @@ def test_bfloat16_is_used_where_the_processor_names_its_instructions(tmp_path, c
 
 
 @pytest.mark.parametrize("told", ["flags\t: fpu avx512f\n", None], ids=["without", "unknown"])
-def test_elsewhere_it_is_said_that_float32_is_used(tmp_path, capsys, told):
+def test_elsewhere_it_is_said_that_float32_is_used(tmp_path, capsys, monkeypatch, told):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     info = tmp_path / "cpuinfo"
     if told:
         info.write_text(told)

@@ -150,7 +150,8 @@ def test_with_other_options_keras_has_its_way(settings):
     assert all(np.array_equal(a, b) for a, b in pairs)
 
 
-def test_a_first_state_and_a_kept_one_are_keras_s_too():
+def test_a_first_state_and_a_kept_one_are_keras_s_too(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     plain, ours = pair()
     x, mask = batch(LENGTHS["odd"])
     state = [tf.ones((5, UNITS))] * 2
