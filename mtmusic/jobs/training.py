@@ -13,6 +13,7 @@ import tensorflow as tf
 from mtmusic.constants import FEATURE_BINS
 from mtmusic.data.labels import Clips, concatenate
 from mtmusic.data.pipeline import make_dataset
+from mtmusic.data.spectrograms import array_frames
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
 from mtmusic.files import content_hash, write_text
@@ -361,10 +362,10 @@ def count_learnt(splits: Mapping[str, Clips], retrain_on_all: bool) -> int:
 
 
 def _bytes(clips: Clips, recipe: Recipe) -> int:
-    """Upper bound of the clips' size in memory, from the files' own sizes (float16 grows to float32)."""
-    if recipe.frames is not None:
-        return len(clips) * recipe.frames * FEATURE_BINS[recipe.feature] * 4
-    return 2 * sum(path.stat().st_size * (3 if path.suffix == ".gz" else 1) for path in clips.paths)
+    """Upper bound of the clips' size in memory as float32, by the arrays' headers; exact where `frames` is None."""
+    cut = recipe.frames
+    frames = len(clips) * cut if cut is not None else sum(array_frames(path) for path in clips.paths)
+    return frames * FEATURE_BINS[recipe.feature] * 4
 
 
 def _buckets(clips: Clips, recipe: Recipe) -> int:
