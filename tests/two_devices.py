@@ -22,6 +22,7 @@ from mtmusic.evaluation import plots
 from mtmusic.jobs.runs import seed_everything
 from mtmusic.models.backbones import cnn_backbone, lstm_backbone
 from mtmusic.models.heads import affect_regressor, genre_classifier, multitask_regressor
+from mtmusic.models.precision import layers_compute_in
 from mtmusic.models.training import TrainingConfig, fit, overfit_batches
 from tests.conftest import save_blank
 
@@ -41,10 +42,16 @@ def affect(backbone: keras.Model, **settings: Any) -> keras.Model:
     return multitask_regressor(backbone, TASKS, variances=variances, **settings)
 
 
+def in_bfloat16(build: Callable[[], keras.Model]) -> keras.Model:
+    with layers_compute_in("bfloat16"):
+        return build()
+
+
 CASES: dict[str, tuple[int, Callable[[], keras.Model]]] = {
     "lstm": (0, lambda: genre(lstm_backbone("chroma", units=6))),
     "flat cnn": (0, lambda: genre(cnn_backbone("chroma", frames=18), SMALL)),
     "masked cnn": (0, lambda: genre(cnn_backbone("chroma", pooling="masked"), SMALL / 5)),
+    "bfloat16 cnn": (0, lambda: in_bfloat16(lambda: genre(cnn_backbone("chroma", frames=18, blocks=((4, 3),)), SMALL))),
     "dense block": (0, lambda: genre(cnn_backbone("chroma", frames=18, blocks=((4, 3),), dense=5), SMALL)),
     "one task": (1, lambda: affect_regressor(lstm_backbone("chroma", units=6), "valence", error="huber")),
     "multitask": (2, lambda: affect(lstm_backbone("chroma", units=6))),

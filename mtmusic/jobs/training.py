@@ -54,7 +54,7 @@ class TrainOptions:
     None is told from the folder. source: a run whose backbone, architecture and all, is started from. transfer: "all"
     of its weights, or those of its first N blocks. freeze: of that backbone. unfreeze_after: epochs after which all of
     it is trained, at a tenth of the rate; None: never. checks: see folders.Checks. devices: a number, or "all", see
-    replicas.find_devices; the result does not depend on it, so that a resume may give another.
+    replicas.find_devices; but for rounding and dropout the result does not depend on it, so a resume may give another.
     """
 
     out: Path | None = None

@@ -16,6 +16,8 @@ from tests.folders import PROJECT, write_tiny_genre_folder
 from tests.two_devices import CASES
 
 SAME = 1e-4
+ROUNDING = {"bfloat16 cnn": 5e-3}
+"""Of a case whose activations keep two to three digits; the others stay within SAME."""
 
 
 FLAGS = ("--backbone", "lstm", "--units", "4", "--batch-size", "6", "--epochs", "2")
@@ -45,9 +47,10 @@ def test_two_devices_learn_what_one_does_epoch_by_epoch(trainings, case):
     one, two = trainings[case]["one"], trainings[case]["two"]
     assert list(one) == list(two)
     assert len(one["loss"]) == 4
-    assert np.ptp(one["loss"]) > 10 * SAME
+    rounding = ROUNDING.get(case, SAME)
+    assert np.ptp(one["loss"]) > 10 * rounding
     for name, values in one.items():
-        np.testing.assert_allclose(two[name], values, rtol=0, atol=SAME, err_msg=name)
+        np.testing.assert_allclose(two[name], values, rtol=0, atol=rounding, err_msg=name)
 
 
 def test_the_model_and_its_optimizer_are_those_of_one_device(trainings):
