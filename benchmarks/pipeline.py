@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = common.parser(__doc__)
     flags.add_argument("--only", choices=PARTS, help="this part alone")
     flags.add_argument("--rounds", type=int, default=7, metavar="N", help="each way in turn, N times (default: 7)")
-    flags.add_argument("--seed", type=int, default=0, help="of the arrays and of the shuffle (default: 0)")
+    flags.add_argument("--seed", type=common.seed, default=0, help="of the arrays and of the shuffle (default: 0)")
     flags.add_argument("--quick", action="store_true", help="a twentieth of the clips, to see that it runs")
     flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
     arguments = common.parse(flags, argv)

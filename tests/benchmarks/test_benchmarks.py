@@ -193,6 +193,12 @@ def test_pipeline(benchmark, tmp_path):
     assert all(0 < row["wait"] < 1 and row["epoch_seconds"] > 0 for row in content["wait"])
 
 
+def test_pipeline_refuses_a_seed_below_0(benchmark, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        benchmark("pipeline").main(["--seed", "-1"])
+    assert capsys.readouterr().err.splitlines()[-1].endswith("argument --seed: expected 0 to 4294967295, got -1")
+
+
 def test_startup(benchmark, tmp_path):
     out = tmp_path / "out.json"
     assert benchmark("startup").main(["--quick", "--backbone", "lstm", "--json", str(out)]) == 0
