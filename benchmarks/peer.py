@@ -11,6 +11,9 @@ from typing import Any
 
 from mtmusic.errors import UserError
 
+SECONDS = ("step_seconds", "forward_seconds")
+"""What is asked of them."""
+
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "peer"
 
 
@@ -43,12 +46,21 @@ def require_program(folder: Path, name: str) -> Path:
 
 
 def torch_program(arguments: Namespace) -> list[str]:
-    """The words that start the networks in PyTorch. Raises UserError where they are not there."""
-    return [arguments.peer_python, str(require_program(arguments.peer, "lab_torch.py"))]
+    """The words that start the networks in PyTorch, on the CPU.
+
+    Raises UserError where they are not there, and where ours would run on a GPU beside them.
+    """
+    program = require_program(arguments.peer, "lab_torch.py")
+
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        raise UserError(f"Expected no GPU, which {program.name} cannot use: hide it, CUDA_VISIBLE_DEVICES= python ...")
+    return [arguments.peer_python, str(program)]
 
 
 def run_torch(program: Sequence[str], *words: object) -> dict[str, Any]:
-    """What they print: one line of JSON. Raises UserError where none comes."""
+    """What they print: one line of JSON, the seconds among it. Raises UserError where none comes."""
     command = [*program, *map(str, words)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -58,6 +70,9 @@ def run_torch(program: Sequence[str], *words: object) -> dict[str, Any]:
         reason = (done.stderr.strip().splitlines() or ["no word"])[-1]
         raise UserError(f"{' '.join(command)} ended with {reason!r}: give a Python that has torch with --peer-python")
     try:
-        return json.loads(done.stdout.strip().splitlines()[-1])
-    except (ValueError, IndexError) as error:
-        raise UserError(f"Expected one line of JSON from {program[1]}, got {done.stdout[:80]!r}") from error
+        told = json.loads(done.stdout.strip().splitlines()[-1])
+        return {**told, **{key: float(told[key]) for key in SECONDS}}
+    except (ValueError, IndexError, KeyError, TypeError) as error:
+        raise UserError(
+            f"Expected one line of JSON with {' and '.join(SECONDS)} from {program[1]}, got {done.stdout[:80]!r}"
+        ) from error

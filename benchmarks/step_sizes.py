@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     panels: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for model, case in CASES.items():
+        precisions = [each for each in PRECISIONS[model] if training_step.can_compute(f"{model} in {each}", each)]
         frames, batches = ((16, 32), (1, 2)) if arguments.quick else (FRAMES[model], BATCHES)
         still = replace(case, batch=2, frames=16, repeats=1) if arguments.quick else case
         sizes = {
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         for axis, cases in sizes.items():
             other = f"batch {still.batch}" if axis == "frames" else f"{still.frames} frames"
-            panels[f"{model.upper()}, {other}, by {axis}"] = lines(model, cases, axis, program)
+            panels[f"{model.upper()}, {other}, by {axis}"] = lines(model, cases, axis, precisions, program)
     draw(panels, arguments.out)
     print(f"Picture: {arguments.out}")
     if arguments.json:
@@ -64,13 +65,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def lines(
-    model: str, cases: Sequence[training_step.Case], axis: str, program: Sequence[str]
+    model: str,
+    cases: Sequence[training_step.Case],
+    axis: str,
+    precisions: Sequence[str],
+    program: Sequence[str],
 ) -> dict[str, list[tuple[int, float]]]:
     """Of each way to run the step, (size, seconds) by growing size."""
     found: dict[str, list[tuple[int, float]]] = {}
     for case in cases:
         size = getattr(case, axis)
-        for precision in PRECISIONS[model]:
+        for precision in precisions:
             run = training_step.in_child(training_step.measure, replace(case, precision=precision))
             found.setdefault(f"mtmusic, {precision}", []).append((size, run["step_seconds"]))
         for way, added in case.peers.items():

@@ -3,11 +3,14 @@
 import importlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mtmusic.models import backbones
 
@@ -22,6 +25,7 @@ for name in ("--varied", "--channels-last", "--bfloat16", "--unpacked"):
     flags.add_argument(name, action="store_true")
 print(json.dumps({**vars(flags.parse_args()), "step_seconds": 2.0, "forward_seconds": 0.5, "torch": "0", "threads": 1}))
 """
+BROKEN = [None, "raise SystemExit('no torch')", "print('no JSON')", "print('{}')", "print('[1]')"]
 
 
 @pytest.fixture
@@ -31,6 +35,18 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     return importlib.import_module
 
 
+@pytest.fixture
+def in_this_process(benchmark, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """training_step without processes of its own, on a machine that has bfloat16, whatever this one has."""
+    module = benchmark("training_step")
+    monkeypatch.setattr(module, "MATRIX", 64)
+    monkeypatch.setattr(module, "in_child", lambda call, case: call(case))
+    monkeypatch.setattr("mtmusic.models.precision.supported", lambda precision: precision)
+    for layer in ("FusedBatchNormalization", "LastStateLSTM"):
+        monkeypatch.setattr(f"mtmusic.models.backbones.{layer}", getattr(backbones, layer))
+    return module
+
+
 def test_training_step_against_a_stub(benchmark, tmp_path):
     (tmp_path / "lab_torch.py").write_text(PEER)
     out = tmp_path / "out.json"
@@ -38,7 +54,7 @@ def test_training_step_against_a_stub(benchmark, tmp_path):
     assert benchmark("training_step").main(arguments) == 0
     content = json.loads(out.read_text())
     rows = {(row["pass"], row["peer_runs"]): row for row in content["rows"]}
-    assert set(rows) == {(a, b) for a in ("step", "forward") for b in ("as the lab", "unpacked")}
+    assert set(rows) == {(a, b) for a in ("step", "forward") for b in ("as the lab", "unpacked", "Keras's LSTM")}
     step = rows["step", "unpacked"]
     assert step["peer_seconds"] == 2
     assert step["ratio"] == step["ratio_min"] == step["ratio_max"] == 2 / step["ours_seconds"] > 0
@@ -56,12 +72,9 @@ def test_ratio_is_the_median_of_the_pairs(benchmark):
     assert (step["ours_seconds"], step["peer_seconds"], forward["ratio"]) == (3, 2, 1)
 
 
-def test_the_cnn_beside_keras_layers_and_the_machines_limit(benchmark, tmp_path, monkeypatch):
+def test_the_cnn_beside_keras_layers_and_the_machines_limit(in_this_process, tmp_path):
     (tmp_path / "lab_torch.py").write_text(PEER)
-    module = benchmark("training_step")
-    monkeypatch.setattr(module, "MATRIX", 64)
-    monkeypatch.setattr(module, "in_child", lambda call, case: call(case))
-    monkeypatch.setattr("mtmusic.models.backbones.FusedBatchNormalization", backbones.FusedBatchNormalization)
+    module = in_this_process
     out = tmp_path / "out.json"
     arguments = ["--peer", str(tmp_path), "--quick", "--only", "cnn-bfloat16", "--rounds", "1", "--json", str(out)]
     assert module.main(arguments) == 0
@@ -72,9 +85,46 @@ def test_the_cnn_beside_keras_layers_and_the_machines_limit(benchmark, tmp_path,
     assert limit["ours_seconds"] == content["rows"][0]["ours_seconds"]
 
 
+@pytest.mark.parametrize(("plain", "kind"), [(False, backbones.LastStateLSTM), (True, keras.layers.LSTM)])
+def test_the_lstm_beside_keras_s_own(in_this_process, plain, kind):
+    case = replace(in_this_process.CASES["lstm-128-bfloat16"], batch=2, frames=8, plain=plain)
+    layer = in_this_process.build(case).get_layer("backbone").get_layer("block1_lstm")
+    assert type(layer) is kind
+    assert layer.compute_dtype == "bfloat16"
+
+
+def test_what_was_measured_is_kept_where_a_later_case_fails(in_this_process, tmp_path, monkeypatch):
+    (tmp_path / "lab_torch.py").write_text(PEER)
+    calls = iter([{"step_seconds": 1, "forward_seconds": 1, "gflop_per_second": 1}] * 2)
+    monkeypatch.setattr(in_this_process, "in_child", lambda *_: next(calls))
+    out = tmp_path / "out.json"
+    with pytest.raises(StopIteration):
+        in_this_process.main(["--peer", str(tmp_path), "--quick", "--rounds", "1", "--json", str(out)])
+    assert {row["case"] for row in json.loads(out.read_text())["rows"]} == {"cnn"}
+
+
+def test_without_bfloat16_no_row_bears_its_name(in_this_process, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("mtmusic.models.precision.supported", lambda _: "float32")
+    assert in_this_process.main(["--only", "cnn-masked-bfloat16", "--quick"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].startswith("cnn-masked-bfloat16 is left out")
+
+
+def test_the_peer_is_not_timed_beside_a_gpu(in_this_process, tmp_path, monkeypatch, capsys):
+    (tmp_path / "lab_torch.py").write_text(PEER)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU:0"])
+    assert in_this_process.main(["--peer", str(tmp_path), "--quick", "--only", "cnn"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: Expected no GPU")
+    assert "CUDA_VISIBLE_DEVICES=" in error
+    assert len(error.splitlines()) == 1
+    monkeypatch.setattr(in_this_process, "_compare", lambda *_: [])
+    assert in_this_process.main(["--peer", str(tmp_path / "absent"), "--quick", "--only", "cnn-masked"]) == 0
+
+
 def test_step_sizes_draws_a_line_a_way(benchmark, tmp_path, monkeypatch, capsys):
     (tmp_path / "lab_torch.py").write_text(PEER)
     module = benchmark("step_sizes")
+    monkeypatch.setattr("mtmusic.models.precision.supported", lambda precision: precision)
     monkeypatch.setattr(
         module.training_step, "in_child", lambda _, case: {"step_seconds": case.batch * case.frames / 10}
     )
@@ -123,7 +173,7 @@ def test_the_work_of_a_step_is_that_of_its_convolutions(benchmark):
     assert benchmark("training_step").step_gflop(32, 128) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("peer", [None, "raise SystemExit('no torch')", "print('no JSON')"])
+@pytest.mark.parametrize("peer", BROKEN)
 def test_training_step_without_a_peer(benchmark, tmp_path, capsys, monkeypatch, peer):
     module = benchmark("training_step")
     monkeypatch.setattr(module, "in_child", lambda *_: {})
@@ -153,7 +203,7 @@ def test_epoch_against_a_stub(benchmark, tmp_path, capsys):
     assert benchmark("epoch").main(["--only", "cnn", "--clips", "3"]) == 2
 
 
-@pytest.mark.parametrize("peer", [None, "raise SystemExit('no torch')", "print('no JSON')"])
+@pytest.mark.parametrize("peer", BROKEN[:3])
 def test_epoch_without_a_peer(benchmark, tmp_path, capsys, peer):
     if peer is not None:
         (tmp_path / "lab_torch.py").write_text(peer)
