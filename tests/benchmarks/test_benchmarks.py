@@ -198,7 +198,7 @@ def test_epoch_against_a_stub(benchmark, tmp_path, capsys):
         ("cnn", "ours, padded"),
     ]
     assert all(row["clips"] == 24 and row["ratio"] == row["ratio_min"] > 0 for row in content["rows"])
-    assert content["seconds"]["lstm"]["the peer, packed"] == [2.0 * 24 / 32]
+    assert content["seconds"]["lstm"]["the peer, packed"] == [2.0 * 24 / 3]
     assert capsys.readouterr().out.count("length buckets save") == 2
     assert benchmark("epoch").main(["--only", "cnn", "--clips", "3"]) == 2
 
@@ -209,6 +209,23 @@ def test_epoch_without_a_peer(benchmark, tmp_path, capsys, peer):
         (tmp_path / "lab_torch.py").write_text(peer)
     assert benchmark("epoch").main(["--peer", str(tmp_path), "--quick", "--only", "lstm"]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+
+
+def test_the_peers_epoch_has_our_batches(benchmark, monkeypatch):
+    module, words = benchmark("epoch"), []
+    monkeypatch.setattr(module, "run_torch", lambda *told: words.extend(told) or {"step_seconds": 2.0})
+    assert module._peer_epoch(50, 16, 129, ["--unpacked"], []) == 2.0 * 4
+    assert words[words.index("--batch") + 1] == 16
+
+
+def test_all_epochs_have_one_iterator(benchmark, monkeypatch, tmp_path):
+    clips = benchmark("lab_folder").write_clips(tmp_path, [20] * 10, np.random.default_rng(0))
+    started, start = [], tf.data.Dataset.__iter__
+    monkeypatch.setattr(tf.data.Dataset, "__iter__", lambda dataset: started.append(1) or start(dataset))
+    epoch = benchmark("epoch")._epoch("lstm", clips, 4, None)
+    for _ in range(3):
+        epoch()
+    assert len(started) == 1
 
 
 def test_what_an_epoch_saves_is_the_median_of_the_pairs(benchmark):
