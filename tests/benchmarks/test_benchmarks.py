@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mtmusic.jobs.folders import load_genre_data
 from mtmusic.models import backbones
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -293,8 +294,20 @@ def test_memory(benchmark, tmp_path, capsys):
     assert plot.read_bytes().startswith(b"\x89PNG")
     content = json.loads(out.read_text())
     assert [row["clips"] for row in content["rows"]] == [8]
-    assert content["rows"][0]["folder_mib"] == 8 * 64 * 128 * 4 / 2**20
+    frames = (64, 64, 63, 62, 61, 60, 60, 59)
+    assert content["rows"][0]["folder_mib"] == sum(frames) * 128 * 4 / 2**20
     assert content["rows"][0]["peak_mib"] > 0
+
+
+def test_in_the_folders_of_memory_the_checks_find_nothing(benchmark, tmp_path):
+    benchmark("memory").write_folder(tmp_path, 30, 300)
+    data = load_genre_data(tmp_path, beat=False, checks="strict")
+    assert (len(data.splits["train"]), data.frames.min(), data.frames.max()) == (30, 271, 300)
+
+
+def test_memory_says_what_else_stopped_the_training(benchmark, capsys):
+    assert benchmark("memory").main(["--clips", "8", "--frames", "64", "--cap-mib", "0.1", "--batch-size", "0"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "error: Expected --batch-size of 1 or more, got 0"
 
 
 def test_memory_beyond_the_limit(benchmark, capsys):
