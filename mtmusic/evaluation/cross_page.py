@@ -63,7 +63,7 @@ def _intro(results: Mapping[str, Any]) -> str:
         f"{results['clips']} clips of {results['groups']} groups in {results['folds']} folds that part no group; "
         f"the networks' seeds: {', '.join(map(str, results['seeds']))}. Every clip is in one fold's "
         "test part, which chose nothing: a validation part of the other clips chose the epoch. A score is the mean "
-        "over seeds and then over folds. Intervals: of the bootstrap over groups within folds."
+        "over seeds and then over folds. Intervals: of the bootstrap over groups within folds, bias-corrected."
     )
 
 
