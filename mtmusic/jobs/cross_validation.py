@@ -274,14 +274,10 @@ def _baseline(study: Study, training: Training, cut: Cut) -> tuple[np.ndarray, d
 def _network(study: Study, training: Training, cut: Cut) -> tuple[np.ndarray, dict[str, Any]]:
     """As `_baseline`: a validation part, held out by group, chooses the epoch, and the test part is answered once."""
     train, validation = hold_out(cut.rest, VALIDATION, training.seed)
-    recipe, objective = _objective(study, training, train, cut.rest)
+    recipe, objective = _objective(study, training, train)
     options = TrainOptions(recipe=recipe, seed=training.seed)
     model = build_model(options, recipe, objective)
     record = _fit(model, recipe, objective, train, validation, training.seed)
-    if recipe.retrain:
-        model = build_model(options, recipe, objective)
-        again = replace(recipe, epochs=record.best_epoch)
-        _fit(model, again, objective, cut.rest, None, training.seed)
     answers = _answers(model, recipe, cut.test)
     costs = {
         "parameters": model.count_params(),
@@ -294,18 +290,18 @@ def _network(study: Study, training: Training, cut: Cut) -> tuple[np.ndarray, di
     return answers, costs
 
 
-def _objective(study: Study, training: Training, train: Clips, rest: Clips) -> tuple[Recipe, Objective]:
+def _objective(study: Study, training: Training, train: Clips) -> tuple[Recipe, Objective]:
     if training.settings is None:
         raise ValueError(f"Expected a recipe, got the baseline {training.name}")
     frames = (FRAMES if train.classes else AFFECT_FRAMES)[study.data.beat]
-    recipe = complete(training.settings, frames, len(train), len(rest))
+    recipe = complete(training.settings, frames, len(train), len(train))
     if train.classes:
         return recipe, genre_objective(recipe, train, study.options.classes or "lab")
     return recipe, affect_objective(AffectOptions(multitask=study.multitask), recipe, train)
 
 
 def _fit(
-    model: keras.Model, recipe: Recipe, objective: Objective, train: Clips, validation: Clips | None, seed: int
+    model: keras.Model, recipe: Recipe, objective: Objective, train: Clips, validation: Clips, seed: int
 ) -> TrainingRecord:
     """In memory alone: a training that is stopped starts anew."""
     learning, batches, judged = learner(model, recipe, train, validation, seed)

@@ -36,8 +36,7 @@ class Recipe:
     without a better epoch, at the least, before a training stops: an epoch of a small folder has few steps. weights:
     of the tasks' errors in a multitask loss, in the folder's order, the last one of all further tasks; (): see
     `losses.complete_weights`. balanced: in a genre's loss all classes count alike, however few clips they have.
-    precision: see models.precision. retrain: once the best epoch is known, anew on train and validation, for so many
-    epochs.
+    precision: see models.precision.
     """
 
     backbone: str = "cnn"
@@ -63,7 +62,6 @@ class Recipe:
     epochs: int = 100
     patience: int = 15
     patience_clips: int = 0
-    retrain: bool = False
 
     @property
     def training(self) -> TrainingConfig:
@@ -92,9 +90,7 @@ LEADER = Recipe(
 )
 """The best published solution of the lab. Its loss counts the first task twice."""
 
-KERNEL = Recipe(
-    "statistics", "fused", learning_rate=0.02, weight_decay=0.2, balanced=True, epochs=300, patience=25, retrain=True
-)
+KERNEL = Recipe("statistics", "fused", learning_rate=0.02, weight_decay=0.2, balanced=True, epochs=300, patience=25)
 """A kernel machine on statistics of the clips: what small folders have enough songs for."""
 
 RECIPES = {"cnn": LAB_CNN, "lstm": LAB_LSTM, "statistics": KERNEL}
@@ -116,7 +112,6 @@ ABLATIONS = {
     },
     **{f"kernel-only-{kernel}": replace(KERNEL, kernels=(kernel,)) for kernel in KERNELS},
     "kernel-linear": replace(KERNEL, centres=0, learning_rate=1e-3, weight_decay=1.0),
-    "kernel-no-retrain": replace(KERNEL, retrain=False),
     "kernel-no-decay": replace(KERNEL, weight_decay=0.0),
     "kernel-dropout": replace(KERNEL, weight_decay=0.0, dropout=0.5),
     "kernel-unbalanced": replace(KERNEL, balanced=False),
@@ -165,7 +160,7 @@ def complete(recipe: Recipe, frames: int, clips: int, all_clips: int) -> Recipe:
     """With what depends on folder and machine: a flat CNN's frames, where none were given, patience, precision, and
     how many clips a kernel has as centres.
 
-    clips: to train on; all_clips: with those that a retraining learns from too.
+    clips: to train on; all_clips: those and, of `retrain_on_all`, the others that are learnt from in the end.
     """
     patience = max(recipe.patience, math.ceil(recipe.patience_clips / clips))
     recipe = replace(recipe, patience=patience, precision=supported(recipe.precision))

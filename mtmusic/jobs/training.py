@@ -201,8 +201,8 @@ def train_and_judge(
 ) -> Trained:
     """Trains, and judges the test split once; writes history.csv and the curves.
 
-    With retrain_on_all, or where the recipe says so, the model that is shipped is trained anew on train and validation,
-    and judged; with retrain_on_all on all three, where the test split was held out, after the one before was judged.
+    With retrain_on_all the model that is shipped is trained anew on train and validation, and judged; on all three,
+    where the test split was held out, after the first one has been judged.
     """
     if options.overfit_batch:
         _check_overfit(options, recipe, objective, splits["train"], work)
@@ -212,15 +212,16 @@ def train_and_judge(
     plots.save_figure(figure, work / "figures/learning_curves.png")
 
     judgement = judge(model, {"validation": splits["validation"]})
-    learnt = ["train"]
-    if recipe.retrain or (options.retrain_on_all and not objective.test_held_out):
-        learnt = ["train", "validation"]
-        model = _retrain(options, recipe, objective, [splits[split] for split in learnt], record, work)
-    judgement |= judge(model, {"test": splits["test"]})
-    judged = learnt
+    learnt = judged = ["train"]
     if options.retrain_on_all and objective.test_held_out:
+        judgement |= judge(model, {"test": splits["test"]})
         learnt = ["train", "validation", "test"]
+    elif options.retrain_on_all:
+        learnt = judged = ["train", "validation"]
+    if options.retrain_on_all:
         model = _retrain(options, recipe, objective, [splits[split] for split in learnt], record, work)
+    if "test" not in judgement:
+        judgement |= judge(model, {"test": splits["test"]})
     facts = {
         "epochs": record.epochs,
         "best_epoch": record.best_epoch,
@@ -358,7 +359,7 @@ def batches_of(clips: Clips, recipe: Recipe, shuffle: bool = False, seed: int = 
 
 def count_learnt(splits: Mapping[str, Clips], retrain_on_all: bool) -> int:
     """Clips that a network may learn from."""
-    return sum(len(clips) for split, clips in splits.items() if split != "test" or retrain_on_all)
+    return sum(len(clips) for split, clips in splits.items() if split == "train" or retrain_on_all)
 
 
 def _bytes(clips: Clips, recipe: Recipe) -> int:
