@@ -102,7 +102,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             yield cast(IO[bytes], file)
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # gzip, zlib and NumPy's parser of a damaged header raise a dozen kinds
         reason = "empty file" if path.is_file() and path.stat().st_size == 0 else str(error) or "it ends too soon"
