@@ -47,6 +47,10 @@ class Problem(NamedTuple):
         return self.text
 
 
+ALONE = "clip "
+"""What the name of a group begins with that is one clip, which a groups.csv does not name."""
+
+
 @dataclass(frozen=True)
 class Clips:
     """The labelled clips of one split, in the order of the label file.
@@ -428,7 +432,7 @@ def read_groups(path: Path, ids: Sequence[str]) -> np.ndarray:
     if [name.lower() for name in header] != ["id", "group"] or any(len(cells) != 2 for _, cells in rows):
         raise UserError(f"Expected two columns, id,group, got others in {path}")
     groups = {clip_id(cells[0]): f"group {cells[1]}" for _, cells in rows if cells[1]}
-    return np.array([groups.get(i, f"clip {i}") for i in ids])
+    return np.array([groups.get(i, f"{ALONE}{i}") for i in ids])
 
 
 def _shown(header: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from mtmusic.data.labels import Clips, is_genre_folder
+from mtmusic.data.labels import ALONE, Clips, is_genre_folder
 from mtmusic.data.pipeline import make_dataset
 from mtmusic.data.pooled import pooled_statistics
 from mtmusic.data.spectrograms import read_array
@@ -37,6 +37,7 @@ from mtmusic.models.training import TrainingRecord, fit
 
 SETTINGS, RESULTS = "settings.json", "results.json"
 LARGEST_SEED = 2**32 - 1
+FEW_GROUPS = 10
 VALIDATION = 0.2
 """Of a fold's training clips, to choose the epoch by."""
 
@@ -146,6 +147,7 @@ def cross_validate(options: CrossOptions) -> dict[str, Any]:
         if training not in waiting:
             read_answers(study.out, training, study.cuts[training.fold - 1].test)
     print_data(study.data)
+    _print_groups(study)
     with tqdm(total=len(trainings), initial=len(trainings) - len(waiting), unit="training") as bar:
         for training in waiting:
             bar.set_description(f"{training.name}, fold {training.fold}, seed {training.seed}")
@@ -158,12 +160,29 @@ def cross_validate(options: CrossOptions) -> dict[str, Any]:
     return results
 
 
+def _print_groups(study: Study) -> None:
+    """What makes scores too good, or intervals too narrow."""
+    groups = study.clips.groups
+    told = study.options.groups is not None or any(clips.groups is not None for clips in study.data.splits.values())
+    if groups is None or not told:
+        return
+    if alone := sum(name.startswith(ALONE) for name in groups):
+        print(
+            f"{alone} of {len(groups)} clips are in no group: where they have something in common, scores are too high"
+        )
+    if (fewest := min(len({*_groups(cut.test)}) for cut in study.cuts)) < FEW_GROUPS:
+        print(f"A fold has {fewest} groups: intervals, which are drawn over groups, are too narrow")
+
+
 def _trainings(study: Study) -> list[Training]:
     """Of what is asked for, and of what was finished here before: a comparison grows, and loses nothing."""
     options, path = study.options, study.out / RESULTS
     asked = [*options.recipes, *(study.baselines if options.baseline else ())]
     before = read_json(path, "recipes")["recipes"] if path.is_file() else {}
     kept = [name for name in before if name not in asked and _is_finished(study, name)]
+    for name in before:
+        if name not in [*asked, *kept]:
+            print(f"Left out: {name}, which was trained here with other settings or seeds")
     return [training for name in [*asked, *kept] for training in study.trainings(name)]
 
 

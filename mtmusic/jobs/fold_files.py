@@ -65,7 +65,10 @@ def is_done(out: Path, training: Training) -> bool:
 
 
 def read_costs(out: Path, training: Training) -> dict[str, Any]:
-    return _read(training.path(out, "json"))["costs"]
+    costs = _read(training.path(out, "json"))["costs"]
+    if not isinstance(costs.get("seconds"), int | float):
+        raise UserError(f"Expected costs in {training.path(out, 'json')}, got {costs}; delete it, or --overwrite")
+    return costs
 
 
 def read_answers(out: Path, training: Training, clips: Clips) -> np.ndarray:
@@ -76,10 +79,16 @@ def read_answers(out: Path, training: Training, clips: Clips) -> np.ndarray:
             rows = list(csv.DictReader(file))
         answers = np.array([[float(row[name]) for name in clips.classes or clips.tasks] for row in rows])
         ids = tuple(row["id"] for row in rows)
+        if not np.isfinite(answers).all():
+            raise ValueError("no number for some")
     except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
-        raise UserError(f"Expected the answers of a training in {path}, got {error!r}; --overwrite") from error
+        raise UserError(
+            f"Expected the answers of a training in {path}, got {error!r}; delete it, or --overwrite"
+        ) from error
     if ids != clips.ids:
-        raise UserError(f"Expected the answers for {len(clips)} clips of a fold in {path}, got others; --overwrite")
+        raise UserError(
+            f"Expected the answers for {len(clips)} clips of a fold in {path}, got others; delete it, or --overwrite"
+        )
     return answers
 
 
@@ -87,9 +96,13 @@ def read_json(path: Path, *names: str) -> dict[str, Any]:
     """An object that has these keys. Raises UserError for a file that is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {**content, **{name: content[name] for name in names}}
+        if not all(isinstance(content[name], dict | None) for name in names):
+            raise TypeError(f"no objects under {' and '.join(names)}")
+        return dict(content)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"Expected what a cross-validation wrote in {path}, got {error!r}; --overwrite") from error
+        raise UserError(
+            f"Expected what a cross-validation wrote in {path}, got {error!r}; delete it, or --overwrite"
+        ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:

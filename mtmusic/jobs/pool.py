@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 
 from mtmusic.data.checks import checked_affect_split, checked_genre_split
 from mtmusic.data.labels import (
+    ALONE,
     Clips,
     GenreClasses,
     concatenate,
@@ -85,7 +86,7 @@ def pooled_clips(data: FolderData, groups: Path | None = None) -> tuple[Clips, t
     names = clips.groups
     if groups is not None:
         names = read_groups(groups, clips.ids)
-        if all(name.startswith("clip ") for name in names):
+        if all(name.startswith(ALONE) for name in names):
             raise UserError(f"Expected groups of the clips of {data.folder}, got none of their ids in {groups}")
     if clips.tasks:
         require_labels(clips, f"among the clips of {data.folder}")
@@ -97,7 +98,7 @@ def _joined(groups: np.ndarray | None, digests: Sequence[str]) -> np.ndarray | N
     """(clips,) names of the groups, joined where they share a content; None where each clip stands alone."""
     clips = np.arange(len(digests))
     if groups is None:
-        groups = np.array([f"clip {number}" for number in clips])
+        groups = np.array([f"{ALONE}{number}" for number in clips])
     names, group = np.unique(groups, return_inverse=True)
     contents, content = np.unique(digests, return_inverse=True)
     size = len(names) + len(contents)

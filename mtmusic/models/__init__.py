@@ -1,6 +1,7 @@
-"""Batches to predictions. Importing it registers our layers, so that keras.models.load_model opens every model."""
+"""Batches to predictions. Importing it registers our classes, so that keras.models.load_model opens every model."""
 
 import mtmusic.models.frontend
+import mtmusic.models.heads
 import mtmusic.models.kernel
 import mtmusic.models.layers
 import mtmusic.models.losses

@@ -129,7 +129,7 @@ def test_the_page_holds_everything_and_nothing_from_elsewhere(genre, affect):
         assert page.count("<img ") == (4 if out == genre[1] else 5)
 
 
-def test_a_stopped_run_goes_on_and_does_nothing_twice(script, genre_folder, tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_and_does_nothing_twice(script, genre_folder, tmp_path, monkeypatch, capsys):
     trained: list[tuple[int, int]] = []
     original = cross_validation._train
 
@@ -157,6 +157,8 @@ def test_a_stopped_run_goes_on_and_does_nothing_twice(script, genre_folder, tmp_
     monkeypatch.setattr(cross_validation, "_train", original)
     assert run(script, genre_folder, out, "--baseline") == 0  # what was finished stays beside it
     assert list(read_json(out / "results.json")["recipes"]) == ["svc", "majority", "lab-lstm"]
+    assert run(script, genre_folder, out, "--baseline", "--epochs", "2") == 0
+    assert "Left out: lab-lstm, which was trained here with other settings or seeds" in capsys.readouterr().out
 
 
 def test_what_is_overwritten_stands_until_the_new_one_is_whole(script, genre, tmp_path, monkeypatch):
@@ -235,6 +237,16 @@ def test_one_task_is_learnt_alone(script, affect, tmp_path):
     row = read_json(tmp_path / "out" / "results.json")["recipes"]["lab-lstm"]
     assert row["rho"] == row["rho_energy"]
     assert "rho_valence" not in row
+
+
+def test_few_groups_and_clips_without_one_are_told(script, genre_folder, tmp_path, capsys):
+    ids = [*range(1, 25), *range(1000, 1009)]
+    (tmp_path / "groups.csv").write_text("id,group\n" + "".join(f"{i},{i % 12}\n" for i in ids[2:]))
+    flags = ("--baseline", "--groups", str(tmp_path / "groups.csv"))
+    assert run(script, genre_folder, tmp_path / "out", *flags) == 0
+    printed = capsys.readouterr().out
+    assert "2 of 33 clips are in no group" in printed
+    assert "groups: intervals, which are drawn over groups, are too narrow" in printed
 
 
 def test_a_task_alone_has_a_folder_of_its_own_and_needs_labels(script, affect, tmp_path, monkeypatch, capsys):
