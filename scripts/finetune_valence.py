@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     finetune(
         AffectOptions(
             **common.run_options(arguments, __file__, argv),
-            recipe=given_recipe(arguments.recipe, settings, RECIPES),
+            recipe=given_recipe(arguments.recipe, settings, RECIPES, source=arguments.source),
             task=arguments.task,
             error=arguments.error,
             test=arguments.test,

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     train_affect(
         AffectOptions(
             **common.run_options(arguments, __file__, argv),
-            recipe=given_recipe(arguments.recipe, settings, AFFECT_RECIPES, arguments.multitask),
+            recipe=given_recipe(arguments.recipe, settings, AFFECT_RECIPES, arguments.multitask, arguments.source),
             task=arguments.task,
             multitask=arguments.multitask,
             weights=arguments.weights,

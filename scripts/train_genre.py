@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtmusic.jobs.genre import GenreOptions, train_genre
     from mtmusic.jobs.recipes import RECIPES, given_recipe
 
-    recipe = given_recipe(arguments.recipe, settings, RECIPES)
+    recipe = given_recipe(arguments.recipe, settings, RECIPES, source=arguments.source)
     more = {"recipe": recipe, "classes": arguments.classes, "leave_out": arguments.leave_out}
     train_genre(GenreOptions(**common.run_options(arguments, __file__, argv), **more))
     return 0

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import keras
 
 from mtmusic.errors import UserError
+from mtmusic.models import export
 from mtmusic.models.backbones import CNN_BLOCKS, POOL, STATISTICS, cnn_backbone, lstm_backbone, statistics_backbone
 from mtmusic.models.kernel import KERNELS
 from mtmusic.models.precision import layers_compute_in, supported
@@ -139,21 +141,36 @@ def named_recipe(name: str, multitask: bool = False) -> Recipe:
 
 
 def given_recipe(
-    name: str | None, settings: Mapping[str, Any], defaults: Mapping[str, Recipe], multitask: bool = False
+    name: str | None,
+    settings: Mapping[str, Any],
+    defaults: Mapping[str, Recipe],
+    multitask: bool = False,
+    source: Path | None = None,
 ) -> Recipe:
-    """The named recipe, else the default of the backbone in settings, with what else is given there.
+    """The named recipe, else the default of the backbone in settings or of the source, with what else is given there.
 
-    Raises UserError for an unknown name, and for a setting that the backbone does not have.
+    source: a run whose backbone is to be started from. Raises UserError for an unknown name, for a setting that the
+    backbone does not have, and for a source that is no run.
     """
     if name is not None and "backbone" in settings:
         raise UserError(f"Expected --recipe without --backbone: {name} has its own")
-    recipe = defaults[settings.get("backbone", "cnn")] if name is None else named_recipe(name, multitask)
+    if name is None:
+        recipe = defaults[settings.get("backbone") or _backbone_of(source)]
+    else:
+        recipe = named_recipe(name, multitask)
     for backbone, names in ONLY.items():
         if backbone != recipe.backbone and (foreign := [name for name in names if name in settings]):
             raise UserError(
                 f"Expected --{foreign[0]} with --backbone {backbone} only, got --backbone {recipe.backbone}"
             )
     return replace(recipe, **settings)
+
+
+def _backbone_of(source: Path | None) -> str:
+    """Of a card that tells none, `from_card` says so."""
+    told = export.read_card(export.locate(source)[0]).get("architecture") if source is not None else None
+    backbone = told.get("backbone") if isinstance(told, dict) else None
+    return backbone if backbone in RECIPES else "cnn"
 
 
 def complete(recipe: Recipe, frames: int, clips: int, all_clips: int) -> Recipe:

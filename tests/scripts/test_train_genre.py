@@ -195,6 +195,7 @@ def test_the_best_recipe_compares_with_the_clips_it_learnt_from(script, genre_fo
     other, again = write_tiny_genre_folder(tmp_path / "other_beat", ("Folk", "Pop"), seed=1), tmp_path / "again"
     flags = ("--from", str(out), "--freeze", "all", "--epochs", "1", "--batch-size", "8")
     assert train(script, other, again, *flags) == 0
+    assert read_json(again / "card.json")["recipe"]["learning_rate"] == 0.02  # as a kernel learns, without --recipe
     before, after = (keras.models.load_model(run / "model.keras").get_layer("backbone") for run in (out, again))
     assert all(np.array_equal(a, b) for a, b in zip(before.get_weights(), after.get_weights(), strict=True))
 
