@@ -150,7 +150,7 @@ def given_recipe(
     """The named recipe, else the default of the backbone in settings or of the source, with what else is given there.
 
     source: a run whose backbone is to be started from. Raises UserError for an unknown name, for a setting that the
-    backbone does not have, and for a source that is no run.
+    backbone does not have.
     """
     if name is not None and "backbone" in settings:
         raise UserError(f"Expected --recipe without --backbone: {name} has its own")
@@ -167,8 +167,11 @@ def given_recipe(
 
 
 def _backbone_of(source: Path | None) -> str:
-    """Of a card that tells none, `from_card` says so."""
-    told = export.read_card(export.locate(source)[0]).get("architecture") if source is not None else None
+    """What is wrong with a source is told where it is used."""
+    try:
+        told = export.read_card(export.locate(source)[0]).get("architecture") if source is not None else None
+    except UserError:
+        return "cnn"
     backbone = told.get("backbone") if isinstance(told, dict) else None
     return backbone if backbone in RECIPES else "cnn"
 
