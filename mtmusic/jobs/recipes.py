@@ -149,8 +149,8 @@ def given_recipe(
 ) -> Recipe:
     """The named recipe, else the default of the backbone in settings or of the source, with what else is given there.
 
-    source: a run whose backbone is to be started from. Raises UserError for an unknown name, for a setting that the
-    backbone does not have.
+    source: a run whose backbone is to be started from. Raises UserError for an unknown name, and for a setting that
+    the backbone does not have.
     """
     if name is not None and "backbone" in settings:
         raise UserError(f"Expected --recipe without --backbone: {name} has its own")
