@@ -10,7 +10,6 @@ import numpy as np
 from mtmusic.evaluation import plots
 from mtmusic.evaluation.cross_scores import measures
 from mtmusic.evaluation.html import figure, page, section, table
-from mtmusic.evaluation.resampling import spearman
 from mtmusic.files import write_text
 
 PAGE = "report.html"
@@ -36,7 +35,7 @@ def write_cross_page(
     figures = folder / "figures"
     plots.save_figure(_intervals(results), figures / "scores.png")
     title = f"Cross-validation: {results['kind']}, {Path(results['folder']).name}"
-    shown = "\n".join(_answer_figures(figures, tests, answers))
+    shown = "\n".join(_answer_figures(figures, results, tests, answers))
     banner = '<p class="banner">Demo: synthesised music. These numbers say nothing about real songs.</p>'
     body = [
         f"<h1>{escape(title)}</h1>",
@@ -99,7 +98,10 @@ def _interval(row: Mapping[str, float]) -> str:
 
 
 def _answer_figures(
-    folder: Path, tests: Sequence[Any], answers: Mapping[str, Sequence[Sequence[np.ndarray]]]
+    folder: Path,
+    results: Mapping[str, Any],
+    tests: Sequence[Any],
+    answers: Mapping[str, Sequence[Sequence[np.ndarray]]],
 ) -> Iterator[str]:
     """Of each recipe the confusion of all folds and seeds, or its first seed's answers by the labels."""
     classes, tasks = tests[0].classes, tests[0].tasks
@@ -109,9 +111,13 @@ def _answer_figures(
             path, caption = folder / f"confusion_{name}.png", f"{name}: rows are true classes; each clip once a seed."
             figure_of = plots.confusion_matrix(_confusion(tests, by_fold), classes)
         else:
-            path, caption = folder / f"scatter_{name}.png", f"{name}: the first seed's answers, all folds."
+            path, caption = (
+                folder / f"scatter_{name}.png",
+                f"{name}: the first seed's answers, all folds; rho as in the table.",
+            )
             predicted = np.concatenate([of_seeds[0] for of_seeds in by_fold])
-            figure_of = plots.scatter(true, predicted, tasks, _rho(true, predicted, tasks))
+            rho = {task: results["recipes"][name][f"rho_{task}"]["mean"] for task in tasks}
+            figure_of = plots.scatter(true, predicted, tasks, rho)
         plots.save_figure(figure_of, path)
         yield figure(path, caption)
 
@@ -123,9 +129,3 @@ def _confusion(tests: Sequence[Any], by_fold: Sequence[Sequence[np.ndarray]]) ->
         for answers in of_seeds:
             np.add.at(counts, (test.targets, answers.argmax(axis=1)), 1)
     return counts
-
-
-def _rho(true: np.ndarray, predicted: np.ndarray, tasks: Sequence[str]) -> dict[str, float]:
-    """Over the folds' clips together."""
-    ones = np.ones((1, len(true)))
-    return {task: float(spearman(true[:, i], predicted[:, i], ones)[0]) for i, task in enumerate(tasks)}
