@@ -1,5 +1,6 @@
 """Batches to predictions. Importing it registers our classes, so that keras.models.load_model opens every model."""
 
+import mtmusic.models.convolution
 import mtmusic.models.frontend
 import mtmusic.models.heads
 import mtmusic.models.kernel

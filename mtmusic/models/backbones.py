@@ -12,6 +12,7 @@ from keras import layers
 
 from mtmusic.constants import CHROMA_BINS, FEATURE_BINS, MEL_BINS
 from mtmusic.errors import UserError
+from mtmusic.models.convolution import WinogradConv2D
 from mtmusic.models.kernel import KERNELS, GaussianKernel
 from mtmusic.models.layers import (
     FrameMask,
@@ -151,7 +152,7 @@ def _flat_cnn(feature: str, frames: int | None, blocks: Blocks, pool: int) -> tu
     x = layers.Reshape((*x.shape[1:], 1), name="channel")(x)
     for number, (filters, kernel) in enumerate(blocks, 1):
         block = f"block{number}"
-        x = layers.Conv2D(filters, kernel, padding="same", name=f"{block}_conv")(x)
+        x = WinogradConv2D(filters, kernel, padding="same", use_bias=False, name=f"{block}_conv")(x)
         x = FusedBatchNormalization(momentum=NORM_MOMENTUM, name=f"{block}_norm")(x)
         x = layers.ReLU(name=f"{block}_relu")(x)
         x = layers.MaxPooling2D((pool, min(pool, x.shape[2])), name=f"{block}_pool")(x)
@@ -168,7 +169,7 @@ def _masked_cnn(feature: str, blocks: Blocks) -> tuple[Any, Any]:
     for number, (filters, kernel) in enumerate(blocks, 1):
         block = f"block{number}"
         present = StridedMask(POOL ** (number - 1), name=f"{block}_mask")(mask)
-        x = layers.Conv2D(filters, kernel, padding="same", name=f"{block}_conv")(x)
+        x = WinogradConv2D(filters, kernel, padding="same", use_bias=False, name=f"{block}_conv")(x)
         x = FusedBatchNormalization(momentum=NORM_MOMENTUM, name=f"{block}_norm")(x, mask=present)
         x = layers.ReLU(name=f"{block}_relu")(x)
         x = ZeroAbsentFrames(name=f"{block}_absent")(x, present)

@@ -1,0 +1,106 @@
+"""A Conv2D with fewer multiplications on a CPU: Winograd's minimal filtering along the frames."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mtmusic.models.layers import PACKAGE
+
+TAPS = 5
+"""Frames of the kernel that is taken so; with 3 it does not pay."""
+
+TILE = 4
+"""Frames that are computed together."""
+
+POINTS = (0, 1, -1, 2, -2, 1 / 2, -1 / 2)
+"""Where the polynomials are evaluated, beside infinity; small ones keep rounding low."""
+
+FEWEST_WEIGHTS = 64 * 64
+"""Channels times filters below which the transforms cost more than they save."""
+
+MOST_FRAMES = 128
+"""Beyond which they do too: all frames are transformed by one matrix."""
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class WinogradConv2D(keras.layers.Conv2D):
+    """Keras's Conv2D, its options, weights and, to 1e-4, its numbers, with 8 products a tap of bins for 4 frames, not 20.
+
+    Four frames of the result are a product of two polynomials: evaluated at eight points, multiplied there (a
+    convolution along the bins alone) and interpolated; evaluation and interpolation are products with small matrices.
+    Taken for kernels of five frames, strides of 1 and 'same' padding, in float32, where channels and filters are many,
+    frames are few, and no GPU is visible; elsewhere Keras's own way is.
+
+    Source: A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, here in one dimension.
+
+    (batch, frames, bins, channels) -> (batch, frames, bins, filters).
+    """
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        plain = super().convolution_op
+        if not self._takes_winograd(inputs):
+            return plain(inputs, kernel)
+        kernel = tf.convert_to_tensor(kernel)
+        if inputs.shape[1] is not None:
+            return _winograd(inputs, kernel) if inputs.shape[1] <= MOST_FRAMES else plain(inputs, kernel)
+        few = tf.shape(inputs)[1] <= MOST_FRAMES
+        return tf.cond(few, lambda: _winograd(inputs, kernel), lambda: plain(inputs, kernel))
+
+    def _takes_winograd(self, inputs: Any) -> bool:
+        return (
+            self.kernel_size[0] == TAPS
+            and self.strides == self.dilation_rate == (1, 1)
+            and self.padding == "same"
+            and self.groups == 1
+            and self.data_format == "channels_last"
+            and inputs.dtype == tf.float32
+            and inputs.shape[-1] * self.filters >= FEWEST_WEIGHTS
+            and not tf.config.list_physical_devices("GPU")
+        )
+
+
+def _winograd(x: Any, kernel: Any) -> Any:
+    """x (batch, frames, bins, channels), kernel (5, any, channels, filters) -> (batch, frames, bins, filters)."""
+    batch, frames, bins = (known or tf.shape(x)[axis] for axis, known in enumerate(x.shape[:3]))
+    tiles = (frames + TILE - 1) // TILE
+    evaluate, of_kernel, interpolate = (tf.constant(matrix, x.dtype) for matrix in _matrices())
+    points = of_kernel.shape[0]
+    evaluate = tf.reshape(evaluate[:, :tiles, :frames], [points * tiles, frames])
+    interpolate = tf.reshape(interpolate[:frames, :, :tiles], [frames, points * tiles])
+
+    by_frame = tf.reshape(tf.transpose(x, [1, 0, 2, 3]), [frames, batch * bins * x.shape[3]])
+    inputs = tf.reshape(tf.matmul(evaluate, by_frame), [points, tiles * batch, 1, bins, x.shape[3]])
+    kernels = tf.tensordot(of_kernel, kernel, 1)[:, None]
+    pairs = zip(tf.unstack(inputs), tf.unstack(kernels), strict=True)
+    products = tf.stack([tf.nn.conv2d(values, weights, 1, "SAME") for values, weights in pairs])
+    outputs = tf.matmul(interpolate, tf.reshape(products, [points * tiles, batch * bins * kernel.shape[3]]))
+    return tf.transpose(tf.reshape(outputs, [frames, batch, bins, kernel.shape[3]]), [1, 0, 2, 3])
+
+
+def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For MOST_FRAMES, float64: (points, tiles, frames), (points, TAPS) and (frames, points, tiles).
+
+    The first evaluates the input's tiles, which overlap by the kernel's length, and has no columns for the padding;
+    the second evaluates the kernel; the third makes frames of the products.
+    """
+    window = TILE + TAPS - 1
+    evaluate = np.linalg.inv(_powers(window)).T
+    largest = np.abs(evaluate).max(axis=1, keepdims=True)
+    evaluate, of_kernel, interpolate = evaluate / largest, _powers(TAPS) * largest, _powers(TILE).T
+
+    tiles = MOST_FRAMES // TILE
+    of_tiles = np.zeros((window, tiles, MOST_FRAMES + TAPS - 1))
+    of_frames = np.zeros((MOST_FRAMES, window, tiles))
+    for tile in range(tiles):
+        first = tile * TILE
+        of_tiles[:, tile, first : first + window] = evaluate
+        of_frames[first : first + TILE, :, tile] = interpolate
+    return of_tiles[:, :, TAPS // 2 : TAPS // 2 + MOST_FRAMES], of_kernel, of_frames
+
+
+def _powers(count: int) -> np.ndarray:
+    """(points, count): powers 0 to count - 1 of each point; at infinity the highest alone."""
+    infinity = np.eye(count)[-1:]
+    return np.concatenate([np.vander(np.array(POINTS, float), count, increasing=True), infinity])
