@@ -43,7 +43,7 @@ def in_this_process(benchmark, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(module, "MATRIX", 64)
     monkeypatch.setattr(module, "in_child", lambda call, case: call(case))
     monkeypatch.setattr("mtmusic.models.precision.supported", lambda precision: precision)
-    for layer in ("FusedBatchNormalization", "LastStateLSTM"):
+    for layer in module.PLAIN.values():
         monkeypatch.setattr(f"mtmusic.models.backbones.{layer}", getattr(backbones, layer))
     return module
 
@@ -80,23 +80,30 @@ def test_the_cnn_beside_keras_layers_and_the_machines_limit(in_this_process, tmp
     arguments = ["--peer", str(tmp_path), "--quick", "--only", "cnn-bfloat16", "--rounds", "1", "--json", str(out)]
     assert module.main(arguments) == 0
     content = json.loads(out.read_text())
-    assert {row["peer_runs"] for row in content["rows"]} == {"as the lab", "channels-last, bfloat16", module.KERAS}
+    assert {row["peer_runs"] for row in content["rows"]} == {"as the lab", "channels-last, bfloat16", *module.NORM}
     limit = content["limits"][0]
     assert limit["limit_seconds"] == limit["gflop"] / limit["gflop_per_second"] > 0
     assert limit["ours_seconds"] == content["rows"][0]["ours_seconds"]
 
 
-@pytest.mark.parametrize(("plain", "kind"), [(False, backbones.LastStateLSTM), (True, keras.layers.LSTM)])
-def test_the_lstm_beside_keras_s_own(in_this_process, plain, kind):
-    case = replace(in_this_process.CASES["lstm-128-bfloat16"], batch=2, frames=8, plain=plain)
-    layer = in_this_process.build(case).get_layer("backbone").get_layer("block1_lstm")
-    assert type(layer) is kind
-    assert layer.compute_dtype == "bfloat16"
+LAYERS = ("cnn", "block2_conv"), ("cnn", "block2_norm"), ("lstm-128-bfloat16", "block1_lstm")
+
+
+@pytest.mark.parametrize("plain", ["", "Keras's Conv2D", "Keras's BatchNormalization", "Keras's LSTM"])
+def test_beside_keras_s_own_layer_one_layer_is_another(in_this_process, plain):
+    kinds = {}
+    for case, name in LAYERS:
+        layer = in_this_process.build(replace(in_this_process.CASES[case], batch=2, frames=16, plain=plain))
+        layer = layer.get_layer("backbone").get_layer(name)
+        kinds[type(layer).__mro__[1 - type(layer).__module__.startswith("keras")].__name__] = type(layer)
+        assert layer.compute_dtype == in_this_process.CASES[case].precision
+    plains = {name for name, kind in kinds.items() if kind is getattr(keras.layers, name)}
+    assert plains == {plain.removeprefix("Keras's ")} - {""}
 
 
 def test_what_was_measured_is_kept_where_a_later_case_fails(in_this_process, tmp_path, monkeypatch):
     (tmp_path / "lab_torch.py").write_text(PEER)
-    calls = iter([{"step_seconds": 1, "forward_seconds": 1, "gflop_per_second": 1}] * 2)
+    calls = iter([{"step_seconds": 1, "forward_seconds": 1, "gflop_per_second": 1}] * 3)
     monkeypatch.setattr(in_this_process, "in_child", lambda *_: next(calls))
     out = tmp_path / "out.json"
     with pytest.raises(StopIteration):

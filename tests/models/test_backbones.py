@@ -104,9 +104,13 @@ def test_the_logits_are_those_of_keras_own_layers(monkeypatch, pooling, training
         return scrambled(genre_classifier(cnn_backbone(frames=48, pooling=pooling), list("abc")))
 
     ours = build()
-    monkeypatch.setattr("mtmusic.models.backbones.FusedBatchNormalization", keras.layers.BatchNormalization)
+    for ours_is, plain_is in (("FusedBatchNormalization", "BatchNormalization"), ("WinogradConv2D", "Conv2D")):
+        monkeypatch.setattr(f"mtmusic.models.backbones.{ours_is}", getattr(keras.layers, plain_is))
     plain = build()
-    assert type(plain.get_layer("backbone").get_layer("block1_norm")) is keras.layers.BatchNormalization
+    assert [type(plain.get_layer("backbone").get_layer(f"block2_{name}")) for name in ("conv", "norm")] == [
+        keras.layers.Conv2D,
+        keras.layers.BatchNormalization,
+    ]
     batch = padded([clip(48), clip(5), clip(33)], 48)
     logits = [np.array(model(batch, training=training)) for model in (ours, plain)]
     np.testing.assert_allclose(*logits, atol=1e-4)
@@ -135,7 +139,7 @@ def test_the_flat_cnn_answers_a_clip_the_same_whatever_stands_beside_it():
 def test_the_flat_cnn_is_the_labs():
     backbone = cnn_backbone(frames=128)
     blocks = [layer for layer in backbone.layers if layer.name.startswith("block")]
-    kinds = ["Conv2D", "FusedBatchNormalization", "ReLU", "MaxPooling2D"]
+    kinds = ["WinogradConv2D", "FusedBatchNormalization", "ReLU", "MaxPooling2D"]
     assert [type(layer).__name__ for layer in blocks] == kinds * 4
     assert [layer.filters for layer in blocks[::4]] == [128, 64, 32, 8]
     assert {layer.kernel_size for layer in blocks[::4]} == {(5, 5)}
