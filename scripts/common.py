@@ -162,6 +162,15 @@ def add_precision_flag(flags: Any, default: str | None = None) -> None:
     )
 
 
+def add_devices_flag(flags: argparse.ArgumentParser) -> None:
+    flags.add_argument(
+        "--devices",
+        default="1",
+        metavar="N|all",
+        help="part each batch among N of this machine's GPUs, or all of them; the result is that of one (default: 1)",
+    )
+
+
 def add_run_flags(flags: argparse.ArgumentParser, out: str, source: Path | None = None) -> None:
     """out: what --help says of the default. source: the default of --from."""
     flags.add_argument(
@@ -186,12 +195,7 @@ def add_run_flags(flags: argparse.ArgumentParser, out: str, source: Path | None 
     again = flags.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     again.add_argument("--overwrite", action="store_true", help="put the new run in the place of a finished one")
-    flags.add_argument(
-        "--devices",
-        default="1",
-        metavar="N|all",
-        help="part each batch among N of this machine's GPUs, or all of them; the result is that of one (default: 1)",
-    )
+    add_devices_flag(flags)
     flags.add_argument("--tensorboard", action="store_true", help="write TensorBoard logs into the run's folder")
     flags.add_argument("--out", type=Path, metavar="DIR", help=f"the run's folder (default: {out})")
 

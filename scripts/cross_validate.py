@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     common.add_classes_flag(flags, default=None, otherwise="lab")
     flags.add_argument("--epochs", type=int, metavar="N", help="at most this many, whatever the recipes say")
     common.add_precision_flag(flags)
+    common.add_devices_flag(flags)
     flags.add_argument("--out", type=Path, metavar="DIR", help="(default: saved_models/cross_validation_<folder>)")
     flags.add_argument("--overwrite", action="store_true", help="do every training anew")
     arguments = common.parse(flags, argv)

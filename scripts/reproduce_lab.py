@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     flags.add_argument("--seeds", type=int, metavar="N", help="trainings of each model (default: 3, quick: 1)")
     flags.add_argument("--seed", type=common.seed, default=0, help="the first one (default: 0)")
+    common.add_precision_flag(flags, default="float32")
+    common.add_devices_flag(flags)
     flags.add_argument("--overwrite", action="store_true", help="do these steps anew, and those there that read them")
     arguments = common.parse(flags, argv)
 
@@ -65,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             seeds=arguments.seeds if arguments.seeds is not None else (1 if arguments.quick else 3),
             seed=arguments.seed,
             classes=arguments.classes,
+            precision=arguments.precision,
+            devices=arguments.devices,
             overwrite=arguments.overwrite,
         )
     )

@@ -33,6 +33,7 @@ from mtmusic.jobs.recipes import AFFECT_FRAMES, FRAMES, Recipe, complete, named_
 from mtmusic.jobs.runs import refuse_other_things, seed_everything, versions
 from mtmusic.jobs.training import Objective, TrainOptions, build_model, learner
 from mtmusic.models.precision import supported
+from mtmusic.models.replicas import find_devices
 from mtmusic.models.training import TrainingRecord, fit
 
 SETTINGS, RESULTS = "settings.json", "results.json"
@@ -49,7 +50,7 @@ class CrossOptions:
     recipes: names; baseline: those of the folder's kind too. seeds: how many trainings of each recipe on each fold,
     from `seed` on, which also makes the folds. groups: a file in the place of groups.csv. task: of an affect folder;
     None: all, learnt together where there are several. classes: None is the lab's merging. epochs, precision: for
-    every recipe, the first at the most.
+    every recipe, the first at the most. devices: see replicas.find_devices.
     """
 
     data: Path | None = None
@@ -64,6 +65,7 @@ class CrossOptions:
     classes: str | None = None
     epochs: int | None = None
     precision: str | None = None
+    devices: str = "1"
     beat: bool | None = None
     skip_bad: bool = False
     checks: Checks = "on"
@@ -203,8 +205,12 @@ def _refuse_early(options: CrossOptions) -> None:
         raise UserError(f"Expected --epochs of 1 or more, got {options.epochs}")
     if options.task is not None and options.multitask:
         raise UserError("Expected --task or --multitask, got both")
+    devices = len(find_devices(options.devices))
     for name in options.recipes:
-        named_recipe(name)
+        if devices > (largest := named_recipe(name).batch_size):
+            raise UserError(
+                f"Expected --devices of {largest} at most, got {devices}: each takes a share of every batch of {name}"
+            )
 
 
 def _study(options: CrossOptions) -> Study:
@@ -294,9 +300,9 @@ def _network(study: Study, training: Training, cut: Cut) -> tuple[np.ndarray, di
     """As `_baseline`: a validation part, held out by group, chooses the epoch, and the test part is answered once."""
     train, validation = hold_out(cut.rest, VALIDATION, training.seed)
     recipe, objective = _objective(study, training, train)
-    options = TrainOptions(recipe=recipe, seed=training.seed)
+    options = TrainOptions(recipe=recipe, seed=training.seed, devices=study.options.devices)
     model = build_model(options, recipe, objective)
-    record = _fit(model, recipe, objective, train, validation, training.seed)
+    record = _fit(model, recipe, objective, train, validation, options)
     answers = _answers(model, recipe, cut.test)
     costs = {
         "parameters": model.count_params(),
@@ -320,12 +326,13 @@ def _objective(study: Study, training: Training, train: Clips) -> tuple[Recipe, 
 
 
 def _fit(
-    model: keras.Model, recipe: Recipe, objective: Objective, train: Clips, validation: Clips, seed: int
+    model: keras.Model, recipe: Recipe, objective: Objective, train: Clips, validation: Clips, options: TrainOptions
 ) -> TrainingRecord:
     """In memory alone: a training that is stopped starts anew."""
-    learning, batches, judged = learner(model, recipe, train, validation, seed)
-    seed_everything(seed)
-    return fit(learning, batches, judged, replace(recipe.training, monitor=objective.monitor), verbose=0)
+    learning, batches, judged = learner(model, recipe, train, validation, options.seed)
+    seed_everything(options.seed)
+    config, devices = replace(recipe.training, monitor=objective.monitor), find_devices(options.devices)
+    return fit(learning, batches, judged, config, verbose=0, devices=devices)
 
 
 def _answers(model: keras.Model, recipe: Recipe, clips: Clips) -> np.ndarray:

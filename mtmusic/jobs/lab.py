@@ -44,6 +44,8 @@ from mtmusic.jobs.lab_questions import metrics_step
 from mtmusic.jobs.lab_submission import submission
 from mtmusic.jobs.lab_transfer import transfer
 from mtmusic.jobs.runs import refuse_other_things, versions
+from mtmusic.models.precision import supported
+from mtmusic.models.replicas import find_devices
 
 SETTINGS, STEP, RESULTS, LOG = "settings.json", "step.json", "results.json", "log.txt"
 TITLE = "Music genre and affect: the lab's steps, done again"
@@ -78,8 +80,9 @@ STEPS = (
 class LabOptions:
     """All that `reproduce_lab` is told. data: a folder with the lab's four; None: the demo corpus. steps: which to do.
 
-    seeds: how many, from `seed` on. overwrite: does those steps anew, and those that are there and read their runs; an
-    old step is set aside, and goes when the new one is finished.
+    seeds: how many, from `seed` on. precision, devices: of every training, see models.precision and
+    replicas.find_devices. overwrite: does those steps anew, and those that are there and read their runs; an old step
+    is set aside, and goes when the new one is finished.
     """
 
     data: Path | None = None
@@ -89,6 +92,8 @@ class LabOptions:
     seeds: int = 3
     seed: int = 0
     classes: str = "lab"
+    precision: str = "float32"
+    devices: str = "1"
     overwrite: bool = False
 
     def command(self, step: int | None = None) -> str:
@@ -97,6 +102,8 @@ class LabOptions:
         words += ["--data", str(self.data)] if self.data is not None else []
         words += ["--classes", self.classes] if self.classes != "lab" else []
         words += ["--quick"] if self.scale.name == QUICK.name else []
+        words += ["--precision", self.precision] if self.precision != "float32" else []
+        words += ["--devices", self.devices] if self.devices != "1" else []
         words += ["--seeds", str(self.seeds), *(["--seed", str(self.seed)] if self.seed else [])]
         words += ["--out", str(self.out), *(["--steps", str(step), "--overwrite"] if step is not None else [])]
         return shlex.join(words)
@@ -134,12 +141,14 @@ def _lab(options: LabOptions) -> Lab:
     if not folders:
         raise UserError(f"Expected some of {', '.join(FOLDERS)} in {root}, got none of them: give --data DATA_ROOT")
     seeds = tuple(range(options.seed, options.seed + options.seeds))
-    return Lab(folders, options.out, options.scale, seeds, options.classes)
+    precision = supported(options.precision)
+    return Lab(folders, options.out, options.scale, seeds, options.classes, precision, options.devices)
 
 
 def _refuse_early(options: LabOptions, asked: list[Step]) -> None:
     if options.seeds < 1:
         raise UserError(f"Expected --seeds of 1 or more, got {options.seeds}")
+    find_devices(options.devices)
     if unknown := sorted({*options.steps} - {step.number for step in STEPS}):
         raise UserError(f"Expected --steps from 1 to {len(STEPS)}, got {unknown[0]}")
     if not asked:
@@ -164,6 +173,7 @@ def _open(lab: Lab, options: LabOptions, data: Mapping[str, FolderData], asked: 
         "scale": asdict(lab.scale),
         "seeds": list(lab.seeds),
         "classes": lab.classes,
+        "precision": lab.precision,
         "data": {name: folder.fingerprint for name, folder in data.items()},
     }
     path, settings = lab.out / SETTINGS, json.loads(json.dumps(settings))

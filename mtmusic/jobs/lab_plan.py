@@ -51,13 +51,18 @@ QUICK = Scale("quick", subset=64, epochs=6, frames=32, units=32, overfit_epochs=
 
 @dataclass(frozen=True)
 class Lab:
-    """One reproduction. folders: those of the lab's four that are there. classes: see `labels.genre_mapping`."""
+    """One reproduction. folders: those of the lab's four that are there. classes: see `labels.genre_mapping`.
+
+    precision: see models.precision. devices: see replicas.find_devices.
+    """
 
     folders: Mapping[str, Path]
     out: Path
     scale: Scale
     seeds: tuple[int, ...]
     classes: str = "lab"
+    precision: str = "float32"
+    devices: str = "1"
 
     def step(self, number: int) -> Path:
         return self.out / f"step_{number:02}"
@@ -84,7 +89,7 @@ def genre_options(
     """Options of `train_genre`, with the command that repeats it. more: further options; epochs, batch_size: of the
     recipe."""
     own = {name: more.pop(name) for name in ("epochs", "batch_size") if name in more}
-    recipe = replace(_scaled(RECIPES[backbone], lab.scale), feature=feature, **own)
+    recipe = replace(_scaled(RECIPES[backbone], lab), feature=feature, **own)
     options = GenreOptions(
         out=out,
         data=lab.folders[GENRE_BEAT if beat else GENRE],
@@ -92,6 +97,7 @@ def genre_options(
         subset=lab.scale.subset,
         seed=seed,
         classes=lab.classes,
+        devices=lab.devices,
         resume=True,
         **more,
     )
@@ -100,26 +106,35 @@ def genre_options(
 
 def affect_options(lab: Lab, out: Path, seed: int, backbone: str, **more: Any) -> AffectOptions:
     """Options of `train_affect`. more: further options."""
-    recipe = _scaled(AFFECT_RECIPES[backbone], lab.scale)
+    recipe = _scaled(AFFECT_RECIPES[backbone], lab)
     options = _affect(lab, out, seed, recipe, more)
     return replace(options, command=command("train_affect", options, AFFECT_RECIPES[backbone]))
 
 
 def finetune_options(lab: Lab, out: Path, seed: int, **more: Any) -> AffectOptions:
     """Options of `finetune`, whose network is its source's. more: further options."""
-    recipe = replace(_scaled(Recipe(), lab.scale), frames=None)
+    recipe = replace(_scaled(Recipe(), lab), frames=None)
     options = _affect(lab, out, seed, recipe, more)
     return replace(options, command=command("finetune_valence", options, Recipe()))
 
 
 def _affect(lab: Lab, out: Path, seed: int, recipe: Recipe, more: Mapping[str, Any]) -> AffectOptions:
-    data = lab.folders[AFFECT_BEAT]
-    return AffectOptions(out=out, data=data, recipe=recipe, subset=lab.scale.subset, seed=seed, resume=True, **more)
+    return AffectOptions(
+        out=out,
+        data=lab.folders[AFFECT_BEAT],
+        recipe=recipe,
+        subset=lab.scale.subset,
+        seed=seed,
+        devices=lab.devices,
+        resume=True,
+        **more,
+    )
 
 
-def _scaled(recipe: Recipe, scale: Scale) -> Recipe:
-    """With what the scale gives."""
-    given: dict[str, Any] = {"epochs": scale.epochs, "batch_size": scale.batch_size}
+def _scaled(recipe: Recipe, lab: Lab) -> Recipe:
+    """With what the lab's scale and precision give."""
+    scale = lab.scale
+    given: dict[str, Any] = {"epochs": scale.epochs, "batch_size": scale.batch_size, "precision": lab.precision}
     given |= {"frames": scale.frames} if recipe.fixed_frames else {}
     given |= {"units": scale.units} if recipe.backbone == "lstm" else {}
     return replace(recipe, **{name: value for name, value in given.items() if value is not None})

@@ -21,17 +21,17 @@ FEWEST_WEIGHTS = 64 * 64
 """Channels times filters below which the transforms cost more than they save."""
 
 MOST_FRAMES = 128
-"""Beyond which they do too: all frames are transformed by one matrix."""
+"""Above which they do too: one matrix transforms all frames."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class WinogradConv2D(keras.layers.Conv2D):
-    """Keras's Conv2D, its options, weights and, to 1e-4, its numbers, with 8 products a tap of bins for 4 frames, not 20.
+    """Keras's Conv2D, its options and weights and, to rounding, its numbers, with 8 multiplications where it has 20.
 
-    Four frames of the result are a product of two polynomials: evaluated at eight points, multiplied there (a
-    convolution along the bins alone) and interpolated; evaluation and interpolation are products with small matrices.
-    Taken for kernels of five frames, strides of 1 and 'same' padding, in float32, where channels and filters are many,
-    frames are few, and no GPU is visible; elsewhere Keras's own way is.
+    Four frames of the result, of five taps each, are a product of polynomials: both are evaluated at eight points,
+    multiplied there, by a convolution along the bins alone, and interpolated; what goes before and after it are
+    products with small matrices. Taken for kernels of five frames, strides of 1 and 'same' padding, in float32, where
+    channels and filters are many, frames are few, and no GPU is visible; elsewhere Keras's own way is.
 
     Source: A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, here in one dimension.
 

@@ -37,7 +37,9 @@ def set_backbone_weights(
     layers that were given weights. Raises UserError where a weight's shape depends on the frames and cannot be kept.
     """
     if len(backbone.weights) != len(source.weights) or backbone.input_shape[2] != source.input_shape[2]:
-        raise UserError(f"Expected a card that fits its model, got one of another backbone beside {path}: train it anew")
+        raise UserError(
+            f"Expected a card that fits its model, got one of another backbone beside {path}: train it anew"
+        )
     for weight, kept in zip(backbone.weights, source.weights, strict=True):
         if tuple(weight.shape) != tuple(kept.shape):
             raise UserError(

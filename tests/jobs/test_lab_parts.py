@@ -13,7 +13,17 @@ from mtmusic.jobs import lab_genre
 from mtmusic.jobs.affect import AffectOptions
 from mtmusic.jobs.lab_data import profile_difference
 from mtmusic.jobs.lab_numbers import cells, summary, told, versus
-from mtmusic.jobs.lab_plan import AFFECT_BEAT, GENRE, GENRE_BEAT, QUICK, Lab, affect_options, command, genre_options
+from mtmusic.jobs.lab_plan import (
+    AFFECT_BEAT,
+    GENRE,
+    GENRE_BEAT,
+    QUICK,
+    Lab,
+    affect_options,
+    command,
+    finetune_options,
+    genre_options,
+)
 from mtmusic.jobs.lab_published import beside_published
 from mtmusic.jobs.lab_questions import Judged, answers, precision_answer
 from mtmusic.jobs.recipes import Recipe
@@ -146,3 +156,16 @@ def test_a_constant_answer_is_the_class_of_train(monkeypatch, train, test, expec
 
 def test_a_mean_just_below_zero_has_no_sign():
     assert [lab_genre._rounded(value) for value in (-0.001, -0.126, 0.5)] == ["0.00", "-0.13", "0.50"]
+
+
+def test_precision_and_devices_reach_every_training(tmp_path):
+    folders = {GENRE_BEAT: tmp_path / "genre", AFFECT_BEAT: tmp_path / "affect"}
+    lab = Lab(folders, tmp_path, QUICK, (0,), precision="bfloat16", devices="2")
+    for options in (
+        genre_options(lab, tmp_path / "run", 0, "cnn"),
+        affect_options(lab, tmp_path / "run", 0, "lstm", multitask=True),
+        finetune_options(lab, tmp_path / "run", 0, source=tmp_path / "source"),
+    ):
+        assert (options.recipe.precision, options.devices) == ("bfloat16", "2")
+        assert "--precision bfloat16" in options.command
+        assert "--devices 2" in options.command

@@ -195,7 +195,23 @@ def test_other_settings_are_refused(script, genre, tmp_path, capsys):
         assert f"Expected what a cross-validation wrote in {broken}" in line
 
 
+def test_devices_reach_each_training(script, genre, tmp_path, monkeypatch, capsys):
+    given, original = [], cross_validation.fit
+
+    def fit(*arguments, devices, **others):
+        given.append(devices)
+        return original(*arguments, **others)
+
+    monkeypatch.setattr(cross_validation, "fit", fit)
+    monkeypatch.setattr(cross_validation, "find_devices", lambda wanted: [f"CPU:{n}" for n in range(int(wanted))])
+    assert run(script, genre[0], tmp_path / "out", "--recipe", "lab-lstm", "--seeds", "1", "--devices", "2") == 0
+    assert given == [["CPU:0", "CPU:1"]] * 2
+    assert run(script, genre[0], tmp_path / "out", "--recipe", "lab-lstm", "--devices", "9") == 2
+    assert "Expected --devices of 8 at most, got 9: each takes a share" in capsys.readouterr().err
+
+
 BAD = {
+    "many devices": ("genre", ("--devices", "9"), "--devices of"),
     "one fold": ("genre", ("--folds", "1"), "--folds of 2 or more"),
     "no seed": ("genre", ("--seeds", "0"), "--seeds of 1 or more"),
     "no epoch": ("genre", ("--epochs", "0"), "--epochs of 1 or more"),

@@ -172,7 +172,7 @@ def test_the_command_of_a_training_repeats_it(resumed, script, tmp_path, quick_f
             assert script(name).main(given) == 2  # a finished run is there
 
 
-def test_other_settings_are_refused_in_one_line(resumed, script, capsys, tmp_path):
+def test_other_settings_are_refused_in_one_line(resumed, script, capsys, tmp_path, monkeypatch):
     options = resumed[0]
     main = script("reproduce_lab").main
     data, out = ["--data", str(options.data)], ["--out", str(options.out)]
@@ -185,8 +185,13 @@ def test_other_settings_are_refused_in_one_line(resumed, script, capsys, tmp_pat
     assert main(["--data", str(tmp_path), *out]) == 2
     assert "Expected some of fma_genre_spectrograms" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+    assert main([*data, "--out", str(tmp_path / "new"), "--devices", "9"]) == 2
+    assert "Expected --devices of" in capsys.readouterr().err
     assert main([*data, "--out", str(tmp_path / "new"), "--steps", "12"]) == 2
     assert "--steps from 1 to 11" in capsys.readouterr().err
+    monkeypatch.setattr(lab, "supported", lambda precision: precision)
+    with pytest.raises(UserError, match="it was made with other precision"):
+        reproduce_lab(replace(options, precision="bfloat16"))
     for wrong in ("first", "5-3", "7,"):
         assert main([*data, *out, "--steps", wrong]) == 2
         assert capsys.readouterr().err == f"error: Expected --steps such as 1-11 or 5,7-9, got {wrong}\n"
