@@ -8,8 +8,8 @@ pipeline and by a NumPy loop that reads and pads the same clips. They were just 
 them in its page cache. Prints a row a way to read them: clips a second, and ours / NumPy, above 1 where ours is faster.
 cold: the same, of 2305 float64 clips of the lab's lengths that are dropped from the page cache before each reading,
 and how much of them came from the disk by the kernel's count (a virtual disk may have a cache of its own).
-wait: the share of an epoch that the training loop waits for its next batch, the start of the epoch included, from the
-second epoch on; the batches come from the training job's own dataset.
+wait: the share of an epoch that the training's steps wait for their batches, as model.fit has them, by TensorFlow's
+profiler, from the second epoch on; the batches come from the training job's own dataset.
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lab_folder import LAB_CLIPS, lab_lengths, write_clips
+from layer_profile import operations
 
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT / "scripts"))
@@ -38,6 +39,9 @@ PARTS = ("rate", "cold", "wait")
 QUICK_SHARE = 20
 COLD_SECONDS = 3.0
 """In which the lab's clips are to be read from the disk."""
+
+WAITING = "IteratorGetNextOp::DoCompute"
+"""As the profiler names the operation that takes the next batch."""
 
 WAIT_SHARE = 0.03
 """Of an epoch, that the training may wait for its batches."""
@@ -178,7 +182,7 @@ def _measure_wait(rounds: int, seed: int, share: int) -> list[dict[str, Any]]:
 
 
 def _waits(network: str, clips: Any, cached: bool, rounds: int, seed: int) -> list[tuple[float, float]]:
-    """Of each epoch from the second on: seconds that the loop waited for batches, and of the whole epoch."""
+    """Of each epoch from the second on: seconds that its steps waited for batches, and of the whole epoch."""
     from dataclasses import replace
     from unittest.mock import patch
 
@@ -199,14 +203,18 @@ def _waits(network: str, clips: Any, cached: bool, rounds: int, seed: int) -> li
 
 def _timed_epoch(model: Any, batches: Iterator[Any], steps: int) -> tuple[float, float]:
     """The loop of model.fit without callbacks and validation, which would only give the pipeline more time."""
-    waited = 0.0
-    start = time.perf_counter()
-    for _ in range(steps):
-        asked = time.perf_counter()
-        batch = next(batches)
-        waited += time.perf_counter() - asked
-        float(model.train_function(iter([batch]))["loss"])  # waits for the step
-    return waited, time.perf_counter() - start
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory() as folder:
+        with tf.profiler.experimental.Profile(folder):
+            start = time.perf_counter()
+            for _ in range(steps):
+                float(model.train_function(batches)["loss"])  # waits for the step
+            seconds = time.perf_counter() - start
+        waits = [duration for name, duration in operations(Path(folder)) if name == WAITING]
+    if len(waits) != steps:
+        raise RuntimeError(f"Expected {WAITING} in each of {steps} steps, got {len(waits)}")
+    return sum(waits), seconds
 
 
 def _compare(folder: str, clips: Any, cache: Path, rounds: int, seed: int) -> list[dict[str, Any]]:
