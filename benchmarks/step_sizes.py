@@ -22,13 +22,21 @@ from peer import add_torch_flags, torch_program  # noqa: E402
 import common  # noqa: E402
 from mtmusic.files import write_json  # noqa: E402
 
-FRAMES = {"cnn": (32, 64, 128), "lstm": (64, 128, 256, 512)}
+FRAMES = {"cnn": (32, 64, 128), "lstm": (32, 64, 128, 256, 512, 1024)}
 BATCHES = (4, 8, 16, 32)
 CASES = {
     "cnn": training_step.Case(
-        "cnn", {"PyTorch, as the lab": (), "PyTorch, channels-last": ("--channels-last",)}, repeats=3
+        "cnn",
+        {
+            "PyTorch, as the lab": (),
+            "PyTorch, channels-last": ("--channels-last",),
+            "PyTorch, channels-last, bfloat16": ("--channels-last", "--bfloat16"),
+        },
+        repeats=3,
     ),
-    "lstm": training_step.Case("lstm", {"PyTorch, unpacked": ("--unpacked",)}, varied=True, repeats=3),
+    "lstm": training_step.Case(
+        "lstm", {"PyTorch, as the lab": (), "PyTorch, unpacked": ("--unpacked",)}, varied=True, repeats=3
+    ),
 }
 PRECISIONS = {"cnn": ("float32", "bfloat16"), "lstm": ("float32",)}
 

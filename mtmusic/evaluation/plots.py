@@ -291,9 +291,10 @@ def values_by_number(lines: Mapping[str, Mapping[int, tuple[float, float, float]
 def lines_by_size(panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], ylabel: str) -> Figure:
     """Named lines of (size, value) in a panel each, both axes logarithmic: where a line is straight, a power law."""
     figure, axes_of = _panels(len(panels), 4.6, 3.6)
+    names = [*dict.fromkeys(name for lines in panels.values() for name in lines)]
     for axes, (title, lines) in zip(axes_of, panels.items(), strict=True):
-        for index, (name, points) in enumerate(lines.items()):
-            axes.loglog(*zip(*points, strict=True), label=_plain(name), color=COLOURS[index], marker="o")
+        for name, points in lines.items():
+            axes.loglog(*zip(*points, strict=True), label=_plain(name), color=COLOURS[names.index(name)], marker="o")
         sizes = [size for size, _ in next(iter(lines.values()))]
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()

@@ -32,6 +32,7 @@ from mtmusic.jobs.lab_plan import (
     AFFECT_BEAT,
     FOLDERS,
     FULL,
+    FULL_RATE_BATCH,
     GENRE,
     GENRE_BEAT,
     QUICK,
@@ -148,7 +149,10 @@ def _lab(options: LabOptions) -> Lab:
 def _refuse_early(options: LabOptions, asked: list[Step]) -> None:
     if options.seeds < 1:
         raise UserError(f"Expected --seeds of 1 or more, got {options.seeds}")
-    find_devices(options.devices)
+    if (devices := len(find_devices(options.devices))) > FULL_RATE_BATCH:
+        raise UserError(
+            f"Expected --devices of {FULL_RATE_BATCH} at most, got {devices}: some steps have batches of so many clips"
+        )
     if unknown := sorted({*options.steps} - {step.number for step in STEPS}):
         raise UserError(f"Expected --steps from 1 to {len(STEPS)}, got {unknown[0]}")
     if not asked:
@@ -177,7 +181,7 @@ def _open(lab: Lab, options: LabOptions, data: Mapping[str, FolderData], asked: 
         "data": {name: folder.fingerprint for name, folder in data.items()},
     }
     path, settings = lab.out / SETTINGS, json.loads(json.dumps(settings))
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else settings
+    before = {"precision": "float32"} | json.loads(path.read_text(encoding="utf-8")) if path.is_file() else settings
     differing = [name for name in settings if before.get(name) != settings[name]]
     if differing:
         _refuse_mixture(lab, options, differing, asked)
@@ -302,6 +306,7 @@ def _write(lab: Lab, options: LabOptions, data: Mapping[str, FolderData]) -> dic
         "command": options.command(),
         "scale": lab.scale.name,
         "seeds": list(lab.seeds),
+        "precision": lab.precision,
         "folders": {name: str(path) for name, path in lab.folders.items()},
         "missing": [name for name in FOLDERS if name not in lab.folders],
         "skipped": {str(step.number): lacking for step, lacking in _skipped(lab)},
@@ -346,8 +351,8 @@ def _intro(lab: Lab, options: LabOptions, data: Mapping[str, FolderData], second
     seeds = f"seed {lab.seeds[0]}" if len(lab.seeds) == 1 else f"seeds {lab.seeds[0]} to {lab.seeds[-1]}"
     sentences = [
         _whose(data),
-        f"The lab's steps on the folders below, {seeds}, {_duration(seconds)} in all. The test clips chose nothing: "
-        f"the epoch, the source of the transfer and the model to submit are chosen by validation clips."
+        f"The lab's steps on the folders below, {seeds}, {lab.precision}, {_duration(seconds)} in all. The test clips "
+        f"chose nothing: the epoch, the source of the transfer and the model to submit are chosen by validation clips."
         f"{_exception(lab)}",
         f"Intervals of accuracies are of the bootstrap over clips: clips of one artist are alike, and make them too "
         f"narrow. Those of rho and of differences are over the folder's groups, where it has some. "

@@ -86,6 +86,8 @@ def cnn_backbone(
 ) -> keras.Model:
     """The lab's step 7: four blocks of Conv2D 5x5, BatchNorm, ReLU, MaxPool 2; or others by their table.
 
+    The convolutions have no bias: BatchNorm would take it out again, and its gradient is a pass over all activations.
+
     pooling "flatten", the lab's: (batch, frames, bins) -> (batch, frames // 16 * (bins // 16) * 8), so 512 features
     for 128 frames of mel. pooling "masked": (batch, any number, bins) -> (batch, ceil(bins / 16) * 8), the mean over
     present frames; padding changes neither the answer nor BatchNorm's statistics, and `frames` is not used.

@@ -1,5 +1,6 @@
 """A Conv2D with fewer multiplications on a CPU: Winograd's minimal filtering along the frames."""
 
+from functools import cache
 from typing import Any
 
 import keras
@@ -31,7 +32,8 @@ class WinogradConv2D(keras.layers.Conv2D):
     Four frames of the result, of five taps each, are a product of polynomials: both are evaluated at eight points,
     multiplied there, by a convolution along the bins alone, and interpolated; what goes before and after it are
     products with small matrices. Taken for kernels of five frames, strides of 1 and 'same' padding, in float32, where
-    channels and filters are many, frames are few, and no GPU is visible; elsewhere Keras's own way is.
+    channels and filters are many, frames are few, and no GPU is visible; elsewhere Keras's own way is. One value that
+    is not finite makes all of its clip so.
 
     Source: A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, here in one dimension.
 
@@ -65,22 +67,23 @@ def _winograd(x: Any, kernel: Any) -> Any:
     """x (batch, frames, bins, channels), kernel (5, any, channels, filters) -> (batch, frames, bins, filters)."""
     batch, frames, bins = (known or tf.shape(x)[axis] for axis, known in enumerate(x.shape[:3]))
     tiles = (frames + TILE - 1) // TILE
-    evaluate, of_kernel, interpolate = (tf.constant(matrix, x.dtype) for matrix in _matrices())
-    points = of_kernel.shape[0]
-    evaluate = tf.reshape(evaluate[:, :tiles, :frames], [points * tiles, frames])
-    interpolate = tf.reshape(interpolate[:frames, :, :tiles], [frames, points * tiles])
+    of_tiles, of_kernel, of_frames = _matrices(x.shape[1] or MOST_FRAMES)
+    points = len(of_kernel)
+    evaluate = tf.reshape(tf.constant(of_tiles, x.dtype)[:, :tiles, :frames], [points * tiles, frames])
+    interpolate = tf.reshape(tf.constant(of_frames, x.dtype)[:frames, :, :tiles], [frames, points * tiles])
 
     by_frame = tf.reshape(tf.transpose(x, [1, 0, 2, 3]), [frames, batch * bins * x.shape[3]])
     inputs = tf.reshape(tf.matmul(evaluate, by_frame), [points, tiles * batch, 1, bins, x.shape[3]])
-    kernels = tf.tensordot(of_kernel, kernel, 1)[:, None]
+    kernels = tf.tensordot(tf.constant(of_kernel, x.dtype), kernel, 1)[:, None]
     pairs = zip(tf.unstack(inputs), tf.unstack(kernels), strict=True)
     products = tf.stack([tf.nn.conv2d(values, weights, 1, "SAME") for values, weights in pairs])
     outputs = tf.matmul(interpolate, tf.reshape(products, [points * tiles, batch * bins * kernel.shape[3]]))
     return tf.transpose(tf.reshape(outputs, [frames, batch, bins, kernel.shape[3]]), [1, 0, 2, 3])
 
 
-def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For MOST_FRAMES, float64: (points, tiles, frames), (points, TAPS) and (frames, points, tiles).
+@cache
+def _matrices(frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For so many frames, or fewer, float64: (points, tiles, frames), (points, TAPS) and (frames, points, tiles).
 
     The first evaluates the input's tiles, which overlap by the kernel's length, and has no columns for the padding;
     the second evaluates the kernel; the third makes frames of the products.
@@ -90,14 +93,14 @@ def _matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     largest = np.abs(evaluate).max(axis=1, keepdims=True)
     evaluate, of_kernel, interpolate = evaluate / largest, _powers(TAPS) * largest, _powers(TILE).T
 
-    tiles = MOST_FRAMES // TILE
-    of_tiles = np.zeros((window, tiles, MOST_FRAMES + TAPS - 1))
-    of_frames = np.zeros((MOST_FRAMES, window, tiles))
+    tiles = (frames + TILE - 1) // TILE
+    of_tiles = np.zeros((window, tiles, tiles * TILE + TAPS - 1))
+    of_frames = np.zeros((tiles * TILE, window, tiles))
     for tile in range(tiles):
         first = tile * TILE
         of_tiles[:, tile, first : first + window] = evaluate
         of_frames[first : first + TILE, :, tile] = interpolate
-    return of_tiles[:, :, TAPS // 2 : TAPS // 2 + MOST_FRAMES], of_kernel, of_frames
+    return of_tiles[:, :, TAPS // 2 : TAPS // 2 + frames], of_kernel, of_frames[:frames]
 
 
 def _powers(count: int) -> np.ndarray:

@@ -116,7 +116,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Keras's BatchNormalization over the last axis, of (batch, frames, bins, channels) in TensorFlow's fused kernel.
 
     Keras takes mean, variance and scaling in separate passes over the activations, and more of them where there is a
-    mask; the kernel makes the CNN's training step a quarter faster, the masked CNN's by more (benchmarks/). The
+    mask; with the kernel the CNN's training step is nearly twice as fast, with a mask too (benchmarks/). The
     numbers are Keras's, the moving variance included. Statistics are float32 under every precision policy. Where
     several devices part a batch, they are those of all of it, with a mask too, which Keras does not do. Takes
     (batch, features) too, without a mask. Raises ValueError for other shapes, and for Keras's options that the kernel

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from mtmusic.errors import UserError
 from mtmusic.models.export import load, locate
@@ -36,21 +37,37 @@ def set_backbone_weights(
     which: "all", or the first N blocks, with BatchNorm's statistics; the others stay fresh. Returns the names of the
     layers that were given weights. Raises UserError where a weight's shape depends on the frames and cannot be kept.
     """
-    if len(backbone.weights) != len(source.weights) or backbone.input_shape[2] != source.input_shape[2]:
-        raise UserError(
-            f"Expected a card that fits its model, got one of another backbone beside {path}: train it anew"
-        )
-    for weight, kept in zip(backbone.weights, source.weights, strict=True):
-        if tuple(weight.shape) != tuple(kept.shape):
-            raise UserError(
-                f"Expected the frames of {path}, {source.input_shape[1]}, got {backbone.input_shape[1]}: "
-                f"{weight.path} cannot be kept; leave --frames out"
-            )
+    kept = _weights_without_bias(source)
+    weights = {layer.name: layer.weights for layer in backbone.layers if layer.weights}
+    counts = [{name: len(each) for name, each in found.items()} for found in (weights, kept)]
+    if counts[0] != counts[1] or backbone.input_shape[2] != source.input_shape[2]:
+        raise UserError(f"Expected a card that fits its model, got one of another backbone beside {path}")
+    for name, fresh in weights.items():
+        for weight, value in zip(fresh, kept[name], strict=True):
+            if tuple(weight.shape) != value.shape:
+                raise UserError(
+                    f"Expected the frames of {path}, {source.input_shape[1]}, got {backbone.input_shape[1]}: "
+                    f"{weight.path} cannot be kept; leave --frames out"
+                )
     layers = backbone.layers if which == "all" else first_blocks(backbone, which, "--transfer")
     loaded = [layer for layer in layers if layer.weights]
     for layer in loaded:
-        layer.set_weights(source.get_layer(layer.name).get_weights())
+        layer.set_weights(kept[layer.name])
     return [layer.name for layer in loaded]
+
+
+def _weights_without_bias(source: keras.Model) -> dict[str, list[np.ndarray]]:
+    """Of each layer that has weights; of a convolution in front of a normalisation no bias.
+
+    Older models have one there. The normalisation's mean takes it up, so that the answers stay.
+    """
+    kept = {layer.name: layer.get_weights() for layer in source.layers if layer.weights}
+    for name, weights in kept.items():
+        norm = name.replace("_conv", "_norm")
+        if name.endswith("_conv") and len(weights) == 2 and norm in kept:
+            gamma, beta, mean, variance = kept[norm]
+            kept[norm] = [gamma, beta, mean - weights.pop(), variance]
+    return kept
 
 
 def freeze(backbone: keras.Model, which: str | int) -> list[str]:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -86,19 +85,30 @@ def test_the_cnn_beside_keras_layers_and_the_machines_limit(in_this_process, tmp
     assert limit["ours_seconds"] == content["rows"][0]["ours_seconds"]
 
 
-LAYERS = ("cnn", "block2_conv"), ("cnn", "block2_norm"), ("lstm-128-bfloat16", "block1_lstm")
+LAYERS = {
+    "Keras's Conv2D": ("cnn", "block2_conv"),
+    "Keras's BatchNormalization": ("cnn", "block2_norm"),
+    "Keras's LSTM": ("lstm-128-bfloat16", "block1_lstm"),
+}
 
 
-@pytest.mark.parametrize("plain", ["", "Keras's Conv2D", "Keras's BatchNormalization", "Keras's LSTM"])
+@pytest.mark.parametrize("plain", ["", *LAYERS])
 def test_beside_keras_s_own_layer_one_layer_is_another(in_this_process, plain):
-    kinds = {}
-    for case, name in LAYERS:
-        layer = in_this_process.build(replace(in_this_process.CASES[case], batch=2, frames=16, plain=plain))
-        layer = layer.get_layer("backbone").get_layer(name)
-        kinds[type(layer).__mro__[1 - type(layer).__module__.startswith("keras")].__name__] = type(layer)
+    for name, (case, layer_name) in LAYERS.items():
+        model = in_this_process.build(replace(in_this_process.CASES[case], batch=2, frames=16, plain=plain))
+        layer = model.get_layer("backbone").get_layer(layer_name)
+        ours, keras_s = in_this_process.PLAIN[name], name.removeprefix("Keras's ")
+        assert type(layer).__name__ == (keras_s if name == plain else ours)
         assert layer.compute_dtype == in_this_process.CASES[case].precision
-    plains = {name for name, kind in kinds.items() if kind is getattr(keras.layers, name)}
-    assert plains == {plain.removeprefix("Keras's ")} - {""}
+
+
+@pytest.mark.parametrize(("case", "frames"), [("cnn", 16), ("cnn-masked", None), ("lstm-128", None)])
+def test_the_frames_of_a_measured_step_are_known_as_a_training_knows_them(in_this_process, case, frames):
+    model = in_this_process.build(replace(in_this_process.CASES[case], batch=2, frames=16))
+    shape = (None, *model.input_shape[1:])
+    batches = in_this_process._repeated(np.zeros((2, 16, 128), "float32"), np.zeros(2, int), shape)
+    assert batches.element_spec[0].shape == (None, frames, 128)
+    assert next(iter(batches))[0].shape == (2, 16, 128)
 
 
 def test_what_was_measured_is_kept_where_a_later_case_fails(in_this_process, tmp_path, monkeypatch):
@@ -156,6 +166,7 @@ def test_layer_profile_sums_each_layers_operations_by_way(benchmark):
         ("gradient_tape/genre_classifier_1/genre_1/MatMul:MatMul", 0.002),
         ("adam/Square:Square", 0.001),
         ("EagerExecute", 1.0),
+        ("ExecutorState::Process", 1.0),
     ]
     assert module.by_layer(events, 2) == {
         "block1_conv": {"forward": 2, "backward": 3},

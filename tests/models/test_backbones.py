@@ -152,8 +152,11 @@ def test_the_flat_cnn_is_the_labs():
 @pytest.mark.parametrize(("feature", "features"), [("mel", 64), ("chroma", 8), ("fused", 72)])
 def test_every_feature_fits_both_poolings(feature, features):
     flat = cnn_backbone(feature, frames=16)
+    assert {len(flat.get_layer(f"block{number}_conv").weights) for number in range(1, 5)} == {1}  # no bias
     assert flat.output_shape[1] == max(1, FEATURE_BINS[feature] // 16) * 8
-    assert cnn_backbone(feature, pooling="masked").output_shape == (None, features)
+    masked = cnn_backbone(feature, pooling="masked")
+    assert masked.output_shape == (None, features)
+    assert len(masked.weights) == len(flat.weights)
 
 
 @pytest.mark.parametrize("frames", [15, 0, None])

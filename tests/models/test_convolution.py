@@ -65,9 +65,10 @@ def test_any_number_of_frames_is_known_first_when_it_runs(taken):
     plain.build((None, None, 6, 64))
     plain.set_weights(conv.get_weights())
     any_length = tf.function(conv, input_signature=[tf.TensorSpec((None, None, 6, 64))], autograph=False)
-    for frames in (3, 50, MOST_FRAMES + 1):
+    for frames in (3, 50, MOST_FRAMES, MOST_FRAMES + 1):
         x = values(frames)
         np.testing.assert_allclose(any_length(x), plain(x), atol=3e-5)
+        assert np.array_equal(any_length(x), plain(x)) == (frames > MOST_FRAMES)  # rounding tells them apart
     assert taken == [(None, None, 6, 64)]
 
 
@@ -79,7 +80,7 @@ def test_any_number_of_frames_is_known_first_when_it_runs(taken):
         ({"dilation_rate": 2}, 8),
         ({"padding": "valid"}, 8),
         ({"groups": 2}, 8),
-        ({"filters": 32}, 8),
+        ({"filters": 63}, 8),
         ({"dtype": "mixed_bfloat16"}, 8),
         ({}, MOST_FRAMES + 1),
     ],
@@ -89,6 +90,17 @@ def test_elsewhere_it_is_keras_s(taken, option, frames):
     plain = keras.layers.Conv2D(**{"filters": 64, "kernel_size": 5, "padding": "same"} | option)
     x = values(frames)
     plain.build(x.shape)
+    plain.set_weights(ours.get_weights())
+    np.testing.assert_array_equal(ours(x), plain(x))
+    assert taken == []
+
+
+def test_with_channels_first_it_is_keras_s(taken):
+    options = {"filters": 64, "kernel_size": 5, "padding": "same", "data_format": "channels_first"}
+    ours, plain = WinogradConv2D(**options), keras.layers.Conv2D(**options)
+    x = RNG.normal(size=(2, 64, 8, 64)).astype("float32")
+    for conv in (ours, plain):
+        conv.build(x.shape)
     plain.set_weights(ours.get_weights())
     np.testing.assert_array_equal(ours(x), plain(x))
     assert taken == []

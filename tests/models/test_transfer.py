@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from mtmusic.errors import UserError
+from mtmusic.models import backbones
 from mtmusic.models.backbones import cnn_backbone, lstm_backbone
 from mtmusic.models.export import save
 from mtmusic.models.heads import affect_regressor, genre_classifier, multitask_regressor
@@ -94,6 +95,24 @@ def test_the_first_blocks_alone_are_transferred_and_the_rest_stays_fresh(run):
         set_backbone_weights(backbone, source, run, 5)
 
 
+@pytest.mark.parametrize("pooling", ["flatten", "masked"])
+def test_a_source_whose_convolutions_have_biases_answers_the_same_without(monkeypatch, pooling):
+    def with_bias(*arguments, use_bias, **others):
+        return keras.layers.Conv2D(*arguments, **others)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(backbones, "WinogradConv2D", with_bias)
+        source = cnn_backbone(frames=16, pooling=pooling)
+    rng = np.random.default_rng(0)
+    source.set_weights([rng.uniform(0.5, 1, weight.shape) for weight in source.get_weights()])
+    backbone = cnn_backbone(frames=16, pooling=pooling)
+    assert len(backbone.weights) == len(source.weights) - 4
+    set_backbone_weights(backbone, source, "older")
+    expected = source.predict_on_batch(batch()[0])
+    np.testing.assert_allclose(backbone.predict_on_batch(batch()[0]), expected, rtol=1e-5)
+    assert np.ptp(expected) > 1
+
+
 def test_a_model_without_a_backbone_is_refused(tmp_path):
     model = keras.Sequential([keras.Input((16, 128)), keras.layers.Flatten(), keras.layers.Dense(2)])
     save(model, tmp_path, CARD, batch()[0])
@@ -132,9 +151,9 @@ def test_weights_go_into_a_backbone_of_other_frames_where_they_do_not_depend_on_
     set_backbone_weights(longer, source, run)
     assert all(np.array_equal(a, b) for a, b in zip(longer.get_weights(), source.get_weights(), strict=True))
     inputs = keras.Input((16, 128))
-    fixed = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(inputs)), name="backbone")
+    fixed = keras.Model(inputs, keras.layers.Dense(2, name="dense")(keras.layers.Flatten()(inputs)), name="backbone")
     inputs = keras.Input((32, 128))
-    other = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(inputs)), name="backbone")
+    other = keras.Model(inputs, keras.layers.Dense(2, name="dense")(keras.layers.Flatten()(inputs)), name="backbone")
     with pytest.raises(UserError, match="Expected the frames of here, 16, got 32"):
         set_backbone_weights(other, fixed, "here")
     with pytest.raises(UserError, match="another backbone beside here"):
