@@ -1,7 +1,7 @@
 """Times a whole training epoch: clips by length, as the training job has them, against all padded to the longest.
 
     python benchmarks/epoch.py --peer FOLDER --peer-python PATH
-    python benchmarks/epoch.py --only cnn --clips 2305 --rounds 3 --json epoch.json
+    python benchmarks/epoch.py --only cnn --clips 2305 --json epoch.json
 
 The folder is synthetic: mel of the lab's 2305 beat-synchronised training clips, 14 to 129 frames, mean 60, sd 15, 10
 classes. The networks are the lab's LSTM, and the CNN whose pooling is masked; both run as the training job runs them,
