@@ -212,13 +212,16 @@ def test_epoch_against_a_stub(benchmark, tmp_path, capsys):
     content = json.loads(out.read_text())
     assert [(row["network"], row["against"]) for row in content["rows"]] == [
         ("lstm", "ours, padded"),
+        ("lstm", "Keras's LSTM, by length"),
+        ("lstm", "Keras's LSTM, padded"),
         ("lstm", "the peer, packed"),
         ("lstm", "the peer, unpacked"),
         ("cnn", "ours, padded"),
     ]
     assert all(row["clips"] == 24 and row["ratio"] == row["ratio_min"] > 0 for row in content["rows"])
     assert content["seconds"]["lstm"]["the peer, packed"] == [2.0 * 24 / 3]
-    assert capsys.readouterr().out.count("length buckets save") == 2
+    told = capsys.readouterr().out
+    assert [told.count(f"of an epoch of {way}") for way in ("ours, padded", "Keras's LSTM, padded")] == [2, 1]
     assert benchmark("epoch").main(["--only", "cnn", "--clips", "3"]) == 2
 
 
