@@ -4,7 +4,7 @@
     python benchmarks/layer_profile.py --precision bfloat16 --json profile.json
 
 Prints a row a layer: milliseconds a step of its forward and of its backward operations. Operations run at the same
-time on two cores, so the rows add up to more than the step took; the last lines give the step and the sum.
+time on two cores, so the rows add up to more than the step took; the last line gives the step and the sum.
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
