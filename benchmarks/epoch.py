@@ -184,7 +184,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "{:<8} {:>6} {:<19} {:>8} {:>8} {:>10}  {}".format(*cells)
+    return "{:<8} {:>6} {:<23} {:>8} {:>8} {:>10}  {}".format(*cells)
 
 
 if __name__ == "__main__":
