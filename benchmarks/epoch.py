@@ -31,6 +31,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT / "scripts"))
 
 import common  # noqa: E402
+
 from mtmusic.errors import UserError  # noqa: E402
 from mtmusic.files import write_json  # noqa: E402
 
@@ -90,8 +91,8 @@ def _measure(name: str, count: int, scale: int, rounds: int, peer: Sequence[str]
     import keras
     import numpy as np
 
-    from mtmusic.jobs.runs import seed_everything
     from mtmusic.models import backbones
+    from mtmusic.training.run_folder import seed_everything
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="google.api_core")
     seed_everything(0)  # as every training does
@@ -119,9 +120,9 @@ def _epoch(name: str, clips: Any, batch: int, frames: int | None) -> Callable[[]
     """A call that trains for one epoch, with the loop of model.fit; frames: what all clips are padded to."""
     from dataclasses import replace
 
-    from mtmusic.jobs import training
-    from mtmusic.jobs.recipes import LAB_CNN, LAB_LSTM, build_backbone
     from mtmusic.models.heads import genre_classifier
+    from mtmusic.training import train as training
+    from mtmusic.training.recipes import LAB_CNN, LAB_LSTM, build_backbone
 
     recipe = LAB_LSTM if name == "lstm" else replace(LAB_CNN, pooling="masked")
     recipe = replace(recipe, batch_size=batch)

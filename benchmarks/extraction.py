@@ -29,6 +29,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT / "scripts"))
 
 import common  # noqa: E402
+
 from mtmusic.errors import UserError  # noqa: E402
 from mtmusic.files import write_json  # noqa: E402
 

@@ -22,6 +22,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT / "scripts"))
 
 import common  # noqa: E402
+
 from mtmusic.errors import UserError  # noqa: E402
 from mtmusic.files import write_json  # noqa: E402
 
@@ -56,10 +57,10 @@ def profile(arguments: Any) -> tuple[float, list[tuple[str, float]]]:
     import tensorflow as tf
 
     from mtmusic.constants import MEL_BINS, MEL_FLOOR_DB
-    from mtmusic.jobs.recipes import Recipe, build_backbone
-    from mtmusic.jobs.runs import seed_everything
     from mtmusic.models.heads import genre_classifier
     from mtmusic.models.precision import supported
+    from mtmusic.training.recipes import Recipe, build_backbone
+    from mtmusic.training.run_folder import seed_everything
 
     seed_everything(0)
     recipe = Recipe(frames=arguments.frames, pooling=arguments.pooling, precision=supported(arguments.precision))

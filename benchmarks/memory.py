@@ -27,6 +27,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT / "scripts"))
 
 import common  # noqa: E402
+
 from mtmusic.errors import UserError  # noqa: E402
 from mtmusic.files import write_json  # noqa: E402
 
@@ -157,8 +158,9 @@ def train(folder: Path, batch_size: int, cap_mib: float, limit_mib: float) -> fl
     from dataclasses import replace
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="google.api_core")
-    from mtmusic.jobs import genre, training
-    from mtmusic.jobs.recipes import LAB_LSTM
+    from mtmusic.training import genre
+    from mtmusic.training import train as training
+    from mtmusic.training.recipes import LAB_LSTM
 
     training.MEMORY_CACHE_BYTES = int(cap_mib * 2**20)
     recipe = replace(LAB_LSTM, units=8, batch_size=batch_size, epochs=1)

@@ -30,6 +30,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT / "scripts"))
 
 import common  # noqa: E402
+
 from mtmusic.errors import UserError  # noqa: E402
 from mtmusic.files import write_json  # noqa: E402
 
@@ -156,7 +157,7 @@ def _measure_wait(rounds: int, seed: int, share: int) -> list[dict[str, Any]]:
     """A row a network and folder: the share of an epoch that is waiting, its median over `rounds` epochs."""
     import numpy as np
 
-    from mtmusic.jobs.runs import seed_everything
+    from mtmusic.training.run_folder import seed_everything
 
     seed_everything(seed)  # as every training does
     lengths = {"beat": lab_lengths(LAB_CLIPS // share), "full rate": [1291] * (FULL_CLIPS // share)}
@@ -186,9 +187,10 @@ def _waits(network: str, clips: Any, cached: bool, rounds: int, seed: int) -> li
     from dataclasses import replace
     from unittest.mock import patch
 
-    from mtmusic.jobs import training
-    from mtmusic.jobs.recipes import FRAMES, RECIPES, build_backbone, complete
+    from mtmusic.models.backbones import FRAMES
     from mtmusic.models.heads import genre_classifier
+    from mtmusic.training import train as training
+    from mtmusic.training.recipes import RECIPES, build_backbone, complete
 
     recipe = replace(
         complete(RECIPES[network], FRAMES[True], len(clips), len(clips)), batch_size=min(BATCH, max(1, len(clips) // 8))

@@ -24,6 +24,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT / "scripts"))
 
 import common  # noqa: E402
+
 from mtmusic.errors import UserError  # noqa: E402
 from mtmusic.files import write_json  # noqa: E402
 
@@ -78,9 +79,9 @@ def write_run(folder: Path, beat: bool) -> None:
 
     from mtmusic.constants import MEL_BINS
     from mtmusic.models.backbones import cnn_backbone, lstm_backbone
-    from mtmusic.models.export import load, save
     from mtmusic.models.heads import genre_classifier
     from mtmusic.models.savedmodel import export_savedmodel
+    from mtmusic.models.saving import load, save
 
     classes = [f"genre {number}" for number in range(10)]
     model = genre_classifier(cnn_backbone() if beat else lstm_backbone(), classes)

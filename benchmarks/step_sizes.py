@@ -16,10 +16,10 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT / "scripts"))
 sys.path.insert(0, str(PROJECT / "benchmarks"))
 
+import common  # noqa: E402
 import training_step  # noqa: E402
 from peer import add_torch_flags, torch_program  # noqa: E402
 
-import common  # noqa: E402
 from mtmusic.files import write_json  # noqa: E402
 
 FRAMES = {"cnn": (32, 64, 128), "lstm": (32, 64, 128, 256, 512, 1024)}

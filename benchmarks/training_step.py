@@ -29,6 +29,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT / "scripts"))
 
 import common  # noqa: E402
+
 from mtmusic.errors import UserError  # noqa: E402
 from mtmusic.files import write_json  # noqa: E402
 
@@ -155,7 +156,7 @@ def measure(case: Case) -> dict[str, Any]:
     import tensorflow as tf
 
     from mtmusic.constants import MEL_BINS, MEL_FLOOR_DB, PAD_VALUE
-    from mtmusic.jobs.runs import seed_everything, versions
+    from mtmusic.training.run_folder import seed_everything, versions
 
     seed_everything(0)  # as every training does
     rng = np.random.default_rng(0)

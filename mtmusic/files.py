@@ -63,6 +63,14 @@ def replace_folder(new: Path, old: Path) -> None:
     shutil.rmtree(aside)
 
 
+def refuse_other_things(out: Path, mark: str) -> None:
+    """Raises UserError where `out` is neither new, nor empty, nor a folder of ours, which holds the file `mark`."""
+    if out.name in ("", ".."):
+        raise UserError(f"Expected --out to name a folder of its own, got {out}")
+    if out.exists() and not (out / mark).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"Expected --out to be new or an earlier result, got {out}, which holds other things")
+
+
 def refuse_taken(paths: Iterable[Path | None], overwrite: bool) -> None:
     """Raises UserError for a file to be written that is there, unless it may be replaced, and for what is no file."""
     given = [path for path in paths if path is not None]

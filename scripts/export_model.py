@@ -1,40 +1,8 @@
-"""Exports a run's model as a SavedModel, which loads with plain TensorFlow, without mtmusic.
+"""The command `mtmusic export-model`."""
 
-    python scripts/export_model.py saved_models/genre_cnn
-    python scripts/export_model.py saved_models/genre_cnn --out serving/genre/1      as TensorFlow Serving wants it
-
-Signatures: `serve` (and `serving_default`, the same): input `spectrogram` float32 (batch, frames, bins), any number
-of frames, in the arrays' own units, absent frames filled with -1024; output `genre` (batch, classes), probabilities in
-the card's order, or (batch, 1) a task, named after it. `embed`: the same input, output `embedding` (batch, features).
-`waveform`, for a model of the full-rate mel: input `samples` float32 (batch, samples) mono at 22 050 Hz, each row one
-clip; the outputs of `serve`. The card lies in assets/card.json.
-The export is loaded again and compared with the model on the run's examples before it counts: an answer over 1e-4 away
-fails, and leaves nothing.
-Exit code 0; 2 where it cannot run, with what to do.
-"""
-
-import signal
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-import common
-
-
-@common.reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    flags = common.parser(__doc__)
-    flags.add_argument("run", type=Path, metavar="RUN", help="a run's folder or its model.keras")
-    flags.add_argument("--out", type=Path, metavar="DIR", help="(default: saved_model/ in the run's folder)")
-    flags.add_argument("--overwrite", action="store_true", help="replace an earlier export")
-    arguments = common.parse(flags, argv)
-
-    from mtmusic.jobs.export import export_model
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that nothing half-written stays
-    export_model(arguments.run, arguments.out, arguments.overwrite)
-    return 0
-
+from mtmusic.cli.export_model import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,79 +1,8 @@
-"""Does the lab's steps 0 to 11 on data in the lab's layout, and writes one page to hold beside the lab's report.
-
-    python scripts/reproduce_lab.py --quick                     the demo corpus, a few minutes
-    python scripts/reproduce_lab.py --data data                 the lab's four folders in data/, three seeds
-    python scripts/reproduce_lab.py --data data --steps 5-7     some steps; the page is built of all that are finished
-
-DATA_ROOT holds fma_genre_spectrograms, fma_genre_spectrograms_beat, multitask_dataset, multitask_dataset_beat, or some
-of them: steps that lack theirs are skipped. Writes a folder a step, lab.html, lab.md and results.json, and prints a
-line a step with its time. Started again it goes on: finished steps are not done twice. --overwrite does the given steps
-anew, and those that are there and read their runs; what was there waits in step_NN.old until the new step is finished.
-Exit code 0; 2 where it cannot run, with what to do.
-"""
+"""The command `mtmusic reproduce-lab`."""
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-import common
-from mtmusic.errors import UserError
-
-
-def steps(text: str) -> tuple[int, ...]:
-    """The type of --steps: 1-11, or 5,7-9; the lab's steps 0 and 1 are one here."""
-    chosen: list[int] = []
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        try:
-            found = range(int(first), int(last or first) + 1)
-        except ValueError:
-            found = range(0)
-        if not found:
-            raise UserError(f"Expected --steps such as 1-11 or 5,7-9, got {text}")
-        chosen += found
-    return tuple(sorted({step or 1 for step in chosen}))
-
-
-@common.reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    flags = common.parser(__doc__)
-    flags.add_argument(
-        "--data", type=Path, metavar="DATA_ROOT", help="holds the lab's folders (default: the demo corpus)"
-    )
-    common.add_classes_flag(flags)
-    flags.add_argument(
-        "--out", type=Path, default=Path("saved_models/lab"), metavar="DIR", help="(default: saved_models/lab)"
-    )
-    flags.add_argument("--quick", action="store_true", help="few clips, few epochs, one seed: to see that it runs")
-    flags.add_argument(
-        "--steps", type=steps, default=steps("1-11"), metavar="1-11", help="(default: all; 0 and 1 are one)"
-    )
-    flags.add_argument("--seeds", type=int, metavar="N", help="trainings of each model (default: 3, quick: 1)")
-    flags.add_argument("--seed", type=common.seed, default=0, help="the first one (default: 0)")
-    common.add_precision_flag(flags, default="float32")
-    common.add_devices_flag(flags)
-    flags.add_argument("--overwrite", action="store_true", help="do these steps anew, and those there that read them")
-    arguments = common.parse(flags, argv)
-
-    from mtmusic.jobs.lab import LabOptions, reproduce_lab
-    from mtmusic.jobs.lab_plan import FULL, QUICK
-
-    reproduce_lab(
-        LabOptions(
-            data=arguments.data,
-            out=arguments.out,
-            scale=QUICK if arguments.quick else FULL,
-            steps=arguments.steps,
-            seeds=arguments.seeds if arguments.seeds is not None else (1 if arguments.quick else 3),
-            seed=arguments.seed,
-            classes=arguments.classes,
-            precision=arguments.precision,
-            devices=arguments.devices,
-            overwrite=arguments.overwrite,
-        )
-    )
-    return 0
-
+from mtmusic.cli.reproduce_lab import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -42,8 +42,8 @@ def affect_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def script() -> Callable[[str], ModuleType]:
-    """Imports a script by its name, as `python scripts/<name>.py` would find it."""
-    return importlib.import_module
+    """Imports a command's module by the name of its script."""
+    return lambda name: importlib.import_module(f"mtmusic.cli.{name}")
 
 
 def save_blank(figure: Figure, path: Path) -> None:

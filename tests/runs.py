@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 from mtmusic.models.backbones import lstm_backbone
-from mtmusic.models.export import save
 from mtmusic.models.heads import genre_classifier, multitask_regressor
+from mtmusic.models.saving import save
 
 CLASSES = ("Blues", "Jazz", "Rock")
 

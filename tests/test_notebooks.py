@@ -10,7 +10,7 @@ from joblib import parallel_config
 from nbclient import NotebookClient
 
 from mtmusic.audio.synthesis import STYLES, synthesise
-from mtmusic.jobs.demo import TASKS, demo_corpus_folder, make_demo_corpus
+from mtmusic.datasets.demo import TASKS, demo_corpus_folder, make_demo_corpus
 from mtmusic.serving.predictor import Predictor
 from tests.folders import PROJECT
 

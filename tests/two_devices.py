@@ -19,11 +19,11 @@ import tensorflow as tf
 
 from mtmusic.constants import PAD_VALUE
 from mtmusic.evaluation import plots
-from mtmusic.jobs.runs import seed_everything
 from mtmusic.models.backbones import cnn_backbone, lstm_backbone
 from mtmusic.models.heads import affect_regressor, genre_classifier, multitask_regressor
 from mtmusic.models.precision import layers_compute_in
-from mtmusic.models.training import TrainingConfig, fit, overfit_batches
+from mtmusic.models.trainer import TrainingConfig, fit, overfit_batches
+from mtmusic.training.run_folder import seed_everything
 from tests.conftest import save_blank
 
 BOTH = ("CPU:0", "CPU:1")

@@ -437,3 +437,8 @@ def read_groups(path: Path, ids: Sequence[str]) -> np.ndarray:
 
 def _shown(header: Sequence[str]) -> str:
     return repr("|".join(header)[:80])
+
+
+def two_of_different_classes(clips: Clips) -> list[int]:
+    """Positions of the first clip and of the first one of another class."""
+    return [0, int(np.argmax(clips.targets != clips.targets[0]))]

@@ -1,10 +1,11 @@
 """Batches to predictions. Importing it registers our classes, so that keras.models.load_model opens every model."""
+# ruff: noqa: F401
 
-import mtmusic.models.convolution
+import mtmusic.models.clip_statistics
+import mtmusic.models.cpu.convolution
+import mtmusic.models.cpu.lstm
 import mtmusic.models.frontend
 import mtmusic.models.heads
-import mtmusic.models.kernel
 import mtmusic.models.layers
 import mtmusic.models.losses
-import mtmusic.models.recurrent
-import mtmusic.models.statistics  # noqa: F401
+import mtmusic.models.nystroem

@@ -12,8 +12,16 @@ from keras import layers
 
 from mtmusic.constants import CHROMA_BINS, FEATURE_BINS, MEL_BINS
 from mtmusic.errors import UserError
-from mtmusic.models.convolution import WinogradConv2D
-from mtmusic.models.kernel import KERNELS, GaussianKernel
+from mtmusic.models.clip_statistics import (
+    CepstralCoefficients,
+    ChromaIntervals,
+    FrameChanges,
+    FrameMoments,
+    GaussianEmbedding,
+    SpectralRoughness,
+)
+from mtmusic.models.cpu.convolution import WinogradConv2D
+from mtmusic.models.cpu.lstm import LastStateLSTM
 from mtmusic.models.layers import (
     FrameMask,
     FusedBatchNormalization,
@@ -22,21 +30,18 @@ from mtmusic.models.layers import (
     StridedMask,
     ZeroAbsentFrames,
 )
-from mtmusic.models.recurrent import LastStateLSTM
-from mtmusic.models.statistics import (
-    CepstralCoefficients,
-    ChromaIntervals,
-    FrameChanges,
-    FrameMoments,
-    GaussianEmbedding,
-    SpectralRoughness,
-)
+from mtmusic.models.nystroem import KERNELS, GaussianKernel
 
 CNN_BLOCKS = ((128, 5), (64, 5), (32, 5), (8, 5))
 """Filters and kernel size of each block, as the lab's step 7 has them."""
 
 NORM_MOMENTUM = 0.9
 """As the lab's PyTorch has it. Keras's 0.99 needs hundreds of steps, and an epoch of the lab's data has about 60."""
+
+FRAMES = {True: 128, False: 1280}
+AFFECT_FRAMES = {True: 96, False: 1280}
+"""Frames of a flat CNN by default, for beat-synchronised folders and for full-rate ones. As in the lab's report: its
+dense layer takes 512 features for genre and 384 for affect, whose beat-synchronised clips are shorter."""
 
 POOL = 2
 """Of each block: frames and bins of which one is left, as the lab has it."""

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import ops
 
 from mtmusic.constants import MEL_FLOOR_DB, PAD_VALUE
-from mtmusic.models.replicas import replicas, sum_over_replicas
+from mtmusic.models.distribution import replicas, sum_over_replicas
 
 PACKAGE = "mtmusic"
 

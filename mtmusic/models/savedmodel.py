@@ -19,8 +19,8 @@ import tensorflow as tf
 from mtmusic.constants import FEATURE_BINS, PAD_VALUE
 from mtmusic.errors import UserError
 from mtmusic.files import replace_folder, write_json
-from mtmusic.models.export import CARD_FILE, SAVED_MODEL_FILE, answers, load, locate, read_card
 from mtmusic.models.frontend import LogMelSpectrogram
+from mtmusic.models.saving import CARD_FILE, SAVED_MODEL_FILE, answers, load, locate, read_card
 
 SERVE, EMBED, WAVEFORM = "serve", "embed", "waveform"
 ASSETS = "assets"

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from mtmusic.errors import UserError
-from mtmusic.models.export import load, locate
+from mtmusic.models.saving import load, locate
 
 UNFROZEN_RATE = 0.1
 """A trained backbone is changed slowly, or the fresh head's first gradients would undo it."""

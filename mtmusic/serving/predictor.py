@@ -16,8 +16,8 @@ from mtmusic.audio.loading import load_waveform, resampled
 from mtmusic.audio.windows import HeardSong, Kind, hear, hear_songs, window_bounds
 from mtmusic.constants import FEATURE_ROWS, FUSED_BINS, HOP_LENGTH, PAD_VALUE, SAMPLE_RATE
 from mtmusic.errors import UserError
-from mtmusic.models.export import learnt_from_demo
 from mtmusic.models.savedmodel import Ask, open_model
+from mtmusic.models.saving import learnt_from_demo
 
 LAB_SECONDS = 30.0
 """A clip of the lab's, where a card does not tell how long the model's were."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mtmusic.jobs.folders import load_genre_data
+from mtmusic.data.folder import load_genre_data
 from mtmusic.models import backbones
 
 PROJECT = Path(__file__).parent.parent.parent

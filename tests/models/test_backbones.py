@@ -5,11 +5,11 @@ import tensorflow as tf
 
 from mtmusic.constants import FEATURE_BINS, PAD_VALUE
 from mtmusic.errors import UserError
-from mtmusic.models import kernel
+from mtmusic.models import nystroem as kernel
 from mtmusic.models.backbones import cnn_backbone, lstm_backbone, statistics_backbone
 from mtmusic.models.heads import genre_classifier
-from mtmusic.models.kernel import GaussianKernel
-from mtmusic.models.training import overfit_batches
+from mtmusic.models.nystroem import GaussianKernel
+from mtmusic.models.trainer import overfit_batches
 
 LENGTHS = range(1, 41)
 

@@ -7,7 +7,7 @@ from mtmusic.errors import UserError
 from mtmusic.models.backbones import cnn_backbone, lstm_backbone
 from mtmusic.models.heads import affect_regressor, genre_classifier, multitask_regressor
 from mtmusic.models.losses import WeightedLoss
-from mtmusic.models.training import overfit_batches
+from mtmusic.models.trainer import overfit_batches
 
 TASKS = ("valence", "energy", "danceability")
 VARIANCES = dict.fromkeys(TASKS, 1 / 12)

@@ -21,7 +21,7 @@ from mtmusic.models.losses import (
     WeightedLoss,
     complete_weights,
 )
-from mtmusic.models.training import TrainingConfig, fit
+from mtmusic.models.trainer import TrainingConfig, fit
 
 TASKS = ("valence", "energy", "danceability")
 WEIGHTS = {"valence": 0.4, "energy": 0.2, "danceability": 1.5}

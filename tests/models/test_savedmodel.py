@@ -14,9 +14,9 @@ from mtmusic.constants import PAD_VALUE
 from mtmusic.errors import UserError
 from mtmusic.models import savedmodel
 from mtmusic.models.backbones import cnn_backbone, lstm_backbone
-from mtmusic.models.export import load
 from mtmusic.models.heads import multitask_regressor
 from mtmusic.models.savedmodel import Sound, export_savedmodel, open_model
+from mtmusic.models.saving import load
 from tests.runs import CLASSES, tiny_card, tiny_examples, write_tiny_run
 
 TASKS = ("joyful activation", "joyful_activation", "1st", "ενέργεια/β")

@@ -5,8 +5,8 @@ import pytest
 from mtmusic.errors import UserError
 from mtmusic.models import backbones
 from mtmusic.models.backbones import cnn_backbone, lstm_backbone
-from mtmusic.models.export import save
 from mtmusic.models.heads import affect_regressor, genre_classifier, multitask_regressor
+from mtmusic.models.saving import save
 from mtmusic.models.transfer import describe, freeze, load_backbone, set_backbone_weights, unfreeze
 
 CARD = {"task": "genre", "classes": ["a", "b"], "feature": "mel", "beat": True, "frames": 16}

@@ -13,8 +13,8 @@ from mtmusic.audio import windows
 from mtmusic.audio.features import fused_spectrogram, mel_db, mel_power, stft
 from mtmusic.audio.synthesis import synthesise
 from mtmusic.errors import UserError
-from mtmusic.models.export import answers, load
 from mtmusic.models.savedmodel import export_savedmodel
+from mtmusic.models.saving import answers, load
 from mtmusic.serving import predictor as predictor_module
 from mtmusic.serving.predictor import Predictor, clip_seconds
 from tests.runs import CLASSES, tiny_card, tiny_examples, write_tiny_run

@@ -1,0 +1,40 @@
+"""mtmusic: predicts a song's genre and affect, and trains models that do.
+
+mtmusic COMMAND --help tells more.
+"""
+
+import ast
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtmusic import __version__
+
+NO_COMMANDS = ("__init__", "main", "common")
+
+
+def commands() -> dict[str, str]:
+    """Each command's name and the first line of its module's docstring; no module is imported."""
+    modules = sorted(path for path in Path(__file__).parent.glob("*.py") if path.stem not in NO_COMMANDS)
+    return {path.stem.replace("_", "-"): _first_line(path) for path in modules}
+
+
+def _first_line(module: Path) -> str:
+    return (ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    known = commands()
+    if name in known:
+        return importlib.import_module(f"mtmusic.cli.{name.replace('-', '_')}").main(rest)
+    if name == "--version":
+        print(__version__)
+        return 0
+    if name in ("-h", "--help"):
+        width = max(map(len, known))
+        print(f"{__doc__}\nCommands:\n" + "\n".join(f"  {one:{width}}  {line}" for one, line in known.items()))
+        return 0
+    print(f"error: Expected a command among {', '.join(known)}, got {name}", file=sys.stderr)
+    return 2

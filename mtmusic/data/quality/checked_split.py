@@ -1,0 +1,166 @@
+"""What is wrong with a folder, in NumPy: every label row and every array, before any training."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from mtmusic.data.labels import (
+    Clips,
+    GenreClasses,
+    Problem,
+    label_path,
+    scan_affect_labels,
+    scan_genre_labels,
+    scan_unlabelled,
+)
+from mtmusic.data.quality.array_checks import ARRAY_PROBLEMS, LABEL_ADVICE, LEVELS, RULES, UNREADABLE, first_rule
+from mtmusic.data.quality.measurements import ArrayFacts, read_facts
+from mtmusic.errors import UserError
+
+LABELS = frozenset({"every label column"})
+"""In the columns that a finding explains: genre, or all tasks."""
+
+BY_CLASS = LABELS | LEVELS | {"frames"}
+"""What differs between classes: they have their own levels and lengths."""
+
+EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with some clips.
+
+    error: training on it cannot be right; else a warning. clips: `<split>/<id>` of each clip concerned. columns: those
+    of the clips' table whose values it explains.
+    """
+
+    error: bool
+    name: str
+    clips: tuple[str, ...]
+    message: str
+    advice: str
+    columns: frozenset[str] = frozenset()
+
+    @property
+    def examples(self) -> str:
+        return ", ".join(self.clips[:EXAMPLES]) + (", ..." if len(self.clips) > EXAMPLES else "")
+
+    def __str__(self) -> str:
+        return f"{self.name} ({len(self.clips)} clips: {self.examples}): {self.message}. {self.advice}"
+
+
+@dataclass(frozen=True)
+class CheckedSplit:
+    """A split's clips with the facts of each array, and a problem for each row and array that cannot be right.
+
+    scanned: every usable label row that has an array. clips, frames, digests: of those without a problem, the clips,
+    each clip's number of frames and content hash.
+    """
+
+    scanned: Clips
+    facts: tuple[ArrayFacts, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def bad_rows(self) -> int:
+        """Label rows that cannot be used; a bad array has a row all the same."""
+        return sum(problem.kind not in ARRAY_PROBLEMS for problem in self.problems)
+
+    @cached_property
+    def good(self) -> list[int]:
+        bad = {problem.clip for problem in self.problems if problem.kind in ARRAY_PROBLEMS}
+        return [i for i, clip in enumerate(self.scanned.ids) if clip not in bad]
+
+    @cached_property
+    def clips(self) -> Clips:
+        return self.scanned.take(self.good)
+
+    @property
+    def frames(self) -> np.ndarray:
+        return np.array([self.facts[i].frames for i in self.good], dtype=int)
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        return tuple(self.facts[i].digest for i in self.good)
+
+
+def checked_genre_split(
+    folder: Path | str, split: str, classes: GenreClasses = "lab", known: Sequence[str] = (), levels: bool = True
+) -> CheckedSplit:
+    """`read_genre_labels`, with every array read once. Raises UserError for a label file that cannot be used at all.
+
+    levels: whether an array whose numbers cannot be right is a problem, beside one that cannot be read.
+    """
+    return _checked(*scan_genre_labels(folder, split, classes, known), levels)
+
+
+def checked_affect_split(folder: Path | str, split: str, levels: bool = True) -> CheckedSplit:
+    """As `checked_genre_split`, for an affect folder."""
+    return _checked(*scan_affect_labels(folder, split), levels)
+
+
+def checked_unlabelled_split(folder: Path | str, split: str) -> CheckedSplit:
+    """As `checked_genre_split`, for the arrays of a split that has no labels."""
+    return _checked(*scan_unlabelled(folder, split), levels=True)
+
+
+def require_good(folder: Path | str, splits: Mapping[str, CheckedSplit], skip_bad: bool = False) -> tuple[str, ...]:
+    """All splits' problems, to be told. Raises UserError that lists them unless skip_bad, and for an empty split."""
+    problems = tuple(str(problem) for part in splits.values() for problem in part.problems)
+    if problems and not skip_bad:
+        raise UserError.listing(f"Cannot use all of {folder} (--skip-bad goes on without these)", problems)
+    for split, part in splits.items():
+        if not len(part.clips):
+            raise UserError(f"Expected clips in {label_path(folder, split)}, got none that can be used")
+    return problems
+
+
+def fingerprint(splits: Mapping[str, CheckedSplit]) -> str:
+    """One hash over splits, ids, labels and contents: equal for equal clips whatever their order or format."""
+    lines = sorted(
+        f"{split} {clip_id} {np.asarray(target).tolist()} {digest}"
+        for split, part in splits.items()
+        for clip_id, target, digest in zip(part.clips.ids, part.clips.targets, part.digests, strict=True)
+    )
+    names = [part.clips.classes + part.clips.tasks for part in splits.values()]
+    return hashlib.blake2b(repr((names, lines)).encode(), digest_size=16).hexdigest()
+
+
+def find_problems(splits: Mapping[str, CheckedSplit]) -> list[Finding]:
+    """The splits' problems, those of a kind together: each an error."""
+    by_kind: dict[str, list[tuple[str, Problem]]] = defaultdict(list)
+    for split, part in splits.items():
+        for problem in part.problems:
+            by_kind[problem.kind].append((f"{split}/{problem.clip}", problem))
+    if "unknown class" in by_kind:  # a name misspelt throughout train is what is missing there
+        by_kind.pop("class missing from train", None)
+    rules = {rule.name: rule for rule in RULES}
+    findings = []
+    for kind, problems in by_kind.items():
+        advice = rules[kind].advice if kind in rules else LABEL_ADVICE[kind]
+        columns = rules[kind].columns if kind in rules else BY_CLASS
+        clips = tuple(clip for clip, _ in problems)
+        message = problems[0][1].text.removeprefix(f"{kind}: ")
+        findings.append(Finding(True, kind, clips, message, advice, columns))
+    return findings
+
+
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: (not finding.error, -len(finding.clips), finding.name))
+
+
+def _checked(clips: Clips, bad_rows: list[Problem], levels: bool) -> CheckedSplit:
+    problems = [*bad_rows]
+    facts = read_facts(clips.paths)
+    for clip_id, path, fact in zip(clips.ids, clips.paths, facts, strict=True):
+        rule = first_rule(fact)
+        if fact.problem:
+            problems.append(Problem(rule.name if rule and rule.error else UNREADABLE, clip_id, fact.problem))
+        elif levels and rule and rule.error:
+            problems.append(Problem(rule.name, clip_id, f"{rule.name}: {rule.told(fact)} in {path}"))
+    return CheckedSplit(clips, tuple(facts), tuple(problems))

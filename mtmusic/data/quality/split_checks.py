@@ -1,0 +1,262 @@
+"""What is wrong with clips that are good one by one: with some of them together, and with whole splits."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mtmusic.data.labels import Clips, array_ids, has_label_rows, row_ids
+from mtmusic.data.quality.array_checks import CHROMA, LEVELS, RULES, first_rule
+from mtmusic.data.quality.checked_split import BY_CLASS, CheckedSplit, Finding
+from mtmusic.data.quality.measurements import ArrayFacts
+from mtmusic.data.quality.thresholds import LIMITS
+
+Splits = Mapping[str, CheckedSplit]
+
+
+def find_faults(folder: Path | str, splits: Splits, beat: bool) -> list[Finding]:
+    """Of the splits' good clips; those that cannot be right by themselves are the splits' problems.
+
+    What follows from a problem is not told again: classes are not counted in a split of doubtful rows.
+    """
+    without_row = _arrays_without_row(folder, splits)
+    doubtful = {split for split, part in splits.items() if _is_doubtful(part, split, without_row)}
+    return [
+        *_suspicious_arrays(splits),
+        *_other_rate(splits, beat),
+        *_equal_contents(splits),
+        *_shared_ids(splits),
+        *_shared_groups(splits),
+        *without_row,
+        *_class_shares({split: part for split, part in splits.items() if split not in doubtful}),
+        *_split_sizes(splits),
+    ]
+
+
+def find_label_faults(splits: Mapping[str, Clips]) -> list[Finding]:
+    """Tasks with few labels, or with equal ones."""
+    return [finding for split, clips in splits.items() for finding in _labels_of_tasks(split, clips)]
+
+
+def _good_clips(splits: Splits) -> list[tuple[str, str, ArrayFacts]]:
+    """Split, `<split>/<id>` and facts of each."""
+    return [
+        (split, f"{split}/{part.scanned.ids[i]}", part.facts[i]) for split, part in splits.items() for i in part.good
+    ]
+
+
+def _suspicious_arrays(splits: Splits) -> list[Finding]:
+    found: dict[str, list[tuple[str, ArrayFacts]]] = defaultdict(list)
+    for _, clip, facts in _good_clips(splits):
+        if (rule := first_rule(facts)) and not rule.error:
+            found[rule.name].append((clip, facts))
+    findings = []
+    for rule in (rule for rule in RULES if rule.name in found):
+        clip, facts = found[rule.name][0]
+        clips = tuple(clip for clip, _ in found[rule.name])
+        findings.append(Finding(False, rule.name, clips, f"{rule.told(facts)} in {clip}", rule.advice, rule.columns))
+    return findings
+
+
+def _other_rate(splits: Splits, beat: bool) -> list[Finding]:
+    """Clips at full rate where they should be beat-synchronised, or the reverse."""
+    clips = _good_clips(splits)
+    if beat:
+        name = "full-rate clips among beat-synchronised ones"
+        others = [(clip, facts) for _, clip, facts in clips if _is_full_rate(facts)]
+    else:
+        name = "beat-synchronised clips among full-rate ones"
+        short = np.median([facts.frames for _, _, facts in clips]) / LIMITS["beat_ratio"].value
+        others = [(clip, facts) for _, clip, facts in clips if _is_beat(facts, bool(facts.frames < short))]
+    if not others:
+        return []
+    first, facts = others[0]
+    alike = "alike" if beat else "apart"
+    message = f"{first} has {facts.frames} frames, whose chroma lies as {alike} as {name.split()[0]} ones' does"
+    advice = "Keep the two in two folders (--beat, --no-beat): a frame is another thing in each"
+    return [Finding(True, name, tuple(clip for clip, _ in others), message, advice, LEVELS | CHROMA | {"frames"})]
+
+
+def _is_full_rate(facts: ArrayFacts) -> bool:
+    """Each frame's chroma peaks at 1, and is like the one before: they overlap by three quarters."""
+    alike = facts.chroma_change < LIMITS["full_rate_change"].value
+    return facts.frames >= LIMITS["full_rate_frames"].value and _peaks(facts) and alike
+
+
+def _is_beat(facts: ArrayFacts, short: bool) -> bool:
+    """Medians between beats lose peaks, and lie apart; of a clip that is short for its folder one sign is enough."""
+    signs = (not _peaks(facts), facts.chroma_change > LIMITS["beat_change"].value)
+    return any(signs) if short else all(signs)
+
+
+def _peaks(facts: ArrayFacts) -> bool:
+    return facts.chroma_peaks >= LIMITS["full_rate_peaks"].value
+
+
+def _equal_contents(splits: Splits) -> list[Finding]:
+    same: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for split, clip, facts in _good_clips(splits):
+        same[facts.digest].append((split, clip))
+    several = [clips for clips in same.values() if len(clips) > 1]
+    across = [clips for clips in several if len({split for split, _ in clips}) > 1]
+    within = [clips for clips in several if len({split for split, _ in clips}) == 1]
+    return [
+        *_equal(True, "clip in two splits", across, "Keep it in one: what was learnt cannot be judged by it"),
+        *_equal(False, "same content under two ids", within, "Keep one: the other may be held out to judge by it"),
+    ]
+
+
+def _equal(error: bool, name: str, groups: list[list[tuple[str, str]]], advice: str) -> list[Finding]:
+    if not groups:
+        return []
+    message = f"the arrays of {' and '.join(clip for _, clip in groups[0])} are equal"
+    return [Finding(error, name, tuple(clip for group in groups for _, clip in group), message, advice)]
+
+
+def _shared_ids(splits: Splits) -> list[Finding]:
+    """Of different content: equal ones are told as such."""
+    contents: dict[str, dict[str, str]] = defaultdict(dict)
+    for split, clip, facts in _good_clips(splits):
+        contents[clip.split("/")[1]][split] = facts.digest
+    shared = [(i, by_split) for i, by_split in contents.items() if len(set(by_split.values())) > 1]
+    if not shared:
+        return []
+    clips = tuple(f"{split}/{i}" for i, by_split in shared for split in by_split)
+    message = f"the id {shared[0][0]} stands for different clips in {' and '.join(shared[0][1])}"
+    return [Finding(False, "id in two splits", clips, message, "Rename one: predictions.csv tells clips by their ids")]
+
+
+def _shared_groups(splits: Splits) -> list[Finding]:
+    members: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for split, part in splits.items():
+        groups = part.clips.groups if part.clips.groups is not None else ()
+        for clip, group in zip(part.clips.ids, groups, strict=False):
+            if group.startswith("group "):  # a clip without one is its own
+                members[group][split].append(f"{split}/{clip}")
+    shared = {group: by_split for group, by_split in members.items() if len(by_split) > 1}
+    if not shared:
+        return []
+    first, by_split = next(iter(shared.items()))
+    clips = tuple(clip for by_split in shared.values() for found in by_split.values() for clip in found)
+    message = f"{first} of groups.csv has clips in {' and '.join(by_split)}"
+    advice = "Keep a group in one split: a network that knows the artist is judged too well"
+    return [Finding(False, "group in two splits", clips, message, advice)]
+
+
+def _arrays_without_row(folder: Path | str, splits: Splits) -> list[Finding]:
+    """None where rows are shifted or their ids unusable: then the ids stand elsewhere."""
+    lonely = [
+        f"{split}/{i}"
+        for split, part in splits.items()
+        if has_label_rows(folder, split) and not {p.kind for p in part.problems} & {"shifted columns", "unusable id"}
+        for i in sorted(array_ids(folder, split) - row_ids(folder, split))
+    ]
+    if not lonely:
+        return []
+    message = f"{lonely[0].split('/')[0]}_labels.txt has no row for {lonely[0]}"
+    return [Finding(False, "array without row", tuple(lonely), message, "Give it a label, or take it out", BY_CLASS)]
+
+
+def _is_doubtful(part: CheckedSplit, split: str, without_row: Sequence[Finding]) -> bool:
+    lonely = sum(clip.startswith(f"{split}/") for finding in without_row for clip in finding.clips)
+    doubtful = part.bad_rows + lonely
+    return doubtful > LIMITS["doubtful_rows"].value * (len(part.scanned) + doubtful)
+
+
+def _labels_of_tasks(split: str, clips: Clips) -> list[Finding]:
+    findings = []
+    for column, task in enumerate(clips.tasks if len(clips) else ()):
+        values = clips.targets[:, column]
+        missing = np.isnan(values)
+        if missing.mean() > LIMITS["missing_labels"].value:
+            without = tuple(f"{split}/{clips.ids[i]}" for i in np.flatnonzero(missing))
+            message = f"{missing.sum()} of {len(values)} clips of {split} have no label of {task}"
+            advice = "They teach that task nothing; if that is meant, go on"
+            findings.append(Finding(False, "missing labels", without, message, advice, frozenset({task})))
+        if not missing.all() and np.nanmin(values) == np.nanmax(values):
+            message = f"every label of {task} in {split} is {np.nanmin(values):g}"
+            every = tuple(f"{split}/{i}" for i in clips.ids)
+            advice = "Give labels that differ, or leave the task out"
+            findings.append(Finding(False, "constant labels", every, message, advice, frozenset({task})))
+    return findings
+
+
+def _class_shares(splits: Splits) -> list[Finding]:
+    """Classes that a split lacks, and those of which a split seems to have lost a part.
+
+    Every row with an array counts, so that a class is not missed because its arrays are bad.
+    """
+    counted = {split: part.scanned for split, part in splits.items() if part.scanned.classes and len(part.scanned)}
+    train = counted.get("train")
+    findings: list[Finding] = []
+    for split, clips in counted.items():
+        if train is None or split == "train":
+            continue
+        for name in train.classes:
+            if not clips.counts()[name]:
+                of_class = _of_class(train, "train", name)
+                message = f"{split} has no clip of {name}, train has {len(of_class)}"
+                advice = "Its recall cannot be told: give it clips, or leave the class out with --classes"
+                findings.append(Finding(False, f"class missing from {split}", of_class, message, advice, BY_CLASS))
+            elif cut := _cut_split({"train": train, split: clips}, name):
+                of_class = _of_class(counted[cut], cut, name)
+                shares = " and ".join(f"{_share(counted[part], name):.1%} of {part}" for part in ("train", split))
+                advice = f"Were rows of {name} cut in {cut}?"
+                message = f"{name} is {shares}"
+                findings.append(Finding(False, "class shares differ", of_class, message, advice, BY_CLASS))
+    return findings
+
+
+def _cut_split(pair: Mapping[str, Clips], name: str) -> str | None:
+    """The split of the two in which the class's share is too low for chance, None where neither is."""
+    low, high = sorted(pair, key=lambda split: _share(pair[split], name))
+    lower, higher = _share(pair[low], name), _share(pair[high], name)
+    if lower >= LIMITS["class_ratio"].value * higher:
+        return None
+    if _others_agree(pair, name):
+        return low
+    pooled = sum(clips.counts()[name] for clips in pair.values()) / sum(map(len, pair.values()))
+    deviation = np.sqrt(pooled * (1 - pooled) * sum(1 / _independent(clips) for clips in pair.values()))
+    return low if higher - lower > LIMITS["class_deviations"].value * deviation else None
+
+
+def _others_agree(pair: Mapping[str, Clips], name: str) -> bool:
+    """Whether the other classes, two or more, share out the rest alike in both splits: then they were stratified."""
+    rests = [np.array([count for other, count in clips.counts().items() if other != name]) for clips in pair.values()]
+    clips_in = [rest.sum() for rest in rests]
+    if len(rests[0]) < 2 or not all(clips_in):
+        return False
+    missed = np.abs(rests[0] / clips_in[0] - rests[1] / clips_in[1]) * min(clips_in)
+    groups = min(len(clips) if clips.groups is None else len(set(clips.groups)) for clips in pair.values())
+    return bool(missed.max() <= LIMITS["class_rounding"].value) and groups >= LIMITS["class_groups"].value
+
+
+def _independent(clips: Clips) -> float:
+    """So many clips of different groups would tell as much: those of a group are mostly of one class."""
+    if clips.groups is None:
+        return len(clips)
+    _, sizes = np.unique(clips.groups, return_counts=True)
+    return float(len(clips) ** 2 / (sizes**2).sum())
+
+
+def _share(clips: Clips, name: str) -> float:
+    return clips.counts()[name] / len(clips)
+
+
+def _of_class(clips: Clips, split: str, name: str) -> tuple[str, ...]:
+    return tuple(f"{split}/{clips.ids[i]}" for i in np.flatnonzero(clips.targets == clips.classes.index(name)))
+
+
+def _split_sizes(splits: Splits) -> list[Finding]:
+    """By rows, usable or not."""
+    if not {"train", "test"} <= set(splits):
+        return []
+    train, test = (len(splits[split].scanned) + splits[split].bad_rows for split in ("train", "test"))
+    message = f"train has {train} clips, test {test}"
+    clips = tuple(f"{split}/{i}" for split in ("train", "test") for i in splits[split].scanned.ids)
+    if test > train:
+        return [Finding(False, "splits look swapped", clips, message, "Is train's folder called test?")]
+    if test < LIMITS["test_share"].value * (train + test):
+        return [Finding(False, "test split looks cut", clips, message, "Is the label file whole?")]
+    return []

@@ -1,0 +1,213 @@
+"""TensorFlow Data Validation of the clips' table: statistics, schema, anomalies, skew between train and test.
+
+TFDV is imported inside the functions, since that takes seconds and not every install has it: pip install
+"mtmusic[validation]", Python 3.11. The NumPy checks of data/checks.py do without.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from mtmusic.data.quality.checked_split import Finding
+from mtmusic.data.quality.table import ARRAY_COLUMNS, Row
+from mtmusic.data.quality.thresholds import LIMITS
+from mtmusic.errors import UserError
+from mtmusic.files import write_text
+
+SCHEMA = Path(__file__).parent / "schema.pbtxt"
+"""Of the lab's format."""
+
+LABELLED, UNLABELLED = "LABELLED", "UNLABELLED"
+"""Environments: the lab's affect folders have a test split without labels."""
+
+COMPARED = ("frames", "mel_mean", "mel_std")
+"""Columns whose distribution in train and test is compared, beside the labels. The others sit at a bound in most clips,
+where TFDV's histograms tell nothing."""
+
+HISTOGRAM_BINS = 10  # of TFDV's comparison
+
+Statistics = Any
+"""A tensorflow_metadata DatasetFeatureStatisticsList: of one split."""
+
+Schema = Any
+"""A tensorflow_metadata Schema."""
+
+
+def generate_statistics(rows: Sequence[Row], labels: Sequence[str]) -> Statistics:
+    """TFDV's statistics of a split's rows, of the label columns that it has and of what the arrays hold."""
+    module = tfdv()
+    import pandas as pd  # comes with TFDV
+
+    present = [name for name in labels if any(_is_known(row.get(name)) for row in rows)]
+    frame = pd.DataFrame([{name: row[name] for name in (*present, *ARRAY_COLUMNS)} for row in rows])
+    return module.generate_statistics_from_dataframe(frame, n_jobs=1)
+
+
+def infer_schema(statistics: Statistics, labels: Sequence[str]) -> Schema:
+    """TFDV's guess from a train split, whose labels another split need not have."""
+    schema = tfdv().infer_schema(statistics, infer_feature_shape=True)
+    schema.default_environment.extend([LABELLED, UNLABELLED])
+    for feature in schema.feature:
+        if feature.name in labels:
+            feature.not_in_environment.append(UNLABELLED)
+    return schema
+
+
+def lab_schema(classes: Sequence[str] = (), tasks: Sequence[str] = ()) -> Schema:
+    """The schema of the lab's format, for these classes or these tasks: labels in [0, 1], some of them missing."""
+    schema = read_schema(SCHEMA)
+    if classes:
+        schema.string_domain.add(name="genre", value=classes)
+        feature = schema.feature.add(name="genre", type="BYTES", domain="genre", not_in_environment=[UNLABELLED])
+        feature.presence.min_fraction = 1.0
+    for task in tasks:
+        feature = schema.feature.add(name=task, type="FLOAT", not_in_environment=[UNLABELLED])
+        feature.float_domain.min, feature.float_domain.max = 0.0, 1.0
+        feature.presence.min_count = 1
+    return schema
+
+
+def read_schema(path: Path) -> Schema:
+    """A schema in protobuf's text format. Raises UserError where there is none."""
+    tfdv()
+    from google.protobuf import text_format
+    from tensorflow_metadata.proto.v0 import schema_pb2
+
+    try:
+        return text_format.Parse(path.read_text(encoding="utf-8"), schema_pb2.Schema())
+    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+        raise UserError(
+            f"Expected a schema of TensorFlow Data Validation in text format, got {path}: {error} "
+            "(--infer-schema writes one)"
+        ) from error
+
+
+def write_schema(path: Path, schema: Schema) -> None:
+    from google.protobuf import text_format
+
+    write_text(path, text_format.MessageToString(schema))
+
+
+def validate(
+    rows: Mapping[str, Sequence[Row]], schema: Schema, labels: Sequence[str], compare: bool = True
+) -> list[Finding]:
+    """Each split's rows against the schema, and with `compare` train's against test's: no anomaly, no finding."""
+    statistics = {split: generate_statistics(part, labels) for split, part in rows.items() if part}
+    findings = []
+    for split, of_split in statistics.items():
+        environment = LABELLED if _columns(of_split) & {*labels} else UNLABELLED
+        told = environment if environment in schema.default_environment else None
+        found = tfdv().validate_statistics(of_split, schema, environment=told)
+        findings += [_anomaly(split, rows[split], schema, name, info) for name, info in found.anomaly_info.items()]
+    if compare and {"train", "test"} <= set(statistics):
+        findings += _skew(rows, statistics, labels)
+    return findings
+
+
+def _skew(
+    rows: Mapping[str, Sequence[Row]], statistics: Mapping[str, Statistics], labels: Sequence[str]
+) -> list[Finding]:
+    """Columns whose distribution in test is not that in train, by more than chance gives."""
+    train, test = statistics["train"], statistics["test"]
+    there = [name for name in (*labels, *COMPARED) if name in _columns(train) & _columns(test)]
+    schema = tfdv().infer_schema(train)
+    for feature in schema.feature:
+        limit = _skew_limit(feature.name, rows["train"], rows["test"]) if feature.name in there else None
+        if limit is not None and feature.name == "genre":
+            feature.skew_comparator.infinity_norm.threshold = limit
+        elif limit is not None:
+            feature.skew_comparator.jensen_shannon_divergence.threshold = limit
+    found = tfdv().validate_statistics(train, schema, serving_statistics=test)
+    clips = tuple(f"test/{row['id']}" for row in rows["test"])
+    return [
+        _skewed(skew.path.step[0], skew.skew_measurements[0], clips)
+        for skew in found.drift_skew_info
+        if skew.skew_measurements[0].value > skew.skew_measurements[0].threshold
+    ]
+
+
+def _skewed(name: str, measured: Any, clips: tuple[str, ...]) -> Finding:
+    kind = "L-infinity" if name == "genre" else "Jensen-Shannon divergence"
+    message = f"{name} of train and of test differ by {measured.value:.2f} ({kind}), at most {measured.threshold:.2f}"
+    advice = "Look at the page: was one split made otherwise, or of other music?"
+    return Finding(False, f"skew of {name}", clips, f"{message} was expected", advice, frozenset({name}))
+
+
+def _skew_limit(name: str, train: Sequence[Row], test: Sequence[Row]) -> float | None:
+    """None for a column that is not worth comparing.
+
+    Two samples of n and m clips differ by chance: a share p by sqrt(p(1 - p)(1/n + 1/m)), ten bins' divergence by
+    9/8 (1/n + 1/m) nats.
+    """
+    scatter = 1 / len(train) + 1 / len(test)
+    if name == "genre":
+        return LIMITS["skew_shares"].value + LIMITS["skew_errors"].value * math.sqrt(_largest_spread(train) * scatter)
+    if _is_constant(name, train, test):
+        return None
+    chance = (HISTOGRAM_BINS - 1) / 8 * scatter / math.log(2)
+    return LIMITS["skew_values"].value + LIMITS["skew_groups"].value * chance
+
+
+def _largest_spread(rows: Sequence[Row]) -> float:
+    """p(1 - p) of the class where it is largest."""
+    _, counts = np.unique([row["genre"] for row in rows], return_counts=True)
+    shares = counts / counts.sum()
+    return float((shares * (1 - shares)).max())
+
+
+def _is_constant(name: str, *parts: Sequence[Row]) -> bool:
+    """Whether most clips of all parts have one and the same value, as full-rate excerpts have frames."""
+    quartiles = {q for part in parts for q in np.nanquantile([row.get(name, math.nan) for row in part], (0.25, 0.75))}
+    return len(quartiles) == 1
+
+
+def _anomaly(split: str, rows: Sequence[Row], schema: Schema, name: str, info: Any) -> Finding:
+    reasons = "; ".join(reason.description.rstrip(". ") for reason in info.reason)
+    named = name or "the table"
+    clips = tuple(f"{split}/{row['id']}" for row in rows if not name or _is_outside(row.get(name), name, schema))
+    clips = clips or tuple(f"{split}/{row['id']}" for row in rows)
+    advice = "Mend the data, or the schema if it expects what is not so (--schema)"
+    return Finding(
+        False, f"schema: {named}", clips, f"{split}: {reasons or info.description}", advice, frozenset({name})
+    )
+
+
+def _is_outside(value: Any, name: str, schema: Schema) -> bool:
+    """Of its column's domain, or missing."""
+    feature = next((feature for feature in schema.feature if feature.name == name), None)
+    if feature is None or not _is_known(value):
+        return True
+    if isinstance(value, str):
+        domains = {domain.name: domain.value for domain in schema.string_domain}
+        return bool(feature.domain) and value not in domains.get(feature.domain, ())
+    domain = feature.int_domain if feature.HasField("int_domain") else feature.float_domain
+    low, high = (getattr(domain, bound) if domain.HasField(bound) else None for bound in ("min", "max"))
+    return (low is not None and value < low) or (high is not None and value > high)
+
+
+def _is_known(value: Any) -> bool:
+    return value is not None and not (isinstance(value, float) and math.isnan(value))
+
+
+def _columns(statistics: Statistics) -> set[str]:
+    return {feature.path.step[0] for dataset in statistics.datasets for feature in dataset.features}
+
+
+def tfdv() -> ModuleType:
+    """TFDV, whose import says much that concerns nobody. Raises UserError where it is not installed."""
+    logging.disable(logging.WARNING)
+    try:
+        import tensorflow_data_validation
+    except ImportError as error:
+        raise UserError(
+            f"Expected TensorFlow Data Validation, got none ({error}): install the extra, pip install "
+            '"mtmusic[validation]", on Python 3.11, the last that it supports; training checks the data without it'
+        ) from error
+    finally:
+        logging.disable(logging.NOTSET)
+    return tensorflow_data_validation

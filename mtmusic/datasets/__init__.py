@@ -1,0 +1,1 @@
+"""Songs, FMA or synthesis to a data folder; and looking at one."""

@@ -1,0 +1,151 @@
+"""The lab's steps 0 to 4 on a genre folder: what is there, as pictures and counts."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from mtmusic.constants import FEATURE_ROWS, PAD_VALUE
+from mtmusic.data.folder import Checks, GenreData, load_genre_data, print_data
+from mtmusic.data.labels import Clips, label_path, two_of_different_classes
+from mtmusic.data.pipeline import make_dataset
+from mtmusic.data.spectrograms import array_path, read_array
+from mtmusic.errors import UserError
+from mtmusic.evaluation import plots
+from mtmusic.files import refuse_other_things, replace_folder, write_json
+from mtmusic.models.backbones import FRAMES
+
+SHOWN_BATCHES = 12
+SUMMARY = "summary.json"
+
+
+def explore_genre_data(
+    folder: Path | None,
+    out: Path,
+    classes: str = "lab",
+    beat: bool | None = None,
+    skip_bad: bool = False,
+    checks: Checks = "on",
+    batch_size: int = 32,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Writes pictures and summary.json into `out`, replaced whole, and returns what summary.json holds.
+
+    Raises UserError for a folder that cannot be used, and for an `out` that holds other things.
+    """
+    refuse_other_things(out, SUMMARY)
+    if batch_size < 1:
+        raise UserError(f"Expected --batch-size of 1 or more, got {batch_size}")
+    data = load_genre_data(folder, classes, beat, seed=seed, skip_bad=skip_bad, checks=checks)
+    clips = data.splits["train"]
+    work = out.with_name(out.name + ".partial")
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        _draw_clips(work, clips, data)
+        lengths, padded = batch_lengths(clips, batch_size, seed)
+        plots.save_figure(plots.batch_padding(lengths[:SHOWN_BATCHES], padded[:SHOWN_BATCHES]), work / "batches.png")
+        summary = _summary(data, clips, lengths, padded)
+        write_json(work / SUMMARY, summary)
+        replace_folder(work, out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    _print_summary(summary, data)
+    print(f"Pictures: {out}")
+    return summary
+
+
+def batch_lengths(clips: Clips, batch_size: int, seed: int) -> tuple[list[np.ndarray], list[int]]:
+    """Of one epoch's batches: each clip's present frames, and the frames that the batch is padded to."""
+    batches = make_dataset(clips, "chroma", batch_size, shuffle=True, seed=seed).as_numpy_iterator()
+    present = [np.any(spectrogram != PAD_VALUE, axis=-1) for spectrogram, _ in batches]
+    return [mask.sum(axis=1) for mask in present], [mask.shape[1] for mask in present]
+
+
+def folder_contents(folder: Path) -> dict[str, Any]:
+    """What lies in a data folder: of each split its arrays and its rows of labels, and the other files."""
+    splits = {}
+    for split in ("train", "validation", "test"):
+        labels, arrays = label_path(folder, split), [*(folder / split).glob("*.npy*")]
+        if labels.is_file() or arrays:
+            rows = labels.read_text(encoding="utf-8-sig").splitlines()[1:] if labels.is_file() else []
+            splits[split] = {"arrays": len(arrays), "labels": sum(bool(row.strip()) for row in rows)}
+    return {"splits": splits, "files": sorted(path.name for path in folder.iterdir() if path.is_file())}
+
+
+def mean_mel_profiles(clips: Clips) -> dict[str, np.ndarray]:
+    """Of each class: the mean over clips of the mean over frames of mel, (128,) dB."""
+    rows = FEATURE_ROWS["mel"]
+    means = np.array([read_array(path)[rows].mean(axis=1) for path in clips.paths])
+    return {name: means[clips.targets == i].mean(axis=0) for i, name in enumerate(clips.classes)}
+
+
+def _draw_clips(work: Path, clips: Clips, data: GenreData) -> None:
+    pair = two_of_different_classes(clips)
+    titles = [f"{clips.classes[clips.targets[i]]} (clip {clips.ids[i]})" for i in pair]
+    figures = {
+        "two_clips": plots.spectrograms([read_array(clips.paths[i]) for i in pair], titles, data.beat),
+        "mean_profiles": plots.mean_profiles(mean_mel_profiles(clips)),
+        "class_histograms": plots.class_histograms(
+            data.raw_counts, data.merged_counts, "Clips before and after merging"
+        ),
+        "lengths": plots.value_histograms({"frames a clip": data.frames}),
+    }
+    if (other := twin_folder(data.folder)) is not None:
+        arrays = [array_path(other / "train", clips.ids[i]) for i in pair]
+        if None not in arrays:
+            other_clips = [read_array(path) for path in arrays if path is not None]
+            figures["two_clips_" + _rate(not data.beat)] = plots.spectrograms(other_clips, titles, not data.beat)
+    for name, figure in figures.items():
+        plots.save_figure(figure, work / f"{name}.png")
+
+
+def twin_folder(folder: Path) -> Path | None:
+    """The same clips at the other frame rate, where they lie beside: X for X_beat, X_beat for X."""
+    folder = folder.resolve()
+    name = folder.name.removesuffix("_beat") if folder.name.endswith("_beat") else f"{folder.name}_beat"
+    twin = folder.with_name(name)
+    return twin if twin.is_dir() else None
+
+
+def _rate(beat: bool) -> str:
+    return "beat" if beat else "full"
+
+
+def _summary(data: GenreData, clips: Clips, lengths: list[np.ndarray], padded: list[int]) -> dict[str, Any]:
+    frames = sum(int(length.sum()) for length in lengths)
+    held = sum(longest * len(length) for longest, length in zip(padded, lengths, strict=True))
+    first = read_array(clips.paths[0])
+    return {
+        "devices": [device.name for device in tf.config.list_physical_devices()],
+        "folder": str(data.folder),
+        "contents": folder_contents(data.folder),
+        "frame_rate": _rate(data.beat),
+        "clips": {split: part.counts() for split, part in data.splits.items()},
+        "raw_classes": data.raw_counts,
+        "array_shape": list(first.shape),
+        "feature_shapes": {name: list(first[rows].shape) for name, rows in FEATURE_ROWS.items()},
+        "frames": {
+            "min": int(data.frames.min()),
+            "median": float(np.median(data.frames)),
+            "max": int(data.frames.max()),
+        },
+        "batches": len(lengths),
+        "padding_share": 1 - frames / held,
+        "flat_cnn_frames": FRAMES[data.beat],
+        "flat_cnn_padding_share": 1 - float(np.minimum(data.frames, FRAMES[data.beat]).mean()) / FRAMES[data.beat],
+        "left_out": list(data.left_out),
+    }
+
+
+def _print_summary(summary: dict[str, Any], data: GenreData) -> None:
+    print_data(data)
+    print(f"Devices: {', '.join(summary['devices'])}")
+    shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in summary["feature_shapes"].items())
+    print(f"First clip: {tuple(summary['array_shape'])}, as (bins, frames): {shapes}")
+    for split, counts in summary["contents"]["splits"].items():
+        print(f"{split}/: {counts['arrays']} arrays, {counts['labels']} rows of labels")
+    print(f"Other files: {', '.join(summary['contents']['files']) or 'none'}")
+    print(f"Batches: {summary['batches']} of train, {summary['padding_share']:.1%} of their frames are padding")
+    print(f"A flat CNN pads to {summary['flat_cnn_frames']} frames: {summary['flat_cnn_padding_share']:.1%} padding")

@@ -1,0 +1,205 @@
+"""From songs to data folders: ids, labels and split first, then every array to its place, the label files last.
+
+A run that was stopped is started again by the same command: an array is whole or absent, and what is there is not
+computed again.
+"""
+
+import csv
+import os
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from mtmusic.audio.extraction import Excerpt, Outcome, Song, find_songs, song_ids
+from mtmusic.data.labels import label_path, write_affect_labels, write_genre_labels
+from mtmusic.data.spectrograms import SUFFIXES
+from mtmusic.datasets.array_folder import (
+    ANY_NAME,
+    RATES,
+    clear_half_written,
+    extract_all,
+    has_array,
+    made_how,
+    only_run,
+    require_ours,
+    write_features_json,
+)
+from mtmusic.datasets.song_labels import SongLabels, labels_from_folders, labels_from_table, splits_of
+from mtmusic.errors import UserError
+from mtmusic.files import write_csv
+
+SPLITS = ("train", "test")
+SONGS, FAILURES, GROUPS = "songs.csv", "failures.csv", "groups.csv"
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """rate: of RATES. At most one of genres_from_folders and labels. jobs: worker processes, -1: one a core."""
+
+    songs: tuple[Path, ...]
+    out: Path
+    rate: str = "full"
+    excerpt: Excerpt = field(default_factory=Excerpt)
+    gzip: bool = False
+    genres_from_folders: bool = False
+    labels: Path | None = None
+    test_share: float = 0.2
+    seed: int = 0
+    jobs: int = -1
+    scheduler: str | None = None
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """One folder to write. kind: its labels are "genre" or "affect", or None. splits: of its songs, by id."""
+
+    path: Path
+    beat: bool
+    kind: str | None
+    splits: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What was done. found: songs, with and without labels; splits: of those that have arrays now, by id."""
+
+    folders: tuple[DataFolder, ...]
+    found: int
+    splits: Mapping[str, str]
+    failed: tuple[Outcome, ...]
+
+
+def extract_features(options: ExtractOptions) -> Extraction:
+    """Writes the data folders.
+
+    `<out>` holds the labels that there are, genres or tasks; with both the tasks go to `<out>_affect`. With rate
+    "both" the beat-synchronised arrays go to `<out>_beat` (and `<out>_affect_beat`). Songs without a label are left
+    out; without labels at all every array goes to test/. Raises UserError where it cannot run.
+    """
+    paths = find_songs(options.songs)
+    options = replace(options, out=Path(os.path.abspath(options.out)))  # noqa: PTH100  a cluster works elsewhere
+    with only_run([options.out]):
+        known = _read_songs_csv(options.out / SONGS)
+        ids = song_ids(paths, known)
+        labels, splits = _labels_and_splits(options, ids)
+        folders = _data_folders(options, labels, splits)
+        with only_run([folder.path for folder in folders if folder.path != options.out]):
+            for folder in folders:
+                _open_folder(folder, options.excerpt, known | ids)
+            songs = [_song(path, ids[path], folders, options.gzip) for path in paths]
+            lacking = [song for song in songs if song.full or song.beat]
+            failed = extract_all(lacking, options.excerpt, options.jobs, options.scheduler)
+            bad = {ids[outcome.path] for outcome in failed}
+            for folder in folders:
+                _close_folder(folder, labels, bad, failed)
+    extraction = Extraction(folders, len(paths), {i: split for i, split in splits.items() if i not in bad}, failed)
+    _print(extraction)
+    _print_next_step(extraction, labels)
+    return extraction
+
+
+def _labels_and_splits(options: ExtractOptions, ids: Mapping[Path, str]) -> tuple[SongLabels, dict[str, str]]:
+    """The labels, and the split of every song that is wanted."""
+    if options.genres_from_folders:
+        labels = labels_from_folders(ids)
+    elif options.labels is not None:
+        labels = labels_from_table(options.labels, ids, options.songs)
+    else:
+        return SongLabels(), dict.fromkeys(ids.values(), "test")
+    paths = {song_id: path for path, song_id in ids.items()}
+    return labels, splits_of(labels, paths, options.test_share, options.seed)
+
+
+def _data_folders(options: ExtractOptions, labels: SongLabels, splits: Mapping[str, str]) -> tuple[DataFolder, ...]:
+    kinds: dict[str | None, Mapping[str, object]] = {"genre": labels.genres, "affect": labels.values}
+    kinds = {kind: labelled for kind, labelled in kinds.items() if labelled} or {None: splits}
+    folders = []
+    for kind, labelled in kinds.items():
+        name = options.out.name + ("_affect" if kind == "affect" and labels.genres else "")
+        own = {song_id: split for song_id, split in splits.items() if song_id in labelled}
+        for beat in RATES[options.rate]:
+            ending = "_beat" if beat and options.rate == "both" else ""
+            folders.append(DataFolder(options.out.with_name(name + ending), beat, kind, own))
+    return tuple(folders)
+
+
+def _open_folder(folder: DataFolder, excerpt: Excerpt, ids: Mapping[Path, str]) -> None:
+    """Writes features.json and songs.csv, and clears what does not fit any more."""
+    content = made_how(folder.beat, excerpt)
+    require_ours(folder.path, content)
+    if folder.kind:  # an earlier split
+        for name in (*(label_path(folder.path, split).name for split in SPLITS), GROUPS):
+            (folder.path / name).unlink(missing_ok=True)
+    clear_half_written(folder.path)
+    write_features_json(folder.path, content)
+    write_csv(folder.path / SONGS, ("id", "path"), sorted((song_id, str(path)) for path, song_id in ids.items()))
+
+
+def _song(path: Path, song_id: str, folders: Sequence[DataFolder], gzip: bool) -> Song:
+    """The song, and the arrays that it still lacks."""
+    lacking: dict[bool, list[Path]] = {False: [], True: []}
+    for folder in folders:
+        if song_id in folder.splits and not has_array(folder.path, song_id, folder.splits[song_id], bool(folder.kind)):
+            lacking[folder.beat].append(folder.path / folder.splits[song_id] / f"{song_id}{SUFFIXES[gzip]}")
+    return Song(path, tuple(lacking[False]), tuple(lacking[True]))
+
+
+def _close_folder(folder: DataFolder, labels: SongLabels, bad: Set[str], failed: Sequence[Outcome]) -> None:
+    """Writes the labels of what is there, and failures.csv where something failed."""
+    good = sorted(folder.splits.keys() - bad)
+    for split in SPLITS:
+        ids = [song_id for song_id in good if folder.splits[song_id] == split]
+        if folder.kind == "genre":
+            write_genre_labels(folder.path, split, ids, [labels.genres[i] for i in ids], "{id}" + SUFFIXES[False])
+        elif folder.kind == "affect":
+            values = np.array([labels.values[i] for i in ids])
+            write_affect_labels(folder.path, split, ids, labels.tasks, values)
+    if folder.kind and labels.groups:
+        grouped = [(song_id, labels.groups[song_id]) for song_id in good if song_id in labels.groups]
+        write_csv(folder.path / GROUPS, ("id", "group"), grouped)
+    if failed:
+        rows = [(str(outcome.path), outcome.failure) for outcome in failed]
+        write_csv(folder.path / FAILURES, ("path", "reason"), rows)
+    else:
+        (folder.path / FAILURES).unlink(missing_ok=True)
+
+
+def _read_songs_csv(path: Path) -> dict[Path, str]:
+    """The ids that an earlier run gave; they stay."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8", errors=ANY_NAME) as file:
+        header, *rows = [*csv.reader(file)] or [[]]
+    if header != ["id", "path"] or any(len(row) != 2 for row in rows):
+        raise UserError(f"Expected the columns id,path, got others in {path}: give another folder")
+    return {Path(song): song_id for song_id, song in rows}
+
+
+def _print(extraction: Extraction) -> None:
+    counts = Counter(extraction.splits.values())
+    without_label = extraction.found - len(extraction.splits) - len(extraction.failed)
+    print(f"Songs: {extraction.found}; train {counts['train']}, test {counts['test']}, without a label {without_label}")
+    if extraction.failed:
+        print(f"Failed: {len(extraction.failed)}, listed in {extraction.folders[0].path / FAILURES}")
+    for folder in extraction.folders:
+        kind = f", {folder.kind} labels" if folder.kind else ""
+        print(f"Folder: {folder.path} ({'beat-synchronised' if folder.beat else 'full rate'}{kind})")
+
+
+def _print_next_step(extraction: Extraction, labels: SongLabels) -> None:
+    """The commands that train on the genre folders, or that failures left a genre without a song to train on."""
+    trained = {labels.genres[i] for i, split in extraction.splits.items() if split == "train" and i in labels.genres}
+    judged = {labels.genres[i] for i, split in extraction.splits.items() if split == "test" and i in labels.genres}
+    for folder in extraction.folders:
+        if folder.kind != "genre":
+            continue
+        if judged - trained or len(trained) < 2:
+            lost = ", ".join(sorted(judged - trained)) or "all but one genre"
+            print(f"warning: {lost} has no song in {folder.path / 'train'}: add songs, or give another --seed")
+        else:
+            arguments = ["--data", str(folder.path), "--classes", "all"]
+            print("Train:", shlex.join(["python", "scripts/train_genre.py", *arguments]))

@@ -1,0 +1,247 @@
+"""FMA's audio and metadata tables -> a genre data folder and an affect data folder.
+
+First the plan, which reads tables, names and sums alone; then the arrays, and the label files of those that are there.
+"""
+
+import hashlib
+import shlex
+from collections.abc import Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from mtmusic.audio.extraction import Excerpt, Outcome, Song
+from mtmusic.data.labels import Clips, label_path, write_affect_labels, write_genre_labels
+from mtmusic.data.spectrograms import SUFFIXES
+from mtmusic.datasets.array_folder import (
+    RATES,
+    clear_half_written,
+    extract_all,
+    has_array,
+    made_how,
+    only_run,
+    require_ours,
+    write_features_json,
+)
+from mtmusic.datasets.fma_tables import (
+    SPLITS,
+    UNDECODABLE,
+    affect_clips,
+    genre_clips,
+    of_size,
+    read_checksums,
+    read_echonest,
+    read_tracks,
+    song_path,
+)
+from mtmusic.errors import UserError
+from mtmusic.files import write_csv
+
+READERS = 8  # threads; hashing holds no lock
+DIGITS = "[0-9]"
+EXCERPT = Excerpt()
+
+
+@dataclass(frozen=True)
+class FmaPlan:
+    """What the folders will hold: the clips of each split, whose paths are songs, and what was left out and why.
+
+    left_out: for "genre" and "affect", reason -> clips; the first reason counts where a clip has several.
+    wrong_sums: the songs whose sha1 sum is not the one that FMA gives.
+    """
+
+    splits: Mapping[str, Mapping[str, Clips]]
+    left_out: dict[str, dict[str, int]]
+    wrong_sums: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class FmaFolder:
+    """A data folder to write, and the clips of each of its splits, one at least."""
+
+    path: Path
+    beat: bool
+    splits: dict[str, Clips]
+
+
+def plan_fma(audio: Path, metadata: Path, size: str = "small", seed: int = 0) -> FmaPlan:
+    """Reads FMA's tables, looks for the songs below `audio` and compares their sha1 sums; writes nothing.
+
+    The affect split is made of the whole tables, so that it is the same for every size and whatever songs are there.
+    Raises UserError for tables that are not FMA's, and where no song of the size is there.
+    """
+    audio = audio.absolute()  # workers elsewhere may have another working folder
+    tracks, echonest = read_tracks(metadata), read_echonest(metadata)
+    songs, chosen = _song_ids(audio), of_size(tracks, size)
+    if not songs & chosen:
+        expected = f"the {len(chosen)} songs of size {size} as 000/000002.mp3"
+        raise UserError(f"Expected {expected} below {audio}, got none of them")
+    wrong = _wrong_sums(audio, sorted((songs & chosen) - UNDECODABLE))
+    absent = (songs | set(echonest)) - set(tracks)
+    no_artist = {i for i, track in tracks.items() if not track.artist}
+    no_genre = {i for i, track in tracks.items() if not track.genre}
+    no_label = {i for i, labels in echonest.items() if np.isnan(labels).all()}
+    in_tables = {"not in tracks.csv, so of no known artist": absent, "no artist in tracks.csv": no_artist}
+    in_songs = {
+        "known not to decode": UNDECODABLE,
+        f"no audio in {audio}": (chosen | set(echonest)) - songs,
+        "wrong sha1 sum": wrong,
+    }
+    genre, no_genre_clip = _sorted_out(chosen | (songs & absent), in_tables | {"no genre_top": no_genre} | in_songs)
+    affect, no_affect_clip = _sorted_out(
+        set(echonest) & (chosen | absent), in_tables | {"no label": no_label} | in_songs
+    )
+    labelled = {i: labels for i, labels in echonest.items() if i not in absent | no_artist | no_label}
+    try:
+        affect_splits = _only(affect, affect_clips(labelled, tracks, audio, seed))
+    except UserError as error:  # a genre folder can be made of few clips, where an affect folder cannot
+        affect_splits = {}
+        no_affect_clip[str(error)] = len(affect)
+    return FmaPlan(
+        splits={"genre": genre_clips(genre, tracks, audio), "affect": affect_splits},
+        left_out={"genre": no_genre_clip, "affect": no_affect_clip},
+        wrong_sums=tuple(song_path(audio, i) for i in sorted(wrong)),
+    )
+
+
+def write_fma(
+    plan: FmaPlan, out: Path, rate: str = "full", jobs: int = -1, scheduler: str | None = None
+) -> tuple[Outcome, ...]:
+    """Writes the plan's data folders below `out`, and returns the songs that failed, which failures.csv lists too.
+
+    rate, of RATES: "full" makes genre/ and affect/, "beat" genre_beat/ and affect_beat/, "both" all four. A song's
+    arrays are made once and written to every folder; those that are there from an earlier call are kept. For jobs and
+    scheduler see `extract_songs`. Raises UserError, before anything is written, where a folder holds other things.
+    """
+    folders = fma_folders(plan, out.absolute(), rate)
+    for folder in folders:
+        require_ours(folder.path, made_how(folder.beat, EXCERPT))
+    with only_run([out]):
+        for folder in folders:
+            _open_folder(folder)
+        failed = extract_all(_songs_to_do(folders), EXCERPT, jobs, scheduler)
+        rows = [(str(outcome.path), outcome.failure) for outcome in failed]
+        write_csv(out / "failures.csv", ("path", "reason"), rows)
+        for folder in folders:
+            _write_labels(folder, {outcome.path for outcome in failed})
+    return failed
+
+
+def fma_folders(plan: FmaPlan, out: Path, rate: str) -> list[FmaFolder]:
+    """The data folders that the plan makes below `out`, those without clips left out."""
+    return [
+        FmaFolder(out / (f"{kind}_beat" if beat else kind), beat, parts)
+        for beat in RATES[rate]
+        for kind, splits in plan.splits.items()
+        if (parts := {split: clips for split, clips in splits.items() if len(clips)})
+    ]
+
+
+def _open_folder(folder: FmaFolder) -> None:
+    """Writes features.json, and drops the labels of an earlier call, which come back when the arrays are there."""
+    for split in SPLITS.values():
+        label_path(folder.path, split).unlink(missing_ok=True)
+    clear_half_written(folder.path)
+    write_features_json(folder.path, made_how(folder.beat, EXCERPT))
+
+
+def _songs_to_do(folders: Sequence[FmaFolder]) -> list[Song]:
+    """Every song of which an array is not there yet, with all the places where one is to be."""
+    lacking: dict[Path, dict[bool, list[Path]]] = {}
+    for folder in folders:
+        for split, clips in folder.splits.items():
+            for clip_id, song in zip(clips.ids, clips.paths, strict=True):
+                if not has_array(folder.path, clip_id, split):
+                    array = folder.path / split / f"{clip_id}{SUFFIXES[0]}"
+                    lacking.setdefault(song, {False: [], True: []})[folder.beat].append(array)
+    return [Song(song, full=tuple(arrays[False]), beat=tuple(arrays[True])) for song, arrays in lacking.items()]
+
+
+def _write_labels(folder: FmaFolder, failed: Set[Path]) -> None:
+    """The label files and groups.csv of the clips whose songs did not fail."""
+    groups: list[tuple[str, str]] = []
+    for split, planned in folder.splits.items():
+        clips = planned.take([place for place, song in enumerate(planned.paths) if song not in failed])
+        if not len(clips):
+            continue
+        if clips.classes:
+            write_genre_labels(folder.path, split, clips.ids, [clips.classes[target] for target in clips.targets])
+        else:
+            write_affect_labels(folder.path, split, clips.ids, clips.tasks, clips.targets)
+        groups += zip(clips.ids, clips.groups if clips.groups is not None else (), strict=True)
+    write_csv(folder.path / "groups.csv", ("id", "group"), groups)
+
+
+def print_plan(plan: FmaPlan) -> None:
+    """Each folder's clips by split and class or task, and what was left out, for the terminal."""
+    for folder, splits in plan.splits.items():
+        _print_counts(folder, splits)
+        for reason, count in plan.left_out[folder].items():
+            if count:
+                print(f"{count} left out: {reason}")
+        print()
+    for path in plan.wrong_sums:
+        print(f"Left out, wrong sha1 sum (fetch it anew): {path}")
+
+
+def print_next_steps(plan: FmaPlan, out: Path, rate: str) -> None:
+    """The commands that train on the plan's genre folders."""
+    for folder in fma_folders(plan, out, rate):
+        if next(iter(folder.splits.values())).classes:
+            command = ["python", "scripts/train_genre.py", "--data", str(folder.path), "--classes", "all"]
+            print(f"Train with: {shlex.join(command)}")  # FMA's genres are not the lab's
+
+
+def _print_counts(folder: str, splits: Mapping[str, Clips]) -> None:
+    if not any(len(clips) for clips in splits.values()):
+        print(f"{folder}: no clips")
+        return
+    counts = {split: clips.counts() for split, clips in splits.items()}
+    rows: dict[str, list[int]] = {name: [count[name] for count in counts.values()] for name in counts["train"]}
+    rows["clips"] = [len(clips) for clips in splits.values()]
+    rows["artists"] = [len(set(clips.groups)) for clips in splits.values() if clips.groups is not None]
+    width = max(len(name) for name in rows)
+    print(f"{folder:<{width}}" + "".join(f"{split:>12}" for split in splits))
+    for name, numbers in rows.items():
+        print(f"{name:<{width}}" + "".join(f"{number:>12}" for number in numbers))
+
+
+def _song_ids(audio: Path) -> set[int]:
+    """The songs that lie below `audio` in FMA's folder scheme."""
+    if not audio.is_dir():
+        raise UserError(f"Expected --audio to be the folder that one of FMA's archives holds, got no folder: {audio}")
+    songs = audio.glob(f"{DIGITS * 3}/{DIGITS * 6}.mp3")
+    return {int(path.stem) for path in songs if path.stem.startswith(path.parent.name)}
+
+
+def _wrong_sums(audio: Path, track_ids: Sequence[int]) -> set[int]:
+    """Those of the songs whose sha1 sum is another than FMA's file `checksums` says; without the file none."""
+    sums = read_checksums(audio)
+    paths = [song_path(audio, i) for i in track_ids if song_path(audio, i) in sums]
+    with ThreadPoolExecutor(READERS) as readers:
+        found = list(tqdm(readers.map(_sha1, paths), "Comparing sha1 sums", len(paths), delay=2, unit="song"))
+    return {int(path.stem) for path, digest in zip(paths, found, strict=True) if digest != sums[path]}
+
+
+def _sha1(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha1").hexdigest()
+
+
+def _sorted_out(track_ids: Set[int], reasons: Mapping[str, Set[int]]) -> tuple[Set[int], dict[str, int]]:
+    """The ids that no reason names, and how many each reason took of those that were left."""
+    counts = {}
+    for reason, ids in reasons.items():
+        counts[reason] = len(track_ids & ids)
+        track_ids = track_ids - ids
+    return track_ids, counts
+
+
+def _only(track_ids: Set[int], splits: Mapping[str, Clips]) -> dict[str, Clips]:
+    return {
+        split: clips.take([place for place, clip_id in enumerate(clips.ids) if int(clip_id) in track_ids])
+        for split, clips in splits.items()
+    }

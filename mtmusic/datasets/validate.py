@@ -1,0 +1,201 @@
+"""What is in a data folder, and what is wrong with it: the NumPy checks, then TensorFlow Data Validation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtmusic.data.folder import RATES, beat_of_folder
+from mtmusic.data.labels import GenreClasses, array_ids, has_label_rows, is_beat_synchronised, is_genre_folder
+from mtmusic.data.quality import tfdv as validation
+from mtmusic.data.quality.checked_split import (
+    EXAMPLES,
+    LABELS,
+    CheckedSplit,
+    Finding,
+    checked_affect_split,
+    checked_genre_split,
+    checked_unlabelled_split,
+    find_problems,
+    worst_first,
+)
+from mtmusic.data.quality.split_checks import find_faults, find_label_faults
+from mtmusic.data.quality.table import ARRAY_COLUMNS, Row, clip_table, label_columns
+from mtmusic.data.quality.thresholds import LIMITS
+from mtmusic.errors import UserError
+from mtmusic.evaluation.reports.data import write_data_page
+from mtmusic.files import write_json
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a folder holds, a row a clip (data/table.py), and what is wrong with it, worst first."""
+
+    folder: Path
+    beat: bool
+    labels: tuple[str, ...]
+    rows: dict[str, list[Row]]
+    findings: tuple[Finding, ...]
+
+
+def validate_folder(
+    folder: Path,
+    classes: GenreClasses = "lab",
+    beat: bool | None = None,
+    schema: Path | None = None,
+    infer_schema: Path | None = None,
+    strict: bool = False,
+) -> Validation:
+    """Checks every label row and array of a genre or affect folder.
+
+    classes: raw genre names to classes. schema: judged by instead of the lab format's. infer_schema: where to write
+    one that is inferred from the train split, which is then judged by. strict: warnings are errors. Raises UserError
+    where the folder or the schema cannot be read at all.
+    """
+    is_genre = is_genre_folder(folder)
+    validation.tfdv()  # where it is missing, that is told before the folder is read
+    judged_by = validation.read_schema(schema) if schema else None
+    splits = _checked_splits(folder, classes, is_genre)
+    labels = label_columns(splits)
+    rows = {split: clip_table({split: part}) for split, part in splits.items()}
+    frames = np.concatenate([part.frames for part in splits.values()])
+    is_beat = beat_of_folder(folder, beat, frames) if len(frames) else bool(beat or is_beat_synchronised(folder))
+    findings = [*find_problems(splits), *_missing_parts(splits, is_genre)]
+    if len(frames):
+        findings += find_faults(folder, splits, is_beat)
+    findings += find_label_faults({split: part.clips for split, part in splits.items()})
+
+    good = _unexplained(rows, findings)
+    if infer_schema is not None:
+        judged_by = _inferred(good["train"], labels, folder)
+        validation.write_schema(infer_schema, judged_by)
+    train = splits["train"].scanned
+    judged_by = judged_by or validation.lab_schema(train.classes, train.tasks)
+    whole = all(len(good[split]) >= (1 - LIMITS["doubtful_rows"].value) * len(rows[split]) for split in rows)
+    anomalies = validation.validate(good, judged_by, labels, compare=whole)  # what is left of a split is of other clips
+    findings += _unexplained_anomalies(anomalies, findings, labels)
+    findings = [replace(finding, error=finding.error or strict) for finding in findings]
+    return Validation(folder, is_beat, labels, rows, tuple(worst_first(findings)))
+
+
+def findings_table(validation: Validation) -> str:
+    """For the terminal: what the folder holds, then each finding with what to do."""
+    clips = ", ".join(f"{len(rows)} {split}" for split, rows in validation.rows.items())
+    lines = [f"{validation.folder}: {clips} clips, {RATES[validation.beat]}; {', '.join(validation.labels)}"]
+    if not validation.findings:
+        return "\n".join([*lines, "Nothing found"])
+    width = max(len(finding.name) for finding in validation.findings)
+    for finding in validation.findings:
+        lines.append(
+            f"{_kind(finding):<8} {finding.name:<{width}} {len(finding.clips):>6}  {finding.examples}".rstrip()
+        )
+        lines.append(f"{'':8} {finding.message}. {finding.advice}")
+    return "\n".join(lines)
+
+
+def write_findings_json(path: Path, validation: Validation) -> None:
+    """folder, beat, clips by split, and each finding with all its clips."""
+    content = {
+        "folder": str(validation.folder),
+        "beat": validation.beat,
+        "labels": list(validation.labels),
+        "clips": {split: len(rows) for split, rows in validation.rows.items()},
+        "findings": [_as_dict(finding) | {"clips": list(finding.clips)} for finding in validation.findings],
+    }
+    write_json(path, content)
+
+
+def write_findings_page(path: Path, validation: Validation, command: str) -> None:
+    """Findings, distributions by split, and the limits."""
+    units = dict.fromkeys(validation.labels, "") | ARRAY_COLUMNS
+    columns = {name: _by_split(validation.rows, name) for name in units}
+    findings = [_as_dict(finding) | {"clips": len(finding.clips)} for finding in validation.findings]
+    write_data_page(path, f"Data folder {validation.folder.name}", command, findings, columns, units, LIMITS)
+
+
+def _checked_splits(folder: Path, classes: GenreClasses, is_genre: bool) -> dict[str, CheckedSplit]:
+    """Train, and validation and test where they are there; a split without labels too."""
+    checked: dict[str, CheckedSplit] = {}
+    for split in ("train", "validation", "test"):
+        if split != "train" and not has_label_rows(folder, split):
+            if array_ids(folder, split):
+                checked[split] = checked_unlabelled_split(folder, split)
+        elif is_genre:
+            known = checked["train"].scanned.classes if "train" in checked else ()
+            checked[split] = checked_genre_split(folder, split, classes, known)
+        else:
+            checked[split] = checked_affect_split(folder, split)
+            tasks, found = checked["train"].scanned.tasks, checked[split].scanned.tasks
+            if set(found) != set(tasks):
+                raise UserError(
+                    f"Expected the tasks of train, {', '.join(tasks)}, got {', '.join(found)} in "
+                    f"{split}_labels.txt of {folder}"
+                )
+    return checked
+
+
+def _missing_parts(splits: dict[str, CheckedSplit], is_genre: bool) -> list[Finding]:
+    """What a training would stop on: no clips, a class alone, a genre folder without test labels."""
+    findings = []
+    for split, part in splits.items():
+        if not len(part.scanned) and not part.problems:
+            findings.append(Finding(True, f"no clips in {split}", (), "no row is of a class", "Look at --classes"))
+        if is_genre and len(part.scanned) and not part.scanned.classes:
+            clips = tuple(f"{split}/{i}" for i in part.scanned.ids)
+            message = f"{split} has arrays, but no rows in {split}_labels.txt"
+            findings.append(Finding(True, "split without labels", clips, message, "Give it labels, or take it out"))
+    train = splits["train"].scanned
+    if is_genre and len(train) and sum(count > 0 for count in train.counts().values()) == 1:
+        message = f"every clip of train is {train.classes[int(train.targets[0])]}"
+        clips = tuple(f"train/{i}" for i in train.ids)
+        findings.append(Finding(True, "one class alone", clips, message, "Two or more can be told apart"))
+    if is_genre and "test" not in splits:
+        findings.append(Finding(True, "no test split", (), "there is no test_labels.txt with rows", "Hold clips out"))
+    return findings
+
+
+def _unexplained(rows: dict[str, list[Row]], findings: Sequence[Finding]) -> dict[str, list[Row]]:
+    """The clips that no finding speaks of, but for their labels: what TFDV is asked about."""
+    told = {clip for finding in findings if not finding.columns.isdisjoint(ARRAY_COLUMNS) for clip in finding.clips}
+    return {
+        split: [row for row in part if not row["problem"] and f"{split}/{row['id']}" not in told]
+        for split, part in rows.items()
+    }
+
+
+def _inferred(train: Sequence[Row], labels: tuple[str, ...], folder: Path) -> Any:
+    if not train:
+        raise UserError(f"Expected good clips in {folder / 'train'} to infer a schema from, got none")
+    return validation.infer_schema(validation.generate_statistics(train, labels), labels)
+
+
+def _unexplained_anomalies(
+    anomalies: Sequence[Finding], findings: Sequence[Finding], labels: tuple[str, ...]
+) -> list[Finding]:
+    """A column whose values a finding explains is not told again."""
+    explained = {column for finding in findings for column in finding.columns}
+    if explained >= LABELS:
+        explained |= {*labels}
+    return [anomaly for anomaly in anomalies if not anomaly.columns & explained]
+
+
+def _by_split(rows: dict[str, list[Row]], column: str) -> dict[str, list[Any]]:
+    """The column's values in each split that has it, of the arrays that could be read."""
+    values = {split: [row[column] for row in part if row["dtype"] and column in row] for split, part in rows.items()}
+    return {split: known for split, known in values.items() if known}
+
+
+def _kind(finding: Finding) -> str:
+    return "error" if finding.error else "warning"
+
+
+def _as_dict(finding: Finding) -> dict[str, Any]:
+    return {
+        "kind": _kind(finding),
+        "name": finding.name,
+        "examples": list(finding.clips[:EXAMPLES]),
+        "message": finding.message,
+        "advice": finding.advice,
+    }

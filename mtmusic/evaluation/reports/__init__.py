@@ -1,0 +1,1 @@
+"""HTML pages: of a run, a data folder, a cross-validation, the lab."""

@@ -1,1 +1,0 @@
-"""Where the wings meet: one function a job."""

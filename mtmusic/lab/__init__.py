@@ -1,0 +1,1 @@
+"""The lab's eleven steps on one page."""

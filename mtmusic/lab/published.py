@@ -1,0 +1,133 @@
+"""Ours beside the figures of the lab's report (Tsoufis 2022) and the best published ones, and what may be compared."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from mtmusic.evaluation.reports.lab import Part, Table
+from mtmusic.lab.numbers import cells
+from mtmusic.lab.plan import AFFECT, AFFECT_BEAT, GENRE, GENRE_BEAT
+from mtmusic.training.submission import LAB_TASKS
+
+OWN_CLIPS = {GENRE: 2305 + 575, GENRE_BEAT: 2305 + 575, AFFECT: 1122, AFFECT_BEAT: 1122}
+"""Of the lab's own data: merged genres in train and test, and clips with affect labels."""
+
+OTHER_CLIPS = "no: another hold-out"
+
+HEADER = ("", "ours", "sd of seeds", "95 % interval", "the report", "best published", "comparable")
+MEAN = "mean"
+
+
+class Published(NamedTuple):
+    """A row. step, place: where ours stands among a step's numbers. apart: what cannot be compared, and why, even on
+    the lab's own data. folder: whose clips are judged."""
+
+    title: str
+    step: int
+    place: tuple[str, ...]
+    report: str = "-"
+    best: str = "-"
+    apart: str = ""
+    folder: str = GENRE_BEAT
+
+
+GENRE_ROWS = (
+    Published("Accuracy: always the largest class", 5, ("majority",), best=".179"),
+    Published("Accuracy: LSTM on full-rate mel", 5, ("networks", "mel_full", "accuracy"), ".12 (untrained)", ".38",
+              "with the best; no: the report's net is untrained", GENRE),
+    Published("Accuracy: LSTM on beat mel", 5, ("networks", "mel", "accuracy"), ".41", ".41"),
+    Published("Accuracy: LSTM on beat chroma", 5, ("networks", "chroma", "accuracy"), ".21", ".24"),
+    Published("Accuracy: LSTM on beat fused", 5, ("networks", "fused", "accuracy"), "-", ".40"),
+    Published("Accuracy: CNN on beat mel", 7, ("train", "accuracy"), ".42 (validation)", ".45",
+              "with the best; no: the report's is on validation"),
+    Published("Accuracy: Audio Spectrogram Transformer", 7, ("none",), "-", ".38"),
+)  # fmt: skip
+AFFECT_MODELS = (
+    ("CNN, a model a task", 8, ("rho", "cnn"), (".509", ".790", ".593", ".631"), (".659", ".763", ".678", ".700")),
+    ("LSTM, a model a task", 8, ("rho", "lstm"), (".281", ".540", ".233", ".351"), ("-",) * 4),
+    ("CNN, multitask, fixed weights", 10, ("rho", "fixed"), ("-",) * 4, (".668", ".794", ".768", ".744")),
+    ("CNN, multitask, learned weights", 10, ("rho", "learned"), ("-",) * 4, (".668", ".794", ".768", ".744")),
+)
+"""Of each: title, step, place; the report's rho and the best published ones of the lab's tasks and their mean."""
+
+SUBMITTED = Published("Rho: the submission (expected), mean", 11, ("expected",), "-", ".720",
+                      "no: ours is of held-out clips, theirs of the 375 that were submitted", AFFECT_BEAT)  # fmt: skip
+
+ALL_BLOCKS = 4
+"""Of the transfer that others published: the whole trunk, not frozen."""
+
+
+def is_own(folder: str, clips: Mapping[str, int]) -> bool:
+    """Whether the folder has as many clips with labels as the lab's own. clips: of each folder."""
+    return clips.get(folder) == OWN_CLIPS[folder]
+
+
+def beside_published(
+    numbers: Mapping[int, Mapping[str, Any]], clips: Mapping[str, int], seeds: int, quick: bool
+) -> Part:
+    """numbers: of each finished step. clips: of each folder all that have labels."""
+    rows = [
+        _row(row, numbers, is_own(row.folder, clips), quick) for row in (*GENRE_ROWS, *_affect_rows(numbers), SUBMITTED)
+    ]
+    shown = [row for row in rows if row[1] != "-" or row[4:6] != ("-", "-")]
+    caption = "Test clips, one seed" if seeds == 1 else f"Test clips, mean and sd of {seeds} seeds"
+    return Part([_statement(clips, quick)], [Table(caption, HEADER, shown)])
+
+
+def _affect_rows(numbers: Mapping[int, Mapping[str, Any]]) -> Iterator[Published]:
+    """Of the tasks that ours has, and the mean; a transfer to another task than valence says so."""
+    for title, step, place, report, best in AFFECT_MODELS:
+        ours = _found(numbers, step, place) or {}
+        for task, theirs, highest in zip((*LAB_TASKS, MEAN), report, best, strict=True):
+            if task in ours:
+                yield Published(
+                    f"Rho: {title}, {task}", step, (*place, task), theirs, highest, OTHER_CLIPS, AFFECT_BEAT
+                )
+    transfer = {"task": LAB_TASKS[0], "blocks": ALL_BLOCKS, **numbers.get(9, {})}
+    task, blocks = transfer["task"], transfer["blocks"]
+    named = task if task == LAB_TASKS[0] else f"{task} (theirs: {LAB_TASKS[0]})"
+    title = f"Rho: transfer CNN, {blocks} block{'s' if blocks > 1 else ''} tuned, {named}"
+    yield Published(title, 9, ("whole",), ".423", ".649", OTHER_CLIPS, AFFECT_BEAT)
+
+
+def _row(row: Published, numbers: Mapping[int, Mapping[str, Any]], own: bool, quick: bool) -> tuple[str, ...]:
+    ours = _found(numbers, row.step, row.place)
+    if ours is None:
+        shown = ("-", "-", "-")
+    elif isinstance(ours, float):
+        shown = (f"{ours:.3f}", "-", "-")
+    else:
+        shown = cells(ours)
+    return (row.title, *shown, row.report, row.best, _comparable(row, ours, own, quick))
+
+
+def _comparable(row: Published, ours: Any, own: bool, quick: bool) -> str:
+    if ours is None:
+        return "no: not measured here"
+    if not own:
+        return "no: other data"
+    return "no: a quick run" if quick else row.apart or "yes"
+
+
+def _found(numbers: Mapping[int, Mapping[str, Any]], step: int, place: tuple[str, ...]) -> Any:
+    """What stands there among a step's numbers, or None."""
+    found: Any = numbers.get(step)
+    for name in place:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def _statement(clips: Mapping[str, int], quick: bool) -> str:
+    known = [name for name in OWN_CLIPS if is_own(name, clips)]
+    if not known:
+        return (
+            "No row is comparable: only numbers on the lab's own data are, and this is other data. The figures of "
+            "others stand here for their order of size alone."
+        )
+    if quick:
+        return "No row is comparable: this is a quick run on a part of the lab's data."
+    return (
+        f"The number of clips is that of the lab's own data in {', '.join(known)}. Accuracies on its genre folders "
+        "are of the same 575 test clips, where one sd is 2.1 points, and comparable where the last column says so. No "
+        "row of rho is: the affect clips that others held out are not known to be ours; one sd is .03 of rho on "
+        "some 220 clips."
+    )

@@ -1,0 +1,286 @@
+"""Training: the best epoch is kept, a killed run goes on. Knows no genre, no CNN, no file layout of a run."""
+
+import copy
+import csv
+import io
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mtmusic.errors import UserError
+from mtmusic.files import write_json, write_text
+from mtmusic.models.distribution import mirrored
+
+Score = Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
+
+OVERFIT_BATCHES = 3
+OVERFIT_EPOCHS = 500
+OVERFIT_LOSS = 0.01
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long to train, and which epoch is the best.
+
+    monitor: a key of the epoch's logs; mode: "min" or "max". patience: epochs without a better value before the
+    training stops; None never stops early.
+    """
+
+    epochs: int = 100
+    patience: int | None = 15
+    monitor: str = "val_loss"
+    mode: str = "min"
+
+
+@dataclass
+class TrainingRecord:
+    """What a training did so far: epochs count from 1; history holds one value an epoch for each log."""
+
+    epochs: int = 0
+    best_epoch: int = 0
+    best_value: float | None = None
+    history: dict[str, list[float]] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+    finished: bool = False
+
+    @property
+    def seconds_per_epoch(self) -> float:
+        """The median: the first epoch also compiles."""
+        return float(np.median(self.seconds))
+
+
+def fit(
+    model: keras.Model,
+    train: tf.data.Dataset,
+    validation: tf.data.Dataset | None = None,
+    config: TrainingConfig = TrainingConfig(),
+    checkpoints: Path | None = None,
+    score: Score | None = None,
+    tensorboard: Path | None = None,
+    verbose: str | int = "auto",
+    after: TrainingRecord | None = None,
+    devices: Sequence[str] = (),
+) -> TrainingRecord:
+    """Trains a compiled model and leaves it with the weights of its best epoch (without validation: of its last).
+
+    checkpoints: a folder that holds the state after the last epoch, whole or not at all; where one lies there
+    already, the training goes on from it: weights, optimizer, best epoch, patience and history; a dataset's shuffle
+    starts again with its first order, so later epochs are like those of an unbroken training, not equal. score: called
+    after each epoch with the targets and predictions of the whole validation set; its values join the logs, with
+    "val_" before their names. after: the record of an earlier stage of this training, which left the model with its
+    best weights: epochs, history and best epoch go on from it; the patience starts anew. devices: several part each
+    batch among them, see `replicas.mirrored`; what one left, others may go on with. Raises UserError where a loss or a
+    score becomes NaN or infinite.
+    """
+    keeper = _Keeper(config, checkpoints, validates=validation is not None)
+    callbacks: list[keras.callbacks.Callback] = []
+    if score is not None and validation is not None:
+        callbacks.append(_ScoreCallback(validation, score))
+    callbacks += [_StopAtNaN(), keeper]
+    if tensorboard is not None:
+        callbacks.append(keras.callbacks.TensorBoard(tensorboard))
+    with mirrored(model, devices) as trained:
+        keeper.set_model(trained)
+        record = keeper.restore(after)
+        if not record.finished and record.epochs < config.epochs:
+            batches = int(train.cardinality())  # below 0 where a dataset cannot tell
+            trained.fit(
+                # one iterator for all epochs: while the last steps and the validation run, it fills the next shuffle
+                train.repeat() if batches > 0 else train,
+                steps_per_epoch=batches if batches > 0 else None,
+                validation_data=validation,
+                initial_epoch=record.epochs,
+                epochs=config.epochs,
+                callbacks=callbacks,
+                shuffle=False,  # the dataset does
+                verbose=verbose,
+            )
+        keeper.use_best()
+    return record
+
+
+def overfit_batches(
+    model: keras.Model,
+    dataset: tf.data.Dataset,
+    batches: int = OVERFIT_BATCHES,
+    epochs: int = OVERFIT_EPOCHS,
+    measure: str = "loss",
+    target: float = OVERFIT_LOSS,
+    devices: Sequence[str] = (),
+) -> list[float]:
+    """The lab's check that a network can learn: trains on a few batches alone and returns the measure by epoch.
+
+    measure: "loss", or the name of one of the model's metrics. Ends where it falls under `target`, or after `epochs`:
+    `require_learnt` judges. The model is changed: give one made for this. devices: as `fit`.
+    """
+    few = dataset.take(batches).cache()
+    values: list[float] = []
+    with mirrored(model, devices) as trained:
+        while len(values) < epochs:
+            values.append(float(trained.fit(few, shuffle=False, verbose=0).history[measure][0]))
+            if values[-1] < target:
+                break
+    return values
+
+
+def require_learnt(
+    values: list[float], batches: int = OVERFIT_BATCHES, measure: str = "loss", target: float = OVERFIT_LOSS
+) -> None:
+    """Raises UserError where what `overfit_batches` returned did not fall under `target`."""
+    if values[-1] >= target:
+        raise UserError(
+            f"The network did not learn {batches} batches by heart: the {measure} went from {values[0]:.3g} to "
+            f"{values[-1]:.3g} in {len(values)} epochs, expected under {target}; check the labels, the learning rate "
+            "and the units"
+        )
+
+
+def history_csv(record: TrainingRecord) -> str:
+    """history.csv: a row an epoch, a column a log."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["epoch", *record.history])
+    for epoch, values in enumerate(zip(*record.history.values(), strict=True), 1):
+        writer.writerow([epoch, *values])
+    return text.getvalue()
+
+
+class _StopAtNaN(keras.callbacks.Callback):
+    """Ends the training with advice where a loss or a score is no number: nothing after it could be the best."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        for name, value in (logs or {}).items():
+            if not math.isfinite(value):
+                raise UserError(
+                    f"{name} became {value} in epoch {epoch + 1}: the training diverged; lower --learning-rate"
+                )
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise UserError(
+                f"The loss became {loss} in batch {batch + 1}: the training diverged; lower --learning-rate"
+            )
+
+
+class _ScoreCallback(keras.callbacks.Callback):
+    """Scores the whole validation set at once: a mean of the batches' correlations would be another number."""
+
+    def __init__(self, validation: tf.data.Dataset, score: Score) -> None:
+        super().__init__()
+        self.validation = validation
+        self.score = score
+        self.targets = np.concatenate([targets for _, targets in validation.as_numpy_iterator()])
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        predicted = self.model.predict(self.validation, verbose=0)
+        if logs is not None:
+            logs.update({f"val_{name}": value for name, value in self.score(self.targets, predicted).items()})
+
+
+class _Keeper(keras.callbacks.Callback):
+    """Best epoch, early stopping, history and checkpoints in one: resumed apart, Keras's forget the best so far.
+
+    A checkpoint is a folder `epoch-N` of the weights with the optimizer's state, the best weights and the record.
+    It appears by one rename, and the one before goes after.
+    """
+
+    def __init__(self, config: TrainingConfig, folder: Path | None, validates: bool) -> None:
+        super().__init__()
+        self.config = config
+        self.folder = folder
+        self.validates = validates
+        self.record = TrainingRecord()
+        self.best_weights: list[np.ndarray] | None = None
+        self.first_epoch = 0
+        self.started = 0.0
+
+    def restore(self, after: TrainingRecord | None) -> TrainingRecord:
+        """The record of the newest checkpoint, its weights and optimizer put into the model; else a copy of `after`."""
+        self.first_epoch = after.epochs if after else 0
+        newest = max(self.folder.glob("epoch-*"), default=None) if self.folder else None
+        if newest is None and after is not None:
+            self.record = copy.deepcopy(after)
+            self.best_weights = self.model.get_weights()
+        if newest is None:
+            return self.record
+        self.model.optimizer.build(self.model.trainable_variables)
+        try:
+            self.record = TrainingRecord(**json.loads((newest / "record.json").read_text()))
+            self.model.load_weights(newest / "best.weights.h5")
+            self.best_weights = self.model.get_weights()
+            self.model.load_weights(newest / "last.weights.h5")
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise UserError(
+                f"Expected a whole checkpoint, got a damaged one in {newest}: start with --overwrite"
+            ) from error
+        return self.record
+
+    def use_best(self) -> None:
+        if self.best_weights is not None:
+            self.model.set_weights(self.best_weights)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        record = self.record
+        record.epochs = epoch + 1
+        record.seconds.append(time.perf_counter() - self.started)
+        for name, value in (logs or {}).items():
+            record.history.setdefault(name, []).append(float(value))
+        if self._is_best():
+            record.best_epoch = record.epochs
+            self.best_weights = self.model.get_weights()
+        patience, waiting = self.config.patience, record.epochs - max(record.best_epoch, self.first_epoch)
+        if self.validates and patience is not None and waiting >= patience:
+            record.finished = True
+            self.model.stop_training = True
+        if self.folder is not None:
+            self._write_checkpoint(self.folder)
+
+    def _is_best(self) -> bool:
+        """Whether the epoch just ended is the best so far; without validation the last one is."""
+        if not self.validates:
+            return True
+        if self.config.monitor not in self.record.history:
+            raise ValueError(f"Expected monitor to be one of {list(self.record.history)}, got {self.config.monitor!r}")
+        value, best = self.record.history[self.config.monitor][-1], self.record.best_value
+        better = best is None or (value < best if self.config.mode == "min" else value > best)
+        if better:
+            self.record.best_value = value
+        return better
+
+    def _write_checkpoint(self, folder: Path) -> None:
+        name = f"epoch-{self.record.epochs:05d}"
+        beside = folder / f"unfinished-{name}"
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        self.model.save_weights(beside / "last.weights.h5")
+        earlier = list(folder.glob("epoch-*"))
+        if self.record.best_epoch == self.record.epochs:
+            shutil.copy(beside / "last.weights.h5", beside / "best.weights.h5")
+        elif earlier:
+            shutil.copy(max(earlier) / "best.weights.h5", beside / "best.weights.h5")
+        else:  # the best epoch is one of an earlier stage
+            self._save_best(beside / "best.weights.h5")
+        write_json(beside / "record.json", asdict(self.record))
+        write_text(beside / "history.csv", history_csv(self.record))
+        beside.rename(folder / name)
+        for old in earlier:
+            shutil.rmtree(old)
+
+    def _save_best(self, path: Path) -> None:
+        last = self.model.get_weights()
+        self.model.set_weights(self.best_weights)
+        self.model.save_weights(path)
+        self.model.set_weights(last)

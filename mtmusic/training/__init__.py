@@ -1,0 +1,1 @@
+"""A data folder to a run: where data, models and evaluation meet."""

@@ -1,0 +1,228 @@
+"""Finished runs beside each other: the scores of each, and, on the same clips, the difference to the first."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtmusic.errors import UserError
+from mtmusic.evaluation import plots
+from mtmusic.evaluation.bootstrap import Fold, cross_scores, measures
+from mtmusic.files import write_json
+from mtmusic.models import saving as export
+from mtmusic.training.affect_run import true_column
+from mtmusic.training.run_files import CLIPS_FILE
+
+SPLIT = "test"
+JOINT = "+"
+"""Between runs of single tasks that are judged as one: saved_models/valence_cnn+saved_models/energy_cnn"""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a run, or several joined ones, answered for test clips.
+
+    true, predicted: (clips, tasks), NaN no label; of genre (clips,) class indices and (clips, classes). groups:
+    (clips,) names; each clip its own where the run's clips.csv names none.
+    """
+
+    name: str
+    ids: tuple[str, ...]
+    tasks: tuple[str, ...]
+    true: np.ndarray
+    predicted: np.ndarray
+    groups: np.ndarray
+    classes: tuple[str, ...] = ()
+
+    def take(self, ids: Sequence[str]) -> "Predictions":
+        """These clips, in this order."""
+        places = [self.ids.index(i) for i in ids]
+        rows = {name: getattr(self, name)[places] for name in ("true", "predicted", "groups")}
+        return replace(self, ids=tuple(ids), **rows)
+
+
+def compare_runs(names: Sequence[str], seed: int = 0) -> dict[str, Any]:
+    """The first run beside the others; what `comparison.json` holds.
+
+    "runs": of affect rho by task, and their mean, of genre accuracy and macro_f1, on the clips that all have in common.
+    "differences": the first's less each other's, on the tasks that both have. Each is {value, low, high}, the 95 %
+    bootstrap interval over groups, clips where there are none. "apart": runs that judged other clips than those before
+    them, and how many: their scores are those of their own clips, and they have no difference.
+    Raises UserError for a run that cannot be read, and for runs of genre and of affect together.
+    """
+    if len(names) < 2:
+        raise UserError(f"Expected two runs or more to compare, got {len(names)}")
+    if len({*map(_canonical, names)}) < len(names):
+        raise UserError(f"Expected each run once, got {', '.join(names)}")
+    runs = [read_predictions(name) for name in names]
+    if len({bool(run.classes) for run in runs}) > 1:
+        raise UserError(f"Expected runs of genre alone, or of affect, got both in {', '.join(names)}")
+    same, apart = runs[:1], []
+    for run in runs[1:]:
+        if _misfit([*same, run]) is None:
+            same.append(run)
+        else:
+            apart.append(run)
+    first, *others = _on_the_same_clips(same)
+    scores = {run.name: own_scores(run, seed) for run in (first, *others, *apart)}
+    differences = {other.name: _difference(first, other, seed) for other in others}
+    return {
+        "first": first.name,
+        "split": SPLIT,
+        "clips": len(first.ids),
+        "seed": seed,
+        "runs": {name: scores[name] for name in names},
+        "differences": differences,
+        "apart": {run.name: len(run.ids) for run in apart},
+    }
+
+
+def comparison_table(comparison: dict[str, Any]) -> str:
+    """For the terminal: a line a run and one a difference, a column a task."""
+    parts = {
+        **comparison["runs"],
+        **{f"{comparison['first']} less {name}": row for name, row in comparison["differences"].items()},
+    }
+    names = list(dict.fromkeys(name for row in parts.values() for name in row))
+    width = max(len(part) for part in parts)
+    lines = [f"{'':{width}}" + "".join(f"  {name:>24}" for name in names)]
+    for part, row in parts.items():
+        cells = [_interval(row[name]) if name in row else "-" for name in names]
+        lines.append(f"{part:{width}}" + "".join(f"  {cell:>24}" for cell in cells))
+    lines += [f"{name} judged {clips} other clips: not paired" for name, clips in comparison["apart"].items()]
+    return "\n".join([f"{_measure(comparison)} on the same {comparison['clips']} test clips (95 % interval)", *lines])
+
+
+def _measure(comparison: dict[str, Any]) -> str:
+    return "Scores" if "accuracy" in comparison["runs"][comparison["first"]] else "Spearman's rho"
+
+
+def _interval(row: dict[str, float]) -> str:
+    return f"{row['value']:.3f} ({row['low']:6.3f} to {row['high']:6.3f})"
+
+
+def write_comparison(folder: Path, comparison: dict[str, Any]) -> None:
+    """comparison.json, and figures/comparison.png: each run's scores with their intervals."""
+    rows = [
+        (run, {name: (row["value"], row["low"], row["high"]) for name, row in values.items()})
+        for run, values in comparison["runs"].items()
+    ]
+    plots.save_figure(plots.intervals(rows, _measure(comparison)), folder / "figures" / "comparison.png")
+    write_json(folder / "comparison.json", comparison)
+
+
+def read_predictions(name: str) -> Predictions:
+    """A run's, or those of several runs of single tasks joined by "+". Raises UserError."""
+    joined = [name] if Path(name).exists() else name.split(JOINT)
+    parts = [_read_run(Path(part), part) for part in joined]
+    if len(parts) == 1:
+        return parts[0]
+    if any(part.classes for part in parts):
+        raise UserError(f"Expected joined runs of affect, got one of genre in {name}")
+    tasks = tuple(task for part in parts for task in part.tasks)
+    if len(set(tasks)) < len(tasks):
+        raise UserError(f"Expected joined runs of other tasks each, got {', '.join(tasks)} in {name}")
+    parts = _on_the_same_clips(parts)
+    true, predicted = (np.hstack([getattr(part, what) for part in parts]) for what in ("true", "predicted"))
+    return Predictions(name, parts[0].ids, tasks, true, predicted, parts[0].groups)
+
+
+def _read_run(path: Path, name: str) -> Predictions:
+    folder = export.locate(path)[0]
+    card = export.read_card(folder)
+    tasks, classes = tuple(card.get("targets", ())), tuple(card.get("classes", ()))
+    file = folder / "predictions.csv"
+    try:
+        with file.open(newline="", encoding="utf-8") as opened:
+            rows = [row for row in csv.DictReader(opened) if row["split"] == SPLIT]
+        true = np.array([[float(row[true_column(task)] or "nan") for task in tasks] for row in rows])
+        if classes:
+            true = np.array([classes.index(row["true"]) for row in rows])
+        predicted = np.array([[float(row[name]) for name in classes or tasks] for row in rows])
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
+        raise UserError(f"Expected the answers of a finished run in {file}, got {error!r}; train again") from error
+    if not rows:
+        raise UserError(f"Expected answers for test clips in {file}, got none; train again")
+    ids = tuple(row["id"] for row in rows)
+    return Predictions(name, ids, tasks, true, predicted, _read_groups(folder, ids), classes)
+
+
+def _read_groups(run: Path, ids: Sequence[str]) -> np.ndarray:
+    """Of each test clip; older runs tell none."""
+    try:
+        with (run / CLIPS_FILE).open(newline="", encoding="utf-8") as file:
+            told = {row["id"]: row.get("group") for row in csv.DictReader(file) if row["split"] == SPLIT}
+    except (OSError, KeyError, ValueError, csv.Error):
+        told = {}
+    return np.array([told.get(i) or f"clip {i}" for i in ids])
+
+
+def _canonical(name: str) -> str:
+    """A run's folder is the same run as its model.keras."""
+    return name.removesuffix(f"/{export.MODEL_FILE}").rstrip("/")
+
+
+def _on_the_same_clips(runs: Sequence[Predictions]) -> list[Predictions]:
+    """Each with the clips that all have, in the first one's order. Raises UserError where they do not fit."""
+    if misfit := _misfit(runs):
+        raise UserError(misfit)
+    return [run.take(_common_ids(runs)) for run in runs]
+
+
+def _misfit(runs: Sequence[Predictions]) -> str | None:
+    """Why they did not judge the same clips: not half of each one's in common, or other labels of these."""
+    ids, names = _common_ids(runs), " and ".join(run.name for run in runs)
+    if len(ids) < max(len(run.ids) for run in runs) / 2:
+        return (
+            f"Expected runs that judged the same clips, got {len(ids)} in common among {names}: train them on one "
+            "folder with one seed"
+        )
+    labels: dict[str, np.ndarray] = {}
+    for run in (run.take(ids) for run in runs):
+        if run.classes and (run.classes != runs[0].classes or not np.array_equal(run.true, runs[0].take(ids).true)):
+            return f"Expected runs with the same classes and labels, got others in {run.name}"
+        for task, column in zip(run.tasks, run.true.T if run.tasks else (), strict=True):
+            if not np.allclose(labels.setdefault(task, column), column, atol=1e-5, equal_nan=True):
+                return f"Expected runs with the same labels of {task}, got others in {run.name}"
+    return None
+
+
+def _common_ids(runs: Sequence[Predictions]) -> tuple[str, ...]:
+    common = set(runs[0].ids).intersection(*(run.ids for run in runs[1:]))
+    return tuple(i for i in runs[0].ids if i in common)
+
+
+def own_scores(run: Predictions, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Of each task and, of several, their "mean", rho; or accuracy and macro_f1: {value, low, high}, see
+    `compare_runs`."""
+    rows = _rows(cross_scores(_folds(run), {run.name: [[run.predicted]]}, run.tasks, seed)["recipes"][run.name])
+    return {name: {"value": row["mean"], "low": row["low"], "high": row["high"]} for name, row in rows.items()}
+
+
+def _difference(first: Predictions, other: Predictions, seed: int) -> dict[str, dict[str, float]]:
+    """On the tasks that both have. Raises UserError where there is none."""
+    tasks = tuple(task for task in first.tasks if task in other.tasks)
+    if not tasks and not first.classes:
+        raise UserError(f"Expected runs with a task in common, got {first.name} and {other.name}")
+    both = [_select(run, tasks) if tasks else run for run in (first, other)]
+    answers = {run.name: [[run.predicted]] for run in both}
+    return _rows(cross_scores(_folds(both[0]), answers, tasks, seed)["comparisons"][0])
+
+
+def _select(run: Predictions, tasks: tuple[str, ...]) -> Predictions:
+    columns = [run.tasks.index(task) for task in tasks]
+    return replace(run, tasks=tasks, true=run.true[:, columns], predicted=run.predicted[:, columns])
+
+
+def _folds(run: Predictions) -> list[Fold]:
+    return [Fold(run.groups, run.true)]
+
+
+def _rows(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Of affect each task under its own name, and of several their "mean"."""
+    rows = {name.removeprefix("rho_"): row for name, row in measures(scores).items()}
+    mean = rows.pop("rho", None)
+    return rows if mean is None or len(rows) < 2 else {**rows, "mean": mean}

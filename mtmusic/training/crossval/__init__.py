@@ -1,0 +1,1 @@
+"""Recipes and baselines on the same folds."""

@@ -1,0 +1,230 @@
+"""Named, complete settings, and the backbone that each builds."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from mtmusic.errors import UserError
+from mtmusic.models import saving as export
+from mtmusic.models.backbones import CNN_BLOCKS, POOL, STATISTICS, cnn_backbone, lstm_backbone, statistics_backbone
+from mtmusic.models.nystroem import KERNELS
+from mtmusic.models.precision import layers_compute_in, supported
+from mtmusic.models.trainer import TrainingConfig
+
+CENTRES = 2048
+"""Of a kernel at the most: its weights grow with the square."""
+
+LEADER_BLOCKS = ((16, 3), (32, 3), (64, 3), (128, 3))
+LEADER_PATIENCE_CLIPS = 5 * 900
+"""The leader's five epochs of the lab's affect clips, less a fifth to choose the epoch by."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network and how it is trained.
+
+    frames: None takes clips of any length. blocks, pool, dense: of a CNN, as `cnn_backbone` has them. parts, kernels,
+    centres: of statistics, as `statistics_backbone` has them; centres None: all clips, up to CENTRES. dropout: after
+    each layer of an LSTM, around the dense block of a CNN, or behind a kernel. patience_clips: so many clips are seen
+    without a better epoch, at the least, before a training stops: an epoch of a small folder has few steps. weights:
+    of the tasks' errors in a multitask loss, in the folder's order, the last one of all further tasks; (): see
+    `losses.complete_weights`. balanced: in a genre's loss all classes count alike, however few clips they have.
+    precision: see models.precision.
+    """
+
+    backbone: str = "cnn"
+    feature: str = "mel"
+    frames: int | None = None
+    pooling: str = "flatten"
+    blocks: tuple[tuple[int, int], ...] = CNN_BLOCKS
+    pool: int = POOL
+    dense: int = 0
+    parts: tuple[str, ...] = STATISTICS
+    kernels: tuple[str, ...] = KERNELS
+    centres: int | None = None
+    units: int = 128
+    layers: int = 1
+    bidirectional: bool = False
+    dropout: float = 0.0
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    precision: str = "float32"
+    weight_decay: float = 0.0
+    weights: tuple[float, ...] = ()
+    balanced: bool = False
+    epochs: int = 100
+    patience: int = 15
+    patience_clips: int = 0
+
+    @property
+    def training(self) -> TrainingConfig:
+        return TrainingConfig(self.epochs, self.patience)
+
+    @property
+    def fixed_frames(self) -> bool:
+        return self.backbone == "cnn" and self.pooling == "flatten"
+
+
+LAB_CNN = Recipe("cnn")
+LAB_LSTM = Recipe("lstm")
+LEADER = Recipe(
+    "cnn",
+    "fused",
+    blocks=LEADER_BLOCKS,
+    pool=3,
+    dense=128,
+    dropout=0.2,
+    learning_rate=1e-4,
+    weight_decay=1e-4,
+    weights=(0.4, 0.2),
+    epochs=300,
+    patience=5,
+    patience_clips=LEADER_PATIENCE_CLIPS,
+)
+"""The best published solution of the lab. Its loss counts the first task twice."""
+
+KERNEL = Recipe("statistics", "fused", learning_rate=0.02, weight_decay=0.2, balanced=True, epochs=300, patience=25)
+"""A kernel machine on statistics of the clips: what small folders have enough songs for."""
+
+RECIPES = {"cnn": LAB_CNN, "lstm": LAB_LSTM, "statistics": KERNEL}
+AFFECT_RECIPES = {"cnn": replace(LAB_CNN, pooling="masked", batch_size=16), "lstm": LAB_LSTM, "statistics": KERNEL}
+"""By backbone, where no recipe is named. Of affect, whose folders are smaller: the mean over real frames leaves a head
+64 weights, where the flat layer leaves 384 that read absolute positions, padding too. The lab's own is `lab-cnn`."""
+
+BEST = "kernel"
+"""The recipe that `best` means: the best that is known now."""
+
+NAMED_RECIPES = {"lab-cnn": LAB_CNN, "lab-lstm": LAB_LSTM, "leader": LEADER, "kernel": KERNEL}
+MULTITASK_RECIPES = {"leader": replace(LEADER, learning_rate=1e-3)}
+"""Those that are others where several tasks are learnt at once."""
+
+ABLATIONS = {
+    **{
+        f"kernel-no-{part}": replace(KERNEL, parts=tuple(kept for kept in STATISTICS if kept != part))
+        for part in STATISTICS
+    },
+    **{f"kernel-only-{kernel}": replace(KERNEL, kernels=(kernel,)) for kernel in KERNELS},
+    "kernel-linear": replace(KERNEL, centres=0, learning_rate=1e-3, weight_decay=1.0),
+    "kernel-no-decay": replace(KERNEL, weight_decay=0.0),
+    "kernel-dropout": replace(KERNEL, weight_decay=0.0, dropout=0.5),
+    "kernel-unbalanced": replace(KERNEL, balanced=False),
+}
+"""`kernel` without each of its parts, or with others: for comparisons alone."""
+
+ADDED = ("blocks", "pool", "dense", "parts", "kernels", "centres")
+"""What cards of older models do not tell of their backbones: they have the lab's."""
+
+ONLY = {"cnn": ("pooling",), "lstm": ("units", "layers", "bidirectional")}
+"""Settings that one kind of backbone has alone, and that a user may give."""
+
+
+def recipe_names() -> tuple[str, ...]:
+    return (*NAMED_RECIPES, "best")
+
+
+def named_recipe(name: str, multitask: bool = False) -> Recipe:
+    """Raises UserError for a name that no recipe has."""
+    if name not in recipe_names() and name not in ABLATIONS:
+        raise UserError(f"Expected --recipe {', '.join(NAMED_RECIPES)} or best, got {name}")
+    name = BEST if name == "best" else name
+    known = {**NAMED_RECIPES, **ABLATIONS, **(MULTITASK_RECIPES if multitask else {})}
+    return known[name]
+
+
+def given_recipe(
+    name: str | None,
+    settings: Mapping[str, Any],
+    defaults: Mapping[str, Recipe],
+    multitask: bool = False,
+    source: Path | None = None,
+) -> Recipe:
+    """The named recipe, else the default of the backbone in settings or of the source, with what else is given there.
+
+    source: a run whose backbone is to be started from. Raises UserError for an unknown name, and for a setting that
+    the backbone does not have.
+    """
+    if name is not None and "backbone" in settings:
+        raise UserError(f"Expected --recipe without --backbone: {name} has its own")
+    if name is None:
+        recipe = defaults[settings.get("backbone") or _backbone_of(source)]
+    else:
+        recipe = named_recipe(name, multitask)
+    for backbone, names in ONLY.items():
+        if backbone != recipe.backbone and (foreign := [name for name in names if name in settings]):
+            raise UserError(
+                f"Expected --{foreign[0]} with --backbone {backbone} only, got --backbone {recipe.backbone}"
+            )
+    return replace(recipe, **settings)
+
+
+def _backbone_of(source: Path | None) -> str:
+    """What is wrong with a source is told where it is used."""
+    try:
+        told = export.read_card(export.locate(source)[0]).get("architecture") if source is not None else None
+    except UserError:
+        return "cnn"
+    backbone = told.get("backbone") if isinstance(told, dict) else None
+    return backbone if backbone in RECIPES else "cnn"
+
+
+def complete(recipe: Recipe, frames: int, clips: int, all_clips: int) -> Recipe:
+    """With what depends on folder and machine: a flat CNN's frames, where none were given, patience, precision, and
+    how many clips a kernel has as centres.
+
+    clips: to train on; all_clips: those and, of `retrain_on_all`, the others that are learnt from in the end.
+    """
+    patience = max(recipe.patience, math.ceil(recipe.patience_clips / clips))
+    recipe = replace(recipe, patience=patience, precision=supported(recipe.precision))
+    if recipe.backbone == "statistics" and recipe.centres is None:
+        recipe = replace(recipe, centres=min(CENTRES, all_clips))
+    return replace(recipe, frames=frames) if recipe.fixed_frames and recipe.frames is None else recipe
+
+
+def task_weights(recipe: Recipe, tasks: Sequence[str]) -> dict[str, float] | None:
+    """Of each task's error in a multitask loss; None where the recipe leaves them to the labels' variances."""
+    if not recipe.weights:
+        return None
+    more = recipe.weights[-1:] * len(tasks)
+    return dict(zip(tasks, recipe.weights + more, strict=False))
+
+
+def build_backbone(recipe: Recipe) -> keras.Model:
+    """The recipe's backbone with fresh weights."""
+    with layers_compute_in(recipe.precision):
+        if recipe.backbone == "statistics":
+            return statistics_backbone(
+                recipe.feature, recipe.centres or 0, recipe.parts, recipe.kernels, recipe.dropout
+            )
+        if recipe.backbone == "lstm":
+            return lstm_backbone(recipe.feature, recipe.units, recipe.layers, recipe.bidirectional, recipe.dropout)
+        return cnn_backbone(
+            recipe.feature, recipe.frames, recipe.pooling, recipe.blocks, recipe.pool, recipe.dense, recipe.dropout
+        )
+
+
+def architecture(recipe: Recipe) -> dict[str, Any]:
+    """The settings that shape the backbone, for the card: with them another can be built for the same weights."""
+    names = ("backbone", "feature", "frames", "pooling", *ADDED, "units", "layers", "bidirectional", "dropout")
+    return {name: getattr(recipe, name) for name in names}
+
+
+def from_card(card: Mapping[str, Any], recipe: Recipe) -> Recipe:
+    """The recipe with the architecture of a saved model's card."""
+    told, kept = card.get("architecture"), {name: card[name] for name in ("feature", "frames")}
+    if (
+        not isinstance(told, dict)
+        or {*told, *ADDED} != set(architecture(recipe))
+        or kept != {name: told[name] for name in kept}
+    ):
+        raise UserError(f"Expected a card that tells the architecture of its backbone, got {told}")
+    older = {name: getattr(LAB_CNN, name) for name in ADDED}
+    try:
+        blocks = tuple((int(filters), int(kernel)) for filters, kernel in told.get("blocks", CNN_BLOCKS))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"Expected filters and kernel of each block in the card, got {told['blocks']}") from error
+    lists = {name: tuple(map(str, told.get(name, older[name]))) for name in ("parts", "kernels")}
+    return replace(recipe, **{**older, **told, **lists, "blocks": blocks})

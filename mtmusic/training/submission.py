@@ -1,0 +1,140 @@
+"""Affect predictions for every clip of a test split, labelled or not, in the format that the competition scored."""
+
+import csv
+import io
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtmusic.data.folder import beat_of_folder, require_rate
+from mtmusic.data.labels import Clips, clip_id, scan_unlabelled
+from mtmusic.data.pipeline import make_dataset
+from mtmusic.data.quality.measurements import read_facts
+from mtmusic.errors import UserError
+from mtmusic.files import whole_file
+from mtmusic.models import saving as export
+from mtmusic.training.recipes import Recipe, from_card
+
+LAB_TASKS = ("valence", "energy", "danceability")
+LAB_SUFFIX = ".fused.full.npy.gz"
+COMPETITION = "multitask-affective-music-lab-2022"
+DECIMALS = 3
+
+
+def make_submission(
+    models: Sequence[Path],
+    folder: Path,
+    out: Path,
+    header: str = "lab",
+    beat: bool | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Predicts every array of the folder's test/, writes the file, and reads it back; returns its path.
+
+    models: one of all tasks, or several that have them together. header: "lab" for the scored format, "plain" for
+    `Id,<tasks>` and rows `<id>,0.153,...` in the models' order. Rows are sorted by id. Raises UserError for what the
+    user can mend, and where the file does not hold what was predicted.
+    """
+    if out.is_dir():
+        raise UserError(f"Expected a file to write, got a folder: {out}")
+    if out.exists() and not overwrite:
+        raise UserError(f"Expected a new file, got {out}, which is there already: --overwrite replaces it")
+    loaded = [(path, *_affect_model(path)) for path in models]
+    tasks = tuple(task for _, _, card in loaded for task in card["targets"])
+    columns = _columns(tasks, header)
+    clips, frames = _test_clips(folder)
+    rate = beat_of_folder(folder, beat, frames)
+    for path, _, card in loaded:
+        require_rate(rate, folder, bool(card["beat"]), path)
+
+    predicted = np.hstack([_predict(model, card, clips) for _, model, card in loaded])[:, columns]
+    names = [tasks[column] for column in columns]
+    _write(out, clips.ids, names, predicted, header)
+    print(f"{len(clips)} clips, {', '.join(names)}: {out}")
+    print(f"Submit it with: {submit_command(out, header)}")
+    return out
+
+
+def submit_command(path: Path, header: str) -> str:
+    """Kaggle's, which sends the file to the lab's competition, or to the one to be named."""
+    competition = COMPETITION if header == "lab" else "COMPETITION"
+    return f"kaggle competitions submit -c {competition} -f {shlex.quote(str(path))} -m mtmusic"
+
+
+def read_submission(path: Path) -> tuple[list[str], list[str], np.ndarray]:
+    """Ids, tasks and values (clips, tasks) of a file of either header. Raises UserError where it is not a whole one."""
+    with path.open(newline="", encoding="utf-8") as file:
+        (_, *tasks), *rows = csv.reader(file)
+    try:
+        values = np.array([[float(cell) for cell in row[1:]] for row in rows])
+    except ValueError as error:
+        raise UserError(f"Expected numbers in {path}, got {error}") from error
+    if values.shape != (len(rows), len(tasks)) or not ((values >= 0) & (values <= 1)).all():
+        raise UserError(f"Expected {len(tasks)} values from 0 to 1 a row in {path}, got others")
+    return [clip_id(row[0]) for row in rows], tasks, values
+
+
+def _affect_model(path: Path) -> tuple[Any, dict[str, Any]]:
+    model, card = export.load(path)
+    if card["task"] == "genre":
+        raise UserError(
+            f"Expected a model of affect, got one of genre: {path} (train one with scripts/train_affect.py)"
+        )
+    return model, card
+
+
+def _columns(tasks: Sequence[str], header: str) -> list[int]:
+    """Which of the models' tasks stand in which order in the file. Raises UserError where they do not fit."""
+    if len(set(tasks)) < len(tasks):
+        raise UserError(f"Expected models of other tasks each, got {', '.join(tasks)}")
+    if header == "plain":
+        return list(range(len(tasks)))
+    if sorted(tasks) != sorted(LAB_TASKS):
+        raise UserError(
+            f"Expected models of {', '.join(LAB_TASKS)} for the lab's file, got {', '.join(tasks)}: "
+            "give --header plain, or the models that are missing"
+        )
+    return [tasks.index(task) for task in LAB_TASKS]
+
+
+def _test_clips(folder: Path) -> tuple[Clips, np.ndarray]:
+    """Every array of test/, sorted by id, each read once; and their frames."""
+    if not (folder / "test").is_dir():
+        raise UserError(f"Expected a data folder with test/, got none in {folder}")
+    clips, _ = scan_unlabelled(folder, "test")
+    if not len(clips):
+        raise UserError(f"Expected arrays <id>.fused.full.npy in {folder / 'test'}, got none")
+    facts = read_facts(clips.paths)
+    if problems := [fact.problem for fact in facts if fact.problem]:
+        raise UserError.listing(f"Cannot predict all of {folder / 'test'}", problems)
+    return clips, np.array([fact.frames for fact in facts])
+
+
+def _predict(model: Any, card: dict[str, Any], clips: Clips) -> np.ndarray:
+    """(clips, tasks)"""
+    recipe = from_card(card, Recipe())
+    dataset = make_dataset(clips, recipe.feature, recipe.batch_size, recipe.frames)
+    return model.predict(dataset.map(lambda spectrogram, _: spectrogram), verbose=0)
+
+
+def _write(out: Path, ids: Sequence[str], tasks: Sequence[str], predicted: np.ndarray, header: str) -> None:
+    """Whole, and read back before it gets its name."""
+    suffix = LAB_SUFFIX if header == "lab" else ""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([f"Id{suffix}", *tasks])
+    writer.writerows(
+        [f"{i}{suffix}", *(f"{value:.{DECIMALS}f}" for value in row)] for i, row in zip(ids, predicted, strict=True)
+    )
+    with whole_file(out) as beside:
+        beside.write_text(text.getvalue(), encoding="utf-8")
+        try:
+            read_ids, read_tasks, values = read_submission(beside)
+        except UserError as error:
+            raise UserError(str(error).replace(str(beside), str(out))) from error
+        same = (read_ids, read_tasks) == (list(ids), list(tasks))
+        if not same or np.abs(values - predicted).max() > 0.51 * 10**-DECIMALS:
+            raise UserError(f"Expected {out} to hold what was predicted, got other values: is the disk full?")

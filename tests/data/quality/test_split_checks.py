@@ -1,0 +1,105 @@
+"""Classes and rates: what is a fault, and what chance, groups and odd songs do to a folder that has none."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mtmusic.data.labels import Clips
+from mtmusic.data.quality.checked_split import CheckedSplit
+from mtmusic.data.quality.measurements import ArrayFacts
+from mtmusic.data.quality.split_checks import find_faults
+
+CLASSES = ("Blues", "Folk", "Jazz", "Rock")
+BEAT = {"frames": 60, "chroma_peaks": 0.8, "chroma_change": 0.6}
+FULL = {"frames": 1292, "chroma_peaks": 1.0, "chroma_change": 0.05}
+
+
+def split_of(targets, facts=(), groups=None, first=0) -> CheckedSplit:
+    """Clips of these classes; facts: of each what differs from a good beat-synchronised clip's."""
+    ids = tuple(str(first + i) for i in range(len(targets)))
+    told = [facts[i] if i < len(facts) else {} for i in range(len(targets))]
+    usual = {"rows": 140, "dtype": "float32", "mel_min": -80.0, "mel_max": 0.0, "mel_mean": -40.0, "mel_std": 14.0}
+    usual |= {"floor_share": 0.0, "chroma_min": 0.0, "chroma_max": 1.0, "nan_share": 0.0} | BEAT
+    clips = Clips(ids, (Path(),) * len(ids), np.asarray(targets), classes=CLASSES, groups=groups)
+    return CheckedSplit(clips, tuple(ArrayFacts(**usual | told[i], digest=ids[i]) for i in range(len(ids))), ())
+
+
+def names(train, test, beat=True) -> list[str]:
+    splits = {"train": train, "test": test}
+    return [finding.name for finding in find_faults("absent", splits, beat)]
+
+
+def shares(counts) -> list[int]:
+    return [i for i, count in enumerate(counts) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ((75, 75, 75, 37), (25, 25, 25, 25)),
+        ((75, 75, 75, 75), (25, 25, 25, 12)),
+        ((160, 320, 80, 40), (40, 80, 10, 10)),
+    ],
+)
+def test_a_class_that_lost_half_its_clips_is_told(train, test):
+    assert names(split_of(shares(train)), split_of(shares(test), first=1000)) == ["class shares differ"]
+
+
+@pytest.mark.parametrize("counts", [(100, 100, 100, 100), (400, 300, 200, 100), (1000, 600, 300, 100)])
+def test_a_random_split_is_no_fault(counts):
+    told = 0
+    for seed in range(100):
+        targets = np.random.default_rng(seed).permutation(shares(counts))
+        cut = len(targets) // 5
+        told += bool(names(split_of(targets[cut:]), split_of(targets[:cut], first=10_000)))
+    assert told <= 2  # of 100
+
+
+def test_a_split_by_artist_is_no_fault():
+    """Each of 40 artists has ten clips of one class, so that a split by artist leaves the classes uneven."""
+    told = 0
+    for seed in range(100):
+        artists = np.random.default_rng(seed).permutation(40)
+        groups = np.repeat(artists, 10)
+        targets = groups % 4
+        parts = [
+            split_of(targets[at], groups=groups[at].astype(str), first=at.start or 0)
+            for at in (slice(100, 400), slice(0, 100))
+        ]
+        found = names(*parts)
+        told += "class shares differ" in found
+    assert told <= 5  # of 100
+
+
+def test_full_rate_clips_are_found_among_beats_even_where_they_are_the_most():
+    for facts in ([FULL] * 3, [FULL] * 30, [FULL] * 40):
+        found = find_faults("absent", {"train": split_of([0, 1, 2, 3] * 10, facts)}, beat=True)
+        assert [(finding.name, len(finding.clips)) for finding in found] == [
+            ("full-rate clips among beat-synchronised ones", len(facts))
+        ]
+        assert found[0].error
+
+
+def test_beats_are_found_among_full_rate_clips_even_where_they_are_the_most():
+    for count in (3, 30, 40):
+        facts = [BEAT] * count + [FULL] * (40 - count)
+        found = find_faults("absent", {"train": split_of([0, 1, 2, 3] * 10, facts)}, beat=False)
+        assert [(finding.name, len(finding.clips)) for finding in found] == [
+            ("beat-synchronised clips among full-rate ones", count)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("beat", "odd"),
+    [
+        (True, {"frames": 1200}),  # a song of ten minutes
+        (True, {"frames": 40, "chroma_peaks": 1.0}),  # of clear chords
+        (True, {"frames": 18, "chroma_peaks": 1.0, "chroma_change": 0.1}),  # of a held one
+        (False, FULL | {"frames": 215}),  # five seconds
+        (False, FULL | {"chroma_change": 0.28}),  # of unrest
+    ],
+)
+def test_an_odd_song_is_no_fault(beat, odd):
+    facts = [odd, *[BEAT if beat else FULL] * 39]
+    assert find_faults("absent", {"train": split_of([0, 1, 2, 3] * 10, facts)}, beat) == []

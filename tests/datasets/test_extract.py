@@ -1,0 +1,375 @@
+"""Data folders of songs that last six seconds: labels, splits, resuming, and everything that may be wrong."""
+
+import csv
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import distributed
+import numpy as np
+import pytest
+import soundfile
+
+from mtmusic.audio import extraction
+from mtmusic.audio.extraction import Excerpt
+from mtmusic.audio.synthesis import synthesise
+from mtmusic.data.labels import read_affect_labels, read_genre_labels
+from mtmusic.data.spectrograms import read_array
+from mtmusic.datasets.extract import Extraction, ExtractOptions, extract_features
+from mtmusic.errors import UserError
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "extract_features.py"
+
+Extract = Callable[..., Extraction]
+
+
+@pytest.fixture(scope="module")
+def waveforms() -> dict[str, np.ndarray]:
+    return {genre: synthesise(genre, 0, 6.0)[0] for genre in ("Jazz", "Metal", "Rock")}
+
+
+@pytest.fixture
+def music(tmp_path: Path, waveforms: dict[str, np.ndarray]) -> Path:
+    """music/<genre>/<number>.wav: two songs of each of three genres, with names that collide."""
+    for genre, waveform in waveforms.items():
+        (tmp_path / "music" / genre).mkdir(parents=True)
+        for number in (1, 2):
+            soundfile.write(tmp_path / "music" / genre / f"{number}.wav", waveform, 22_050)
+    return tmp_path / "music"
+
+
+@pytest.fixture
+def extract(tmp_path: Path, music: Path) -> Extract:
+    """extract(**options) on the music into `data`, five seconds a song, in this process."""
+
+    def run(*songs: Path, **options: object) -> Extraction:
+        given = {"excerpt": Excerpt(duration=5.0), "jobs": 1, "test_share": 0.5, "rate": "beat"} | options
+        return extract_features(ExtractOptions(songs or (music,), tmp_path / "data", **given))
+
+    return run
+
+
+def rows_of(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.reader(file))[1:]
+
+
+def arrays_below(folder: Path) -> list[Path]:
+    """Every array, read whole; there is nothing else in train/ and test/, hidden or not."""
+    paths = sorted(path for split in ("train", "test") for path in (folder / split).glob("*"))
+    for path in paths:
+        assert not path.name.startswith(".")
+        read_array(path)
+    return paths
+
+
+def test_without_labels_every_array_goes_to_test(extract: Extract, music: Path, tmp_path: Path) -> None:
+    done = extract(rate="both", excerpt=Excerpt(0.5, 5.0, "float16"), gzip=True)
+    ids = {i: Path(path) for i, path in rows_of(tmp_path / "data" / "songs.csv")}
+    assert sorted(ids.values()) == sorted(music.rglob("*.wav"))
+    assert done.splits == dict.fromkeys(ids, "test")
+    for name, beat in (("data", False), ("data_beat", True)):
+        folder = tmp_path / name
+        assert [path.name for path in arrays_below(folder)] == [f"{i}.fused.full.npy.gz" for i in sorted(ids)]
+        assert not list(folder.glob("*labels*"))
+        content = json.loads((folder / "features.json").read_text())
+        assert content.pop("versions").keys() == {"mtmusic", "librosa", "soundfile", "numpy"}
+        excerpt = {"offset": 0.5, "duration": 5.0, "dtype": "float16"}
+        assert content == {"sample_rate": 22_050, "hop_length": 512, "beat": beat, **excerpt}
+    assert read_array(arrays_below(tmp_path / "data")[0]).shape == (140, 1 + 5 * 22_050 // 512)
+
+
+def test_labels_from_folders(extract: Extract, tmp_path: Path) -> None:
+    done = extract(genres_from_folders=True)
+    train, test = (read_genre_labels(tmp_path / "data", split, "all") for split in ("train", "test"))
+    paths = dict(rows_of(tmp_path / "data" / "songs.csv"))
+    for clips in (train, test):
+        assert clips.counts() == {"Jazz": 1, "Metal": 1, "Rock": 1}
+        assert [Path(paths[i]).parent.name for i in clips.ids] == [clips.classes[t] for t in clips.targets]
+    assert done.splits == dict.fromkeys(train.ids, "train") | dict.fromkeys(test.ids, "test")
+
+
+def test_a_table_of_genres_tasks_and_groups(extract: Extract, music: Path, tmp_path: Path) -> None:
+    lines = [
+        f"{genre}/{n}.wav,{genre},artist {n},0.{n},{'' if n == 2 else 1}"
+        for genre in ("Jazz", "Metal", "Rock")
+        for n in (1, 2)
+    ]
+    lines[0] = lines[0].replace(",0.1,1", ",,")  # no value
+    table = tmp_path / "table.csv"
+    table.write_text(
+        "\ufeffPath,Genre,Group,valence,energy\r\n" + "\r\n".join([*lines, "gone.wav,Rock,,0.5,0.5"]) + "\r\n"
+    )
+    extract(labels=table)
+    genres = {split: read_genre_labels(tmp_path / "data", split, "all") for split in ("train", "test")}
+    values = {split: read_affect_labels(tmp_path / "data_affect", split) for split in ("train", "test")}
+    for split in ("train", "test"):
+        assert len(genres[split]) == 3
+        assert len(set(genres[split].groups)) == 1
+        assert set(values[split].ids) <= set(genres[split].ids)  # one split for both folders
+        assert values[split].tasks == ("valence", "energy")
+    assert len(values["train"]) + len(values["test"]) == 5
+    for clips in values.values():
+        for group, (valence, energy) in zip(clips.groups, clips.targets, strict=True):
+            assert valence == np.float32(0.1 if group == "group artist 1" else 0.2)
+            assert energy == 1 if group == "group artist 1" else np.isnan(energy)
+
+
+def test_a_table_of_tasks_by_id(extract: Extract, waveforms: dict[str, np.ndarray], tmp_path: Path) -> None:
+    for number in range(8):
+        soundfile.write(tmp_path / f"song {number}.wav", waveforms["Jazz"], 22_050)
+    table = tmp_path / "table.csv"
+    table.write_text("id,valence\n" + "".join(f"song {n},0.{n}\n" for n in range(8)))
+    done = extract(tmp_path, labels=table, test_share=0.5)
+    assert not (tmp_path / "data_affect").exists()
+    found = {i: round(float(v), 3) for s in ("train", "test") for i, (v,) in labels_of(tmp_path / "data", s)}
+    assert found == {f"song_{n}": n / 10 for n in range(8)}
+    assert done.found == 8 + 6  # those in music/ have no label
+
+
+def labels_of(folder: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:
+    clips = read_affect_labels(folder, split)
+    return zip(clips.ids, clips.targets, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "Expected the columns path or id, and genre or tasks, got ''"),
+        ("genre\nRock\n", "Expected the columns path or id"),
+        ("path\nRock/1.wav\n", "and genre or tasks, got 'path'"),
+        (b"path,genre\nRock/1.wav,\xff\n", "Expected a table in CSV and UTF-8"),
+        ("path,genre\nRock/1.wav\n", "Expected 2 columns, got 1 in .* line 2"),
+        ("path,genre\nRock/1.wav,Rock\nRock/1.wav,Jazz\n", "line 3: the song .* stands there twice"),
+        ("path,valence\nRock/1.wav,happy\n", "line 2: expected numbers from 0 to 1 for the tasks valence, got happy"),
+        ("path,valence\nRock/1.wav,1.5\n", "from 0 to 1 .* got 1.5"),
+        ("path,genre\nRock/9.wav,Rock\n", "got none: 0 of its rows name a song"),
+        ("path,genre\nRock/1.wav,Rock\n", "Too few clips for a hold-out"),
+    ],
+)
+def test_refuses_a_table(extract: Extract, tmp_path: Path, text: str | bytes, told: str) -> None:
+    (tmp_path / "table.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=told):
+        extract(labels=tmp_path / "table.csv")
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_a_second_run_computes_nothing_and_moves_what_changed_its_split(extract: Extract, tmp_path: Path) -> None:
+    seeds = [extract(genres_from_folders=True, seed=seed).splits for seed in (0, 1)]
+    before = {path.name: path.stat().st_mtime_ns for path in arrays_below(tmp_path / "data")}
+    assert seeds[0] != seeds[1]
+    assert extract(genres_from_folders=True, seed=0).splits == seeds[0]
+    after = {path.name: path.stat().st_mtime_ns for path in arrays_below(tmp_path / "data")}
+    assert after == before
+    assert len(read_genre_labels(tmp_path / "data", "train", "all")) == 3
+
+
+def test_refuses_arrays_made_otherwise_and_other_things(extract: Extract, tmp_path: Path) -> None:
+    extract()
+    with pytest.raises(UserError, match=r"made with duration 5.0, now 4.0: give another folder"):
+        extract(excerpt=Excerpt(duration=4.0))
+    with pytest.raises(UserError, match="made with beat True, now False"):
+        extract(rate="full")
+    (tmp_path / "data" / "features.json").unlink()
+    with pytest.raises(UserError, match="holds other things"):
+        extract()
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """As a full disk; Python ignores the signal, so that writing fails with an error."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk(extract: Extract, music: Path, tmp_path: Path) -> None:
+    extract(music / "Jazz", rate="both")  # compiled code is in its cache
+    with file_size_limit(100_000):  # holds a beat-synchronised array and no full-rate one
+        done = extract(rate="both")
+    assert len(done.failed) == 4
+    assert all("File too large" in reason for _, reason in rows_of(tmp_path / "data" / "failures.csv"))
+    assert len(arrays_below(tmp_path / "data")) == 2
+    with file_size_limit(0), pytest.raises(UserError, match=r"Cannot go on in .*File too large"):
+        extract(rate="both")
+    assert extract(rate="both").failed == ()
+    assert len(arrays_below(tmp_path / "data")) == len(arrays_below(tmp_path / "data_beat")) == 6
+    assert not (tmp_path / "data" / "failures.csv").exists()
+
+
+def bad_songs(folder: Path, waveform: np.ndarray) -> list[Path]:
+    """Files with nothing to extract."""
+    (folder / "text.mp3").write_text("no music\n" * 100)
+    (folder / "empty.wav").touch()
+    (folder / "link.flac").symlink_to("nowhere")
+    (folder / "unknown.m4a").write_bytes(b"x" * 1000)
+    soundfile.write(folder / "nan.wav", np.where(np.arange(len(waveform)) == 7, np.nan, waveform), 22_050, "FLOAT")
+    return [folder / name for name in ("empty.wav", "link.flac", "nan.wav", "text.mp3", "unknown.m4a")]
+
+
+def odd_songs(folder: Path, waveform: np.ndarray) -> list[str]:
+    """Files that are unusual and good; of the truncated one the half that is there."""
+    (folder / "folder.wav").mkdir()
+    soundfile.write(folder / "folder.wav" / "inside.wav", waveform, 22_050)
+    soundfile.write(folder / "short.wav", waveform[:4410], 22_050)
+    soundfile.write(folder / "long.wav", np.tile(waveform[::3], 110), 8_000)
+    soundfile.write(folder / "low.wav", waveform[::3], 8_000)
+    soundfile.write(folder / "high.wav", np.repeat(waveform, 4), 96_000)
+    soundfile.write(os.fsencode(folder / "name_\udce9.wav"), waveform, 22_050, format="WAV")  # no valid UTF-8
+    soundfile.write(folder / "six.wav", np.outer(waveform, np.linspace(0.1, 1, 6)), 22_050)
+    soundfile.write(folder / "cut.mp3", waveform, 22_050)
+    content = (folder / "cut.mp3").read_bytes()
+    (folder / "cut.mp3").write_bytes(content[: len(content) // 2])
+    return ["cut", "high", "inside", "long", "low", "name", "short", "six"]
+
+
+def test_bad_songs_are_listed_and_the_others_done(
+    extract: Extract, waveforms: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "songs"
+    folder.mkdir()
+    bad, odd = bad_songs(folder, waveforms["Rock"]), odd_songs(folder, waveforms["Rock"])
+    done = extract(folder)
+    assert [outcome.path for outcome in done.failed] == bad
+    assert [Path(path) for path, _ in rows_of(tmp_path / "data" / "failures.csv")] == bad
+    for path, reason in rows_of(tmp_path / "data" / "failures.csv"):
+        assert path in reason
+    assert [path.name.split(".")[0] for path in arrays_below(tmp_path / "data")] == odd
+    errors = capsys.readouterr().err
+    assert "short.wav is short: 0.2 s" in errors
+    assert "cut.mp3 is truncated" in errors
+    assert "failed=5" in errors
+
+
+def start(*arguments: object) -> subprocess.Popen[bytes]:
+    """The program as a group of processes, which are killed together."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def many(tmp_path: Path, waveforms: dict[str, np.ndarray]) -> Path:
+    """24 songs in one folder."""
+    (tmp_path / "many").mkdir()
+    for number in range(24):
+        soundfile.write(tmp_path / "many" / f"{number}.wav", waveforms["Metal"], 22_050)
+    return tmp_path / "many"
+
+
+def test_two_runs_at_once_and_one_killed_and_started_again(extract: Extract, many: Path, tmp_path: Path) -> None:
+    process = start(SCRIPT, many, tmp_path / "data", "--beat", "--duration", 5, "--jobs", 2)
+    wait_for(lambda: len(list(tmp_path.glob("data/test/*.npy"))) >= 3, process)
+    with pytest.raises(UserError, match=r"Another run is writing .*data: wait for it"):
+        extract(many)
+    kill(process)
+    half_written = tmp_path / "data" / "test" / ".0123456789ab.5.fused.full.npy"
+    half_written.write_bytes(b"\x93NUMPY")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("data/test/*.npy") if path != half_written}
+    assert 3 <= len(before) < 24
+    assert extract(many).failed == ()
+    assert len(arrays_below(tmp_path / "data")) == 24
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.fixture
+def cluster() -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """The address of a scheduler on loopback, and its two workers, a process each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"tcp://127.0.0.1:{port}"
+    quiet = ("--no-dashboard", "--host", "127.0.0.1")
+    processes = [start("-m", "distributed.cli.dask_scheduler", "--port", port, *quiet)]
+    for _ in range(2):
+        worker = ("-m", "distributed.cli.dask_worker", address, "--no-nanny", "--nthreads", 1, *quiet)
+        processes.append(start(*worker))
+    try:
+        with distributed.Client(address, timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+        yield address, processes[1:]
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                kill(process)
+
+
+def test_a_cluster_one_of_whose_workers_is_killed(
+    extract: Extract,
+    many: Path,
+    tmp_path: Path,
+    cluster: tuple[str, list[subprocess.Popen[bytes]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    address, workers = cluster
+    monkeypatch.setattr(extraction, "load_with_doubts", None)  # this process does no song itself
+    written_when_killed = []
+
+    def kill_one() -> None:
+        written = lambda: len(list(tmp_path.glob("data/test/*.npy")))  # noqa: E731
+        wait_for(lambda: written() >= 3, workers[0])
+        kill(workers[0])
+        written_when_killed.append(written())
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    done = extract(many, scheduler=address)
+    killer.join()
+    assert done.failed == ()
+    assert 3 <= written_when_killed[0] < 24
+    assert workers[1].poll() is None
+    assert len([path for path in tmp_path.glob("data/test/*.npy") if not path.name.startswith(".")]) == 24
+    with pytest.raises(UserError, match=f"Expected two cores or more at {address}, got one"):
+        extract(scheduler=address)
+
+
+def test_failures_that_leave_a_genre_without_a_song_to_train_on_are_told(
+    extract: Extract, music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    splits = extract(genres_from_folders=True).splits
+    assert "Train: python scripts/train_genre.py" in capsys.readouterr().out
+    ids = {Path(path): i for i, path in rows_of(tmp_path / "data" / "songs.csv")}
+    shutil.rmtree(tmp_path / "data")
+    trained = next(path for path, i in ids.items() if splits[i] == "train" and path.parent.name == "Jazz")
+    trained.write_bytes(b"")
+    assert [outcome.path for outcome in extract(genres_from_folders=True).failed] == [trained]
+    printed = capsys.readouterr().out
+    assert "warning: Jazz has no song in" in printed
+    assert "Train: " not in printed
+
+
+def test_few_songs_of_few_groups_are_split_as_far_as_the_groups_allow(extract: Extract, tmp_path: Path) -> None:
+    rows = [f"{genre}/{n}.wav,{genre},{genre} {n}" for genre in ("Jazz", "Metal", "Rock") for n in (1, 2)]
+    table = tmp_path / "table.csv"
+    table.write_text("path,genre,group\n" + "\n".join(rows) + "\n")
+    splits = extract(labels=table, test_share=0.5).splits
+    assert sorted(splits.values()) == ["test"] * 3 + ["train"] * 3

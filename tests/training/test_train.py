@@ -1,0 +1,38 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mtmusic.data.labels import Clips
+from mtmusic.data.spectrograms import write_array
+from mtmusic.training import train as training
+from mtmusic.training.recipes import Recipe
+
+
+@pytest.fixture
+def clips(tmp_path) -> Clips:
+    """Three full-rate clips of one value each: as .npy.gz they take next to nothing on disk."""
+    paths = tuple(tmp_path / f"{number}.fused.full.npy.gz" for number in range(3))
+    for path, frames in zip(paths, (1000, 1200, 1292), strict=True):
+        write_array(path, np.full((140, frames), -40, np.float16))
+    assert all(path.stat().st_size < 5000 for path in paths)
+    return Clips(("0", "1", "2"), paths, np.zeros(3, int), classes=("Blues",))
+
+
+@pytest.mark.parametrize("feature", ["mel", "chroma", "fused"])
+def test_what_clips_take_in_memory_is_told_from_their_headers(clips, feature):
+    recipe = Recipe("lstm", feature, batch_size=1)
+    taken = sum(spectrogram.nbytes for spectrogram, _ in training.batches_of(clips, recipe).as_numpy_iterator())
+    assert training._bytes(clips, recipe) == taken
+    cut = replace(recipe, frames=1100)
+    taken = sum(spectrogram.nbytes for spectrogram, _ in training.batches_of(clips, cut).as_numpy_iterator())
+    assert training._bytes(clips, cut) == taken
+
+
+@pytest.mark.parametrize(("room", "cache"), [(0, "memory"), (-1, None)], ids=["enough", "a byte short"])
+def test_clips_are_kept_in_memory_where_they_fit(clips, monkeypatch, room, cache):
+    caches = []
+    monkeypatch.setattr(training, "MEMORY_CACHE_BYTES", (1000 + 1200 + 1292) * 128 * 4 + room)
+    monkeypatch.setattr(training, "make_dataset", lambda *_, **settings: caches.append(settings["cache"]))
+    training.batches_of(clips, Recipe("lstm"))
+    assert caches == [cache]
