@@ -1,19 +1,27 @@
-"""A data folder to checked splits, and what they hold, for the terminal."""
+"""A data folder to checked splits, loaded in one of three ways: to train, one split to evaluate, or all as one pool."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from mtmusic.data.labels import (
+    ALONE,
     Clips,
     GenreClasses,
+    concatenate,
     has_label_rows,
+    id_order,
     is_beat_synchronised,
+    is_genre_folder,
     is_synthetic,
     label_path,
+    read_groups,
     scan_genre_labels,
 )
 from mtmusic.data.quality.checked_split import (
@@ -27,7 +35,6 @@ from mtmusic.data.quality.checked_split import (
 )
 from mtmusic.data.quality.split_checks import find_faults, find_label_faults
 from mtmusic.data.splits import hold_out, subset
-from mtmusic.datasets.demo import AFFECT_FOLDERS, GENRE_FOLDERS, demo_corpus
 from mtmusic.errors import UserError
 
 LIKELY_BEAT_FRAMES = 200
@@ -38,9 +45,29 @@ RATES = {True: "beat-synchronised", False: "full-rate"}
 FEWEST_LABELS = 3
 """Of a task in a split: two clips always correlate by +1, -1 or not at all."""
 
-
 Checks = Literal["on", "strict", "off"]
-"""What stops a job: errors; warnings too; or only what cannot be read."""
+"""What stops a command: errors; warnings too; or only what cannot be read."""
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a data folder is loaded.
+
+    classes: raw genre names to classes, see `labels.genre_mapping`. beat: whether the clips are beat-synchronised;
+    None: the folder tells. validation: share of train that is held out where the folder has no validation split. test:
+    share of the labelled clips that is held out where an affect folder's test split has no labels. subset: train on so
+    many clips, stratified. skip_bad: leave out single clips that cannot be used.
+    """
+
+    folder: Path
+    classes: GenreClasses = "lab"
+    beat: bool | None = None
+    validation: float = 0.2
+    test: float = 0.2
+    subset: int | None = None
+    seed: int = 0
+    skip_bad: bool = False
+    checks: Checks = "on"
 
 
 @dataclass(frozen=True)
@@ -82,110 +109,123 @@ class AffectData(FolderData):
         return next(iter(self.splits.values())).tasks
 
 
-def load_genre_data(
-    folder: Path | None,
-    classes: GenreClasses = "lab",
-    beat: bool | None = None,
-    validation: float = 0.2,
-    size: int | None = None,
-    seed: int = 0,
-    skip_bad: bool = False,
-    checks: Checks = "on",
-) -> GenreData:
-    """Reads and checks every label row and array of a genre folder (None: the demo corpus).
-
-    Holds out a share `validation` of train where the folder has no validation split of its own. size: so many clips
-    of train, stratified. beat: whether the clips are beat-synchronised; None tells it from the folder. checks: see
-    Checks. Raises UserError that lists what is wrong.
-    """
-    folder = folder if folder is not None else demo_corpus() / GENRE_FOLDERS[True]
-    splits = ["train", "test"]
-    if has_label_rows(folder, "validation"):
-        splits.append("validation")
-    checked: dict[str, CheckedSplit] = {}
-    known: tuple[str, ...] = ()
-    for split in splits:
-        checked[split] = checked_genre_split(folder, split, classes, known, levels=checks != "off")
+def load_genre_data(options: LoadOptions) -> GenreData:
+    """Reads and checks every label row and array of a genre folder. Raises UserError that lists what is wrong."""
+    folder, checked, known = options.folder, {}, ()
+    for split in ("train", "test", *(["validation"] if has_label_rows(options.folder, "validation") else [])):
+        checked[split] = _genre_split(options, split, known)
         known = checked[split].clips.classes
-    data = genre_data(folder, beat, checked, skip_bad, checks)
-    clips = data.splits
-    present = [name for name, count in clips["train"].counts().items() if count]
+    data = _genre_data(options, checked)
+    present = [name for name, count in data.splits["train"].counts().items() if count]
     if len(present) < 2:
         raise UserError(
             f"Expected two classes or more, got {', '.join(present)} alone in {label_path(folder, 'train')}"
         )
     if len(present) < len(known):
         raise UserError(f"No clip of {', '.join(sorted({*known} - {*present}))} in {folder / 'train'} can be used")
-    return replace(data, splits=_with_validation(clips, validation, size, seed))
+    return replace(data, splits=_with_validation(data.splits, options))
 
 
-def load_genre_split(
-    folder: Path,
-    split: str,
-    known: Sequence[str],
-    classes: GenreClasses = "lab",
-    beat: bool | None = None,
-    skip_bad: bool = False,
-    checks: Checks = "on",
-) -> GenreData:
+def load_genre_split(options: LoadOptions, split: str, known: Sequence[str]) -> GenreData:
     """One split alone, its classes those that a model knows. Raises UserError as `load_genre_data`."""
-    checked = {split: checked_genre_split(folder, split, classes, known, levels=checks != "off")}
-    return genre_data(folder, beat, checked, skip_bad, checks)
+    return _genre_data(options, {split: _genre_split(options, split, known)})
 
 
-def load_affect_data(
-    folder: Path | None,
-    beat: bool | None = None,
-    validation: float = 0.2,
-    test: float = 0.2,
-    size: int | None = None,
-    seed: int = 0,
-    skip_bad: bool = False,
-    checks: Checks = "on",
-) -> AffectData:
+def load_affect_data(options: LoadOptions) -> AffectData:
     """As `load_genre_data`, for an affect folder and all its tasks: `select_tasks` takes some of them.
 
     Clips go by id, so that the order of a label file changes nothing. Where the folder has no labels of a test split,
-    as the lab's have none, a share `test` of the labelled clips is held out first, so that it is the same for every
-    task, size and share of validation.
+    as the lab's have none, it is held out of the labelled clips first, so that it is the same for every task, subset
+    and share of validation.
     """
-    folder = folder if folder is not None else demo_corpus() / AFFECT_FOLDERS[True]
-    there = [split for split in ("validation", "test") if has_label_rows(folder, split)]
-    checked = {split: checked_affect_split(folder, split, levels=checks != "off") for split in ("train", *there)}
-    data = affect_data(folder, beat, checked, skip_bad, checks)
+    there = [split for split in ("validation", "test") if has_label_rows(options.folder, split)]
+    data = _affect_data(options, ["train", *there])
+    _require_same_tasks(data)
     clips = {split: part.by_id() for split, part in data.splits.items()}
-    for split in there:
-        if set(clips[split].tasks) != set(clips["train"].tasks):
-            raise UserError(
-                f"Expected the tasks of train, {', '.join(clips['train'].tasks)}, got {', '.join(clips[split].tasks)} "
-                f"in {label_path(folder, split)}"
-            )
-        clips[split] = clips[split].select(clips["train"].tasks)
+    clips |= {split: clips[split].select(data.tasks) for split in there}
     if "test" not in clips:
-        clips["train"], clips["test"] = hold_out(clips["train"], test, seed)
-    splits = _with_validation(clips, validation, size, seed)
-    return replace(data, splits=splits, held_out_test="test" not in there)
+        clips["train"], clips["test"] = hold_out(clips["train"], options.test, options.seed)
+    return replace(data, splits=_with_validation(clips, options), held_out_test="test" not in there)
 
 
-def load_affect_split(
-    folder: Path,
-    split: str,
-    tasks: Sequence[str],
-    beat: bool | None = None,
-    skip_bad: bool = False,
-    checks: Checks = "on",
-) -> AffectData:
+def load_affect_split(options: LoadOptions, split: str, tasks: Sequence[str]) -> AffectData:
     """One split alone, its targets those that a model predicts. Raises UserError as `load_affect_data`."""
+    folder = options.folder
     if folder.is_dir() and not has_label_rows(folder, split):
         raise UserError(
-            f"Expected labels to judge by, but the {split} split of {folder} has no labels: give --split train, or "
-            "predict it with scripts/make_submission.py"
+            f'Expected labels to evaluate with, but the {split} split of {folder} has no labels: give `split="train"`, '
+            "or predict it with mtmusic make-submission"
         )
-    checked = {split: checked_affect_split(folder, split, levels=checks != "off")}
-    data = affect_data(folder, beat, checked, skip_bad, checks)
-    selected = select_tasks(data, tasks)
+    selected = select_tasks(_affect_data(options, [split]), tasks)
     require_labels(selected.splits[split], f"in {label_path(folder, split)}")
     return selected
+
+
+def load_pool(options: LoadOptions, tasks: Sequence[str] | None = None) -> FolderData:
+    """Every split that has labels: `pooled_clips` makes one of them. Findings between splits do not count.
+
+    tasks: of an affect folder, None for all. Raises UserError as `load_genre_data`.
+    """
+    folder = options.folder
+    splits = [split for split in ("train", "validation", "test") if split == "train" or has_label_rows(folder, split)]
+    if not is_genre_folder(folder):
+        return _select_pooled(_affect_data(options, splits, pooled=True), tasks)
+    scanned = [scan_genre_labels(folder, split, options.classes)[0] for split in splits]
+    known = sorted({name for clips in scanned for name in clips.classes})
+    if len(known) < 2:
+        raise UserError(f"Expected two classes or more, got {', '.join(known) or 'none'} in {folder}")
+    return _genre_data(options, {split: _genre_split(options, split, known) for split in splits}, pooled=True)
+
+
+def _select_pooled(data: AffectData, tasks: Sequence[str] | None) -> AffectData:
+    """The tasks of train in each split, or those asked for; a split without labels of any is left out."""
+    _require_same_tasks(data)
+    asked = tuple(tasks) if tasks is not None else data.tasks
+    if unknown := [task for task in asked if task not in data.tasks]:
+        raise UserError(f"Expected a task among {', '.join(data.tasks)}, got {', '.join(unknown)}, for {data.folder}")
+    selected = {split: clips.select(asked) for split, clips in data.splits.items()}
+    splits = {split: clips for split, clips in selected.items() if len(clips)}
+    if not splits:
+        raise UserError(f"Expected labels of {', '.join(asked)}, got none in {data.folder}")
+    return replace(data, splits=splits, findings=(*data.findings, *_label_findings(data, asked)))
+
+
+def pooled_clips(data: FolderData, groups: Path | None = None) -> tuple[Clips, tuple[str, ...]]:
+    """All clips in one, in the order of their ids, and the split of each.
+
+    groups: a file of `id,group` in the place of the folder's groups.csv.
+    Clips of equal content are in one group, whatever their names and splits; groups that share a content are one.
+    Raises UserError for a file that knows none of the clips, and for a task without labels to learn.
+    """
+    clips = reduce(concatenate, data.splits.values())
+    splits = [split for split, part in data.splits.items() for _ in part.ids]
+    order = sorted(range(len(clips)), key=lambda i: id_order(clips.ids[i]))
+    clips = clips.take(order)
+    names = clips.groups
+    if groups is not None:
+        names = read_groups(groups, clips.ids)
+        if all(name.startswith(ALONE) for name in names):
+            raise UserError(f"Expected groups of the clips of {data.folder}, got none of their ids in {groups}")
+    if clips.tasks:
+        require_labels(clips, f"among the clips of {data.folder}")
+    clips = replace(clips, groups=_joined(names, [data.digests[path] for path in clips.paths]))
+    return clips, tuple(splits[i] for i in order)
+
+
+def _joined(groups: np.ndarray | None, digests: Sequence[str]) -> np.ndarray | None:
+    """(clips,) names of the groups, joined where they share a content; None where each clip stands alone."""
+    clips = np.arange(len(digests))
+    if groups is None:
+        groups = np.array([f"{ALONE}{number}" for number in clips])
+    names, group = np.unique(groups, return_inverse=True)
+    contents, content = np.unique(digests, return_inverse=True)
+    size = len(names) + len(contents)
+    edges = coo_array((np.ones(len(clips)), (group, len(names) + content)), shape=(size, size))
+    component = connected_components(edges, directed=False)[1][: len(names)]
+    if len(set(component)) == len(clips):
+        return None
+    first = {part: name for name, part in zip(names[::-1], component[::-1], strict=True)}
+    return np.array([first[component[one]] for one in group])
 
 
 def select_tasks(data: AffectData, tasks: Sequence[str]) -> AffectData:
@@ -196,15 +236,24 @@ def select_tasks(data: AffectData, tasks: Sequence[str]) -> AffectData:
         raise UserError(f"{error} in {data.folder}") from error
     for split, clips in splits.items():
         require_labels(clips, f"among the {split} clips of {data.folder}")
-    return replace(data, splits=splits, findings=(*data.findings, *label_findings(data, tasks)))
+    return replace(data, splits=splits, findings=(*data.findings, *_label_findings(data, tasks)))
 
 
-def label_findings(data: AffectData, tasks: Sequence[str]) -> tuple[Finding, ...]:
+def _require_same_tasks(data: AffectData) -> None:
+    for split, clips in data.splits.items():
+        if {*clips.tasks} != {*data.tasks}:
+            raise UserError(
+                f"Expected the tasks of train, {', '.join(data.tasks)}, got {', '.join(clips.tasks)} "
+                f"in {label_path(data.folder, split)}"
+            )
+
+
+def _label_findings(data: AffectData, tasks: Sequence[str]) -> tuple[Finding, ...]:
     """What is odd about the labels of these tasks. Raises UserError where there are errors; where strict, for any."""
     if data.checks == "off":
         return ()
     of_tasks = [finding for finding in find_label_faults(data.splits) if finding.columns <= {*tasks}]
-    return _told(data.folder, of_tasks, data.checks)
+    return _accepted(data.folder, of_tasks, data.checks)
 
 
 def require_rate(data_beat: bool, folder: Path, model_beat: bool, model_path: Path) -> None:
@@ -212,103 +261,86 @@ def require_rate(data_beat: bool, folder: Path, model_beat: bool, model_path: Pa
     if model_beat != data_beat:
         raise UserError(
             f"Expected {RATES[model_beat]} clips, which {model_path} was trained on, "
-            f"got {RATES[data_beat]} ones in {folder} (--beat or --no-beat, if the folder does not tell)"
+            f"got {RATES[data_beat]} ones in {folder} (`beat=True` or `beat=False`, if the folder does not tell)"
         )
 
 
 def beat_of_folder(folder: Path, beat: bool | None, frames: np.ndarray) -> bool:
-    """As told, else as the folder tells, else full rate. Raises UserError where the clips are too short for that."""
-    told = beat if beat is not None else is_beat_synchronised(folder)
-    if told is None and np.median(frames) < LIKELY_BEAT_FRAMES:
+    """As given, else as the folder tells, else full rate. Raises UserError where the clips are too short for that."""
+    known = beat if beat is not None else is_beat_synchronised(folder)
+    if known is None and np.median(frames) < LIKELY_BEAT_FRAMES:
         raise UserError(
             f"Expected a folder that tells its frame rate, got clips of {np.median(frames):.0f} frames in {folder}: "
-            "give --beat or --no-beat"
+            "give `beat=True` or `beat=False`"
         )
-    return bool(told)
+    return bool(known)
 
 
-def print_data(data: FolderData) -> None:
-    """The data's counts, by class or task and by split, for the terminal."""
+def data_table(data: FolderData) -> str:
+    """The folder, what its checks found, and its counts by class or task and by split, as text."""
+    lines = []
     if data.demo:
-        print("Data: the demo corpus of synthesised music. What it teaches says nothing about real songs; give --data.")
-    print(f"Folder: {data.folder} ({RATES[data.beat]})")
-    print(f"Frames: {data.frames.min()} to {data.frames.max()}, median {np.median(data.frames):.0f}")
-    for line in data.left_out:
-        print(f"Left out: {line}")
+        lines.append("Data: the demo corpus of synthesised music. What it teaches says nothing about real songs.")
+    lines.append(f"Folder: {data.folder} ({RATES[data.beat]})")
+    lines.append(f"Frames: {data.frames.min()} to {data.frames.max()}, median {np.median(data.frames):.0f}")
+    lines += [f"Left out: {line}" for line in data.left_out]
     if data.checks == "off":
-        print("Checks: off, but for what cannot be read (--no-validate)")
+        lines.append("Checks: off, but for what cannot be read")
     elif not data.findings:
-        print(f"Checks: {len(data.frames)} clips, nothing found")
-    for finding in data.findings:
-        print(f"Warning: {finding}")
-    if isinstance(data, AffectData) and data.held_out_test:
-        print("The test split has no labels: labelled clips are held out to judge by")
-    names = list(next(iter(data.splits.values())).counts())
-    title = "labels of" if isinstance(data, AffectData) else "class"
-    width = max(len(name) for name in (*names, title))
-    print(f"{title:<{width}}" + "".join(f"{split:>12}" for split in data.splits))
-    for name in names:
-        print(f"{name:<{width}}" + "".join(f"{clips.counts()[name]:>12}" for clips in data.splits.values()))
-    last = "clips" if isinstance(data, AffectData) else "all"
-    print(f"{last:<{width}}" + "".join(f"{len(clips):>12}" for clips in data.splits.values()) + "\n")
+        lines.append(f"Checks: {len(data.frames)} clips, nothing found")
+    lines += [f"Warning: {finding}" for finding in data.findings]
+    affect = isinstance(data, AffectData)
+    if affect and data.held_out_test:
+        lines.append("The test split has no labels: labelled clips are held out to judge by")
+    counts = {split: clips.counts() for split, clips in data.splits.items()}
+    names = list(next(iter(counts.values())))
+    rows = [("labels of" if affect else "class", *counts)]
+    rows += [(name, *(count[name] for count in counts.values())) for name in names]
+    rows.append(("clips" if affect else "all", *map(len, data.splits.values())))
+    width = max(len(str(name)) for name, *_ in rows[:-1])
+    lines += [f"{name:<{width}}" + "".join(f"{cell:>12}" for cell in cells) for name, *cells in rows]
+    return "\n".join(lines) + "\n"
 
 
-def _with_validation(clips: Mapping[str, Clips], validation: float, size: int | None, seed: int) -> dict[str, Clips]:
-    """Train cut to `size`, and a share of it held out where there is no validation split."""
+def _with_validation(clips: Mapping[str, Clips], options: LoadOptions) -> dict[str, Clips]:
+    """Train cut to the subset, and a share of it held out where there is no validation split."""
     train, held = clips["train"], clips.get("validation")
-    if size is not None:
-        train = subset(train, size, seed)
+    if options.subset is not None:
+        train = subset(train, options.subset, options.seed)
     if held is None:
-        train, held = hold_out(train, validation, seed)
+        train, held = hold_out(train, options.validation, options.seed)
     return {"train": train, "validation": held, "test": clips["test"]}
 
 
-def genre_data(
-    folder: Path,
-    beat: bool | None,
-    checked: dict[str, CheckedSplit],
-    skip_bad: bool,
-    checks: Checks,
-    pooled: bool = False,
-) -> GenreData:
-    """What was checked. pooled: the splits are to be one, so that what is wrong between them is no fault."""
+def _genre_split(options: LoadOptions, split: str, known: Sequence[str]) -> CheckedSplit:
+    return checked_genre_split(options.folder, split, options.classes, known, levels=options.checks != "off")
+
+
+def _genre_data(options: LoadOptions, checked: dict[str, CheckedSplit], pooled: bool = False) -> GenreData:
     first = next(iter(checked))
     return GenreData(
-        **_folder_data(folder, beat, checked, skip_bad, checks, pooled),
-        raw_counts=scan_genre_labels(folder, first, "all")[0].counts(),
+        **_folder_data(options, checked, pooled),
+        raw_counts=scan_genre_labels(options.folder, first, "all")[0].counts(),
         merged_counts=checked[first].clips.counts(),
     )
 
 
-def affect_data(
-    folder: Path,
-    beat: bool | None,
-    checked: dict[str, CheckedSplit],
-    skip_bad: bool,
-    checks: Checks,
-    pooled: bool = False,
-) -> AffectData:
-    """As `genre_data`."""
-    return AffectData(**_folder_data(folder, beat, checked, skip_bad, checks, pooled), held_out_test=False)
+def _affect_data(options: LoadOptions, splits: Sequence[str], pooled: bool = False) -> AffectData:
+    checked = {split: checked_affect_split(options.folder, split, levels=options.checks != "off") for split in splits}
+    return AffectData(**_folder_data(options, checked, pooled), held_out_test=False)
 
 
-def _folder_data(
-    folder: Path,
-    beat: bool | None,
-    checked: dict[str, CheckedSplit],
-    skip_bad: bool,
-    checks: Checks,
-    pooled: bool,
-) -> dict:
-    """The fields of a FolderData."""
-    left_out = require_good(folder, checked, skip_bad)
+def _folder_data(options: LoadOptions, checked: dict[str, CheckedSplit], pooled: bool) -> dict[str, Any]:
+    """The fields of a FolderData. pooled: the splits are to be one, so that findings between them do not count."""
+    folder, checks = options.folder, options.checks
+    left_out = require_good(folder, checked, options.skip_bad)
     frames = np.concatenate([part.frames for part in checked.values()])
-    is_beat = beat_of_folder(folder, beat, frames)
+    beat = beat_of_folder(folder, options.beat, frames)
     parts = [{split: part} for split, part in checked.items()] if pooled else [checked]
-    faults = [fault for part in parts if checks != "off" for fault in find_faults(folder, part, is_beat)]
+    faults = [fault for part in parts if checks != "off" for fault in find_faults(folder, part, beat)]
     return {
         "folder": folder,
-        "beat": is_beat,
+        "beat": beat,
         "demo": is_synthetic(folder),
         "fingerprint": fingerprint(checked),
         "splits": {split: part.clips for split, part in checked.items()},
@@ -320,14 +352,14 @@ def _folder_data(
         },
         "left_out": left_out,
         "checks": checks,
-        "findings": _told(folder, faults, checks),
+        "findings": _accepted(folder, faults, checks),
     }
 
 
-def _told(folder: Path, findings: Sequence[Finding], checks: Checks) -> tuple[Finding, ...]:
+def _accepted(folder: Path, findings: Sequence[Finding], checks: Checks) -> tuple[Finding, ...]:
     """The warnings. Raises UserError where there are errors; where strict, where there is anything."""
     if refused := [finding for finding in worst_first(findings) if finding.error or checks == "strict"]:
-        raise UserError.listing(f"Cannot use {folder} (--no-validate goes on all the same)", refused)
+        raise UserError.listing(f'Cannot use {folder} (`checks="off"` goes on all the same)', refused)
     return tuple(worst_first(findings))
 
 

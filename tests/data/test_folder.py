@@ -1,9 +1,20 @@
 """Affect folders to splits: by artist, the same for every task, and refused where nothing could be learnt."""
 
+import shutil
+
 import numpy as np
 import pytest
 
-from mtmusic.data.folder import load_affect_data, load_affect_split, load_genre_data, print_data, select_tasks
+from mtmusic.data.folder import (
+    LoadOptions,
+    data_table,
+    load_affect_data,
+    load_affect_split,
+    load_genre_data,
+    load_pool,
+    pooled_clips,
+    select_tasks,
+)
 from mtmusic.data.labels import read_affect_labels
 from mtmusic.errors import UserError
 from tests import faults
@@ -34,7 +45,7 @@ def without(task_column: int, keep: int = 0):
 
 
 def test_without_test_labels_the_clips_are_split_in_three_by_artist(affect_folder):
-    data = load_affect_data(affect_folder, seed=1)
+    data = load_affect_data(LoadOptions(affect_folder, seed=1))
     splits = data.splits
     assert list(splits) == ["train", "validation", "test"]
     assert sum(len(clips) for clips in splits.values()) == 30
@@ -42,19 +53,19 @@ def test_without_test_labels_the_clips_are_split_in_three_by_artist(affect_folde
     assert data.beat
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
         assert not artists(splits[one]) & artists(splits[other])
-    assert load_affect_data(affect_folder, seed=1).splits["test"].ids == splits["test"].ids
-    assert load_affect_data(affect_folder, seed=2).splits["test"].ids != splits["test"].ids
-    for changed in ({"size": 18}, {"validation": 0.34}):
-        assert load_affect_data(affect_folder, seed=1, **changed).splits["test"].ids == splits["test"].ids
+    assert load_affect_data(LoadOptions(affect_folder, seed=1)).splits["test"].ids == splits["test"].ids
+    assert load_affect_data(LoadOptions(affect_folder, seed=2)).splits["test"].ids != splits["test"].ids
+    for changed in ({"subset": 18}, {"validation": 0.34}):
+        assert load_affect_data(LoadOptions(affect_folder, seed=1, **changed)).splits["test"].ids == splits["test"].ids
 
 
 def test_a_test_label_file_with_a_header_alone_is_none(affect_folder):
     (affect_folder / "test_labels.txt").write_text("Id,valence,energy,danceability\n\n")
-    assert load_affect_data(affect_folder).held_out_test
+    assert load_affect_data(LoadOptions(affect_folder)).held_out_test
 
 
 def test_labels_of_a_test_split_are_used(tmp_path):
-    data = load_affect_data(write_tiny_affect_folder(tmp_path / "a_beat", test_labels=True))
+    data = load_affect_data(LoadOptions(write_tiny_affect_folder(tmp_path / "a_beat", test_labels=True)))
     assert not data.held_out_test
     assert {int(i) >= 1000 for i in data.splits["test"].ids} == {True}
     assert len(data.splits["train"]) + len(data.splits["validation"]) == 30
@@ -64,7 +75,7 @@ def test_a_task_is_selected_with_the_clips_that_have_its_label(affect_folder):
     rows = (affect_folder / "train_labels.txt").read_text().splitlines()
     rows[1] = rows[1].split(",")[0] + ",," + ",".join(rows[1].split(",")[2:])  # clip 1 has no valence
     (affect_folder / "train_labels.txt").write_text("\n".join(rows))
-    data = load_affect_data(affect_folder)
+    data = load_affect_data(LoadOptions(affect_folder))
     energy, valence = select_tasks(data, ("energy",)), select_tasks(data, ("valence",))
     count = [sum(len(clips) for clips in part.splits.values()) for part in (energy, valence)]
     assert count == [30, 29]
@@ -94,7 +105,7 @@ def constant(text: str) -> str:
 )  # fmt: skip
 def test_labels_that_teach_nothing_are_refused(affect_folder, edit, expected):
     spoil(affect_folder, edit)
-    data = load_affect_data(affect_folder)
+    data = load_affect_data(LoadOptions(affect_folder))
     with pytest.raises(UserError, match=expected):
         select_tasks(data, TASKS)
     assert select_tasks(data, ("valence",)).tasks == ("valence",)  # the others do not stand in its way
@@ -105,24 +116,24 @@ def test_the_splits_of_a_folder_have_the_same_tasks_in_whatever_order(tmp_path):
     path = folder / "test_labels.txt"
     rows = [line.split(",") for line in path.read_text().splitlines()]
     path.write_text("\n".join(",".join([row[0], *row[:0:-1]]) for row in rows))
-    turned = load_affect_data(folder).splits["test"]
+    turned = load_affect_data(LoadOptions(folder)).splits["test"]
     assert turned.tasks == TASKS
     np.testing.assert_allclose(turned.targets[0], [float(cell) for cell in rows[1][1:]], atol=1e-6)
     path.write_text("\n".join(",".join(row[:3]) for row in rows))
     with pytest.raises(
         UserError, match="Expected the tasks of train, valence, energy, danceability, got valence, energy"
     ):
-        load_affect_data(folder)
+        load_affect_data(LoadOptions(folder))
 
 
 def test_one_split_alone_has_the_tasks_of_a_model(affect_folder):
-    data = load_affect_split(affect_folder, "train", ("energy",))
+    data = load_affect_split(LoadOptions(affect_folder), "train", ("energy",))
     assert (data.tasks, len(data.splits["train"])) == (("energy",), 30)
 
 
-def test_the_counts_are_told_by_task(affect_folder, capsys):
-    print_data(load_affect_data(affect_folder))
-    lines = capsys.readouterr().out.splitlines()
+def test_the_table_has_the_counts_by_task(affect_folder):
+    table = data_table(load_affect_data(LoadOptions(affect_folder)))
+    lines = table.splitlines()
     assert "The test split has no labels: labelled clips are held out to judge by" in lines
     assert ["labels", "of", "train", "validation", "test"] in [line.split() for line in lines]
     energy = next(line.split() for line in lines if line.startswith("energy"))
@@ -132,33 +143,33 @@ def test_the_counts_are_told_by_task(affect_folder, capsys):
 # --- the checks before training
 
 
-def test_a_clean_folder_is_told_in_one_line(affect_folder, capsys):
-    print_data(load_affect_data(affect_folder))
-    assert "Checks: 30 clips, nothing found" in capsys.readouterr().out.splitlines()
+def test_a_clean_folder_is_one_line_of_the_table(affect_folder):
+    table = data_table(load_affect_data(LoadOptions(affect_folder)))
+    assert "Checks: 30 clips, nothing found" in table.splitlines()
 
 
-def test_a_warning_is_told_and_strict_stops_on_it(genre_folder, capsys):
+def test_a_warning_is_in_the_table_and_strict_stops_on_it(genre_folder):
     faults.ARRAY_FAULTS["constant chroma"](genre_folder)
-    print_data(load_genre_data(genre_folder))
-    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Warning: ")]
+    table = data_table(load_genre_data(LoadOptions(genre_folder)))
+    warnings = [line for line in table.splitlines() if line.startswith("Warning: ")]
     assert len(warnings) == 1
     assert "constant chroma (3 clips: train/1, train/11, train/21): expected chroma that varies" in warnings[0]
-    with pytest.raises(UserError, match=r"Cannot use .*--no-validate goes on.*constant chroma"):
-        load_genre_data(genre_folder, checks="strict")
-    assert load_genre_data(genre_folder, checks="off").checks == "off"
+    with pytest.raises(UserError, match=r'Cannot use .*`checks="off"` goes on.*constant chroma'):
+        load_genre_data(LoadOptions(genre_folder, checks="strict"))
+    assert load_genre_data(LoadOptions(genre_folder, checks="off")).checks == "off"
 
 
 @pytest.mark.parametrize("name", ["louder than 0 dB", "clip in two splits"])
 def test_what_cannot_be_right_stops_it(genre_folder, name):
     (faults.ARRAY_FAULTS | faults.GENRE_FAULTS)[name](genre_folder)
     with pytest.raises(UserError, match=f"(?s)Cannot .*{name}"):
-        load_genre_data(genre_folder)
-    assert load_genre_data(genre_folder, checks="off").checks == "off"
+        load_genre_data(LoadOptions(genre_folder))
+    assert load_genre_data(LoadOptions(genre_folder, checks="off")).checks == "off"
 
 
 def test_skip_bad_leaves_out_what_cannot_be_right(genre_folder):
     faults.ARRAY_FAULTS["louder than 0 dB"](genre_folder)
-    data = load_genre_data(genre_folder, skip_bad=True)
+    data = load_genre_data(LoadOptions(genre_folder, skip_bad=True))
     assert sum(len(data.splits[split]) for split in ("train", "validation")) == 21
     assert ["louder than 0 dB" in line for line in data.left_out] == [True] * 3
 
@@ -166,8 +177,67 @@ def test_skip_bad_leaves_out_what_cannot_be_right(genre_folder):
 def test_what_cannot_be_read_stops_it_though_the_checks_are_off(genre_folder):
     faults.truncate(genre_folder)
     with pytest.raises(UserError, match=r"Expected a whole .npy array"):
-        load_genre_data(genre_folder, checks="off")
+        load_genre_data(LoadOptions(genre_folder, checks="off"))
 
 
 def test_the_fingerprint_is_the_same_without_the_checks(genre_folder):
-    assert load_genre_data(genre_folder).fingerprint == load_genre_data(genre_folder, checks="off").fingerprint
+    checked, unchecked = (load_genre_data(LoadOptions(genre_folder, checks=checks)) for checks in ("on", "off"))
+    assert checked.fingerprint == unchecked.fingerprint
+
+
+# --- every split as one pool
+
+
+def test_every_labelled_clip_of_every_split_is_there(genre_folder):
+    clips, splits = pooled_clips(load_pool(LoadOptions(genre_folder)))
+    assert len(clips) == 33
+    assert [splits.count(split) for split in ("train", "test")] == [24, 9]
+    assert clips.groups is None
+    assert clips.classes == ("Blues", "Jazz", "Rock")
+
+
+@pytest.mark.parametrize(
+    "test_labels", ["Id,valence,energy,danceability\n", None, "Id,valence,energy,danceability\n1000,,,\n"]
+)
+def test_a_test_split_without_labels_is_left_out(affect_folder, test_labels):
+    path = affect_folder / "test_labels.txt"
+    if test_labels is not None:
+        path.write_text(test_labels)
+    clips, splits = pooled_clips(load_pool(LoadOptions(affect_folder)))
+    assert len(clips) == 30
+    assert {*splits} == {"train"}
+    assert len(set(clips.groups)) == 15
+
+
+def test_equal_contents_are_in_one_group_and_no_fault(tmp_path):
+    folder = write_tiny_affect_folder(tmp_path / "affect_beat", test_labels=True)
+    shutil.copy(folder / "train" / "1.fused.full.npy", folder / "test" / "1000.fused.full.npy")
+    data = load_pool(LoadOptions(folder))
+    assert data.findings == ()
+    clips, _ = pooled_clips(data)
+    group = dict(zip(clips.ids, clips.groups, strict=True))
+    assert group["1"] == group["2"] == group["1000"] == group["1001"] != group["3"]
+    assert len(set(clips.groups)) == 17
+
+
+def test_equal_contents_are_grouped_without_a_file_of_groups_too(genre_folder):
+    shutil.copy(genre_folder / "train" / "1.fused.full.npy", genre_folder / "test" / "1001.fused.full.npy")
+    clips, _ = pooled_clips(load_pool(LoadOptions(genre_folder)))
+    assert len(set(clips.groups)) == 32
+
+
+def test_a_file_of_groups_stands_in_for_the_folders(affect_folder, tmp_path):
+    (tmp_path / "mine.csv").write_text("id,group\n" + "".join(f"{i},{i % 5}\n" for i in range(1, 31)))
+    clips, _ = pooled_clips(load_pool(LoadOptions(affect_folder)), tmp_path / "mine.csv")
+    np.testing.assert_array_equal(clips.groups, [f"group {int(i) % 5}" for i in clips.ids])
+    (tmp_path / "other.csv").write_text("id,group\n900,1\n")
+    with pytest.raises(UserError, match=r"got none of their ids in .*other\.csv"):
+        pooled_clips(load_pool(LoadOptions(affect_folder)), tmp_path / "other.csv")
+    with pytest.raises(UserError, match=r"Expected a file of id,group, got none: .*nowhere\.csv"):
+        pooled_clips(load_pool(LoadOptions(affect_folder)), tmp_path / "nowhere.csv")
+
+
+def test_a_class_that_train_lacks_is_known_all_the_same(genre_folder):
+    path = genre_folder / "test_labels.txt"
+    path.write_text(path.read_text().replace("Blues", "Folk"))
+    assert load_pool(LoadOptions(genre_folder)).splits["train"].classes == ("Blues", "Folk", "Jazz", "Rock")
