@@ -22,6 +22,7 @@ MISSING_SECONDS = 0.1
 LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000  # Hz; kHz given for Hz would make minutes of each second
 LOUDEST = 1e6  # 16-bit numbers that nobody scaled stay below
 
+BLOCK_FRAMES = 2**16
 UNKNOWN_FRAMES = 2**63 - 1  # what libsndfile says of a stream whose header does not give its length
 
 
@@ -64,8 +65,8 @@ def load_with_doubts(path: Path, offset: float = 0.0, duration: float | None = N
     return waveform, [f"{path} {doubt}" for doubt in doubts]
 
 
-def told_seconds(path: Path) -> float | None:
-    """How long the song is by its header, nothing decoded; None where the header does not tell, or cannot be read."""
+def header_seconds(path: Path) -> float | None:
+    """How long the song is by its header, nothing decoded; None where the header does not say, or cannot be read."""
     try:
         with path.open("rb") as file:
             header = soundfile.info(file)
@@ -107,7 +108,10 @@ def _doubts_of_level(samples: np.ndarray) -> list[str]:
 
 
 def _decode(path: Path, offset: float, duration: float | None) -> tuple[np.ndarray, float, float]:
-    """(samples,) or (channels, samples) float32, their rate, and the seconds that the header promises too much."""
+    """(samples,) or (channels, samples) float32, their rate, and the seconds that the header promises too much.
+
+    What soundfile opens is never given to another decoder, so that a damaged file is the same on every machine.
+    """
     if not path.is_file():
         raise UserError(f"Expected a song's file, got {'a folder' if path.is_dir() else 'no such file'}: {path}")
     try:
@@ -118,39 +122,39 @@ def _decode(path: Path, offset: float, duration: float | None) -> tuple[np.ndarr
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}") from error
     try:
-        with _Stream(os.fsencode(path)) as file:  # bytes: names need not be UTF-8
-            start = min(int(offset * file.samplerate), file.frames)
-            promised = file.frames - start
-            if duration is not None:
-                promised = min(promised, int(duration * file.samplerate))
-            file.seek(start)
-            samples = _read(file, promised)
-            missing = 0 if file.frames == UNKNOWN_FRAMES else promised - samples.shape[-1]
-            return samples, file.samplerate, missing / file.samplerate
-    except MemoryError:
-        raise
-    except Exception:  # libsndfile's errors, and numpy's about headers that promise the impossible
+        file = _Stream(os.fsencode(path))  # bytes: names need not be UTF-8
+    except Exception:  # libsndfile's errors, and soundfile's about names that it takes for headerless formats
         return *_decode_otherwise(path, offset, duration), 0.0
+    with file:
+        start = min(int(offset * file.samplerate), file.frames)
+        promised = file.frames - start
+        if duration is not None:
+            promised = min(promised, int(duration * file.samplerate))
+        samples = _read(file, start, promised)
+        missing = 0 if file.frames == UNKNOWN_FRAMES else promised - samples.shape[-1]
+        if missing and not samples.size:
+            raise UserError(f"Expected {missing / file.samplerate:.1f} s of audio, got none in {path}: damaged?")
+        return samples, file.samplerate, missing / file.samplerate
 
 
-def _read(file: soundfile.SoundFile, frames: int) -> np.ndarray:
-    """(samples,) or (channels, samples): the next `frames`, or those before the end or the first error.
+def _read(file: soundfile.SoundFile, start: int, frames: int) -> np.ndarray:
+    """(channels, samples): `frames` from `start` on, or those before the end or the first error.
 
-    In blocks of a second, since the block with the error is lost. Raises LibsndfileError where nothing comes before it.
+    soundfile does not tell how much of a block came before an error: what is still NaN did not.
     """
-    blocks: list[np.ndarray] = []
-    while frames > 0:
-        try:
-            block = file.read(min(frames, file.samplerate), dtype="float32")
-        except soundfile.LibsndfileError:
-            if not blocks:
-                raise
-            break
-        if len(block) == 0:
-            break
-        blocks.append(block)
-        frames -= len(block)
-    return np.concatenate(blocks).T if blocks else np.zeros(0, np.float32)
+    block = np.zeros((0, file.channels), np.float32)
+    blocks = [block]
+    try:
+        file.seek(start)
+        while frames > 0:
+            block = np.full((min(frames, BLOCK_FRAMES), file.channels), np.nan, np.float32)
+            blocks.append(file.read(out=block))
+            if len(blocks[-1]) == 0:
+                break
+            frames -= len(blocks[-1])
+    except soundfile.LibsndfileError:
+        blocks.append(block[~np.isnan(block).all(axis=1)])
+    return np.concatenate(blocks).T
 
 
 def _decode_otherwise(path: Path, offset: float, duration: float | None) -> tuple[np.ndarray, float]:

@@ -24,7 +24,7 @@ import soundfile
 
 from mtmusic.audio.extraction import reason_of
 from mtmusic.audio.features import fused_spectrogram
-from mtmusic.audio.loading import load_with_doubts, told_seconds
+from mtmusic.audio.loading import load_with_doubts, header_seconds
 from mtmusic.audio.synthesis import synthesise
 from mtmusic.constants import SAMPLE_RATE
 from mtmusic.errors import UserError
@@ -205,7 +205,7 @@ def load_small(song: Path) -> tuple[np.ndarray, list[str]]:
         raise UserError(f"Expected at most {LARGEST_MB} MB, got {song.stat().st_size / 2**20:.0f} MB in {song}")
     _require_modest(song)
     longest = 60 * LONGEST_MINUTES
-    told = told_seconds(song)
+    told = header_seconds(song)
     if told is None or told <= longest:
         waveform, doubts = load_with_doubts(song, duration=longest + 1.0)
         if len(waveform) <= longest * SAMPLE_RATE:

@@ -1,15 +1,18 @@
 """Oracle: librosa.load."""
 
+import shutil
+import subprocess
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import audioread
 import librosa
 import numpy as np
 import pytest
 import soundfile
 
-from mtmusic.audio.loading import load_waveform, told_seconds
+from mtmusic.audio.loading import load_waveform, header_seconds
 from mtmusic.errors import UserError
 
 Save = Callable[..., Path]
@@ -36,6 +39,17 @@ def save(tmp_path: Path) -> Save:
         return tmp_path / name
 
     return write
+
+
+@pytest.fixture(params=["ffmpeg", "no ffmpeg"])
+def decoders(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The decoders that audioread finds, with and without ffmpeg, which it looks for on the PATH."""
+    if request.param == "no ffmpeg":
+        monkeypatch.setenv("PATH", "")
+    elif shutil.which("ffmpeg") is None:
+        pytest.skip("found no ffmpeg")
+    monkeypatch.setattr(audioread, "BACKENDS", [])  # what it found before
+    return request.param
 
 
 @pytest.mark.parametrize(
@@ -70,10 +84,10 @@ def test_only_the_part_asked_for_is_decoded(save: Save, monkeypatch: pytest.Monk
     asked = []
     read = soundfile.SoundFile.read
     monkeypatch.setattr(
-        soundfile.SoundFile, "read", lambda f, frames=-1, **k: asked.append(frames) or read(f, frames, **k)
+        soundfile.SoundFile, "read", lambda f, *a, **k: asked.append(len(k["out"])) or read(f, *a, **k)
     )
     assert len(load_waveform(path, offset=500, duration=30)) == 30 * 22_050
-    assert asked == [8_000] * 30
+    assert sum(asked) == 30 * 8_000
 
 
 def test_what_soundfile_cannot_read_goes_to_librosas_fallback(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,11 +145,29 @@ def test_a_damaged_flac_gives_what_comes_before(save: Save, truncated: bool) -> 
     np.testing.assert_array_equal(waveform, expected[: len(waveform)])
 
 
-def test_damage_at_the_very_beginning_is_refused(save: Save) -> None:
+@pytest.mark.parametrize(("offset", "seconds"), [(0.0, 0.4), (0.1, 0.3)])
+def test_a_flac_cut_in_its_first_second_gives_what_it_has(
+    save: Save, decoders: str, offset: float, seconds: float
+) -> None:
     path = save("a.flac", np.random.default_rng(0).uniform(-0.5, 0.5, 20 * 22_050))
+    expected = librosa_load(path)
     path.write_bytes(path.read_bytes()[:20_000])
-    with pytest.raises(UserError, match=r"no decoder reads in .*a\.flac: damaged"):
-        load_waveform(path)
+    with pytest.warns(UserWarning) as told:
+        waveform = load_waveform(path, offset)
+    assert [str(warning.message) for warning in told] == [
+        f"{path} is truncated: 19.6 s that its header promises are missing",
+        f"{path} is short: {seconds} s",
+    ]
+    first = int(offset * 22_050)
+    np.testing.assert_array_equal(waveform, expected[first : first + len(waveform)])
+
+
+@pytest.mark.parametrize(("cut", "offset"), [(8_000, 0), (500_000, 15)])
+def test_damage_before_all_that_was_asked_for_is_refused(save: Save, decoders: str, cut: int, offset: float) -> None:
+    path = save("a.flac", np.random.default_rng(0).uniform(-0.5, 0.5, 20 * 22_050))
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(UserError, match=rf"Expected {20 - offset}\.0 s of audio, got none in .*a\.flac: damaged\?"):
+        load_waveform(path, offset)
 
 
 def test_an_mp3_with_garbage_inside_gives_what_comes_before(save: Save) -> None:
@@ -156,14 +188,14 @@ def test_a_flac_of_unknown_length(save: Save, offset: float, duration: float | N
     content[22:26] = bytes(4)
     path.write_bytes(content)
     np.testing.assert_array_equal(load_waveform(path, offset, duration), expected)
-    assert told_seconds(path) is None
+    assert header_seconds(path) is None
 
 
 def test_a_header_tells_the_length_or_nothing(save: Save, tmp_path: Path) -> None:
-    assert told_seconds(save("a.wav", tones(6, 44_100, 2), 44_100)) == 6
+    assert header_seconds(save("a.wav", tones(6, 44_100, 2), 44_100)) == 6
     (tmp_path / "b.wav").write_bytes(b"hello\n" * 500)
-    assert told_seconds(tmp_path / "b.wav") is None
-    assert told_seconds(tmp_path / "absent.wav") is None
+    assert header_seconds(tmp_path / "b.wav") is None
+    assert header_seconds(tmp_path / "absent.wav") is None
 
 
 @pytest.mark.parametrize(
@@ -182,12 +214,25 @@ def test_refuses_parts_that_are_none(save: Save, part: dict[str, float], told: s
 
 @pytest.mark.parametrize("content", [b"", b"RIFF1234WAVE", b"hello\n" * 500])
 @pytest.mark.parametrize("name", ["a.mp3", "a.wav", "a.m4a"])
-def test_refuses_what_is_no_audio(tmp_path: Path, name: str, content: bytes) -> None:
+def test_refuses_what_is_no_audio(tmp_path: Path, decoders: str, name: str, content: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(UserError, match=name) as error:
         load_waveform(path)
     assert ("install ffmpeg" in str(error.value)) == (name == "a.m4a" and content != b"")
+
+
+def test_ffmpeg_reads_what_soundfile_does_not(save: Save, tmp_path: Path, decoders: str) -> None:
+    samples, path = tones(6, 22_050)[:, 0], tmp_path / "a.m4a"
+    if decoders == "ffmpeg":
+        convert = ["ffmpeg", "-v", "error", "-i", str(save("a.wav", samples)), "-b:a", "256k", str(path)]
+        subprocess.run(convert, check=True, stdin=subprocess.DEVNULL)
+        waveform = load_waveform(path)
+        np.testing.assert_allclose(waveform[2_000:120_000], samples[2_000:120_000], atol=0.02)
+    else:
+        path.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(500))
+        with pytest.raises(UserError, match=r"No decoder reads .*a\.m4a: install ffmpeg, or convert it to wav"):
+            load_waveform(path)
 
 
 def test_refuses_a_folder_and_a_broken_link(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_what_nobody_foresaw_is_a_sentence_too_and_a_traceback_on_the_terminal(l
 
 
 def test_a_file_that_is_too_large_is_refused_unread(tmp_path, monkeypatch):
-    monkeypatch.setattr(web, "told_seconds", lambda song: pytest.fail("was read"))
+    monkeypatch.setattr(web, "header_seconds", lambda song: pytest.fail("was read"))
     with (tmp_path / "large.wav").open("wb") as file:
         file.truncate(51 * 2**20)
     with pytest.raises(UserError, match=r"Expected at most 50 MB, got 51 MB in .*large.wav"):
@@ -152,7 +152,7 @@ def test_a_song_that_is_too_long_by_its_header_is_refused_undecoded(tmp_path, mo
 
 
 def test_a_song_whose_header_tells_nothing_is_decoded_up_to_the_limit(song, monkeypatch):
-    monkeypatch.setattr(web, "told_seconds", lambda song: None)
+    monkeypatch.setattr(web, "header_seconds", lambda song: None)
     waveform, _ = load_small(song)
     assert len(waveform) == soundfile.info(song).frames
     asked = []
