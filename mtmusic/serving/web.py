@@ -24,7 +24,7 @@ import soundfile
 
 from mtmusic.audio.extraction import reason_of
 from mtmusic.audio.features import fused_spectrogram
-from mtmusic.audio.loading import load_with_doubts, header_seconds
+from mtmusic.audio.loading import header_seconds, load_with_doubts
 from mtmusic.audio.synthesis import synthesise
 from mtmusic.constants import SAMPLE_RATE
 from mtmusic.errors import UserError

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mtmusic.audio.loading import load_waveform, header_seconds
+from mtmusic.audio.loading import header_seconds, load_waveform
 from mtmusic.errors import UserError
 
 Save = Callable[..., Path]
@@ -83,9 +83,7 @@ def test_only_the_part_asked_for_is_decoded(save: Save, monkeypatch: pytest.Monk
     path = save("long.wav", np.tile(tones(60, 8_000), (10, 1)), 8_000)
     asked = []
     read = soundfile.SoundFile.read
-    monkeypatch.setattr(
-        soundfile.SoundFile, "read", lambda f, *a, **k: asked.append(len(k["out"])) or read(f, *a, **k)
-    )
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda f, *a, **k: asked.append(len(k["out"])) or read(f, *a, **k))
     assert len(load_waveform(path, offset=500, duration=30)) == 30 * 22_050
     assert sum(asked) == 30 * 8_000
 
@@ -152,7 +150,7 @@ def test_a_flac_cut_in_its_first_second_gives_what_it_has(
     path = save("a.flac", np.random.default_rng(0).uniform(-0.5, 0.5, 20 * 22_050))
     expected = librosa_load(path)
     path.write_bytes(path.read_bytes()[:20_000])
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning, match="a.flac is") as told:
         waveform = load_waveform(path, offset)
     assert [str(warning.message) for warning in told] == [
         f"{path} is truncated: 19.6 s that its header promises are missing",
