@@ -33,7 +33,7 @@ from mtmusic.data.quality.checked_split import (
     require_good,
     worst_first,
 )
-from mtmusic.data.quality.split_checks import find_faults, find_label_faults
+from mtmusic.data.quality.split_checks import check_labels, check_splits
 from mtmusic.data.splits import hold_out, subset
 from mtmusic.errors import UserError
 
@@ -75,7 +75,7 @@ class FolderData:
     """A folder's splits, checked: train, validation and test, or those that were asked for.
 
     digests: of each array the hash of its content, which tells equal clips whatever their names. findings: warnings of
-    the checks.
+    the checks. held_out_test: an affect folder has no labels of a test split, and one of the labelled clips was made.
     """
 
     folder: Path
@@ -88,6 +88,7 @@ class FolderData:
     left_out: tuple[str, ...]
     checks: Checks
     findings: tuple[Finding, ...]
+    held_out_test: bool
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,6 @@ class GenreData(FolderData):
 
 @dataclass(frozen=True)
 class AffectData(FolderData):
-    """held_out_test: the folder has no labels of a test split, and one of the labelled clips was made."""
-
-    held_out_test: bool
-
     @property
     def tasks(self) -> tuple[str, ...]:
         return next(iter(self.splits.values())).tasks
@@ -252,7 +249,7 @@ def _label_findings(data: AffectData, tasks: Sequence[str]) -> tuple[Finding, ..
     """What is odd about the labels of these tasks. Raises UserError where there are errors; where strict, for any."""
     if data.checks == "off":
         return ()
-    of_tasks = [finding for finding in find_label_faults(data.splits) if finding.columns <= {*tasks}]
+    of_tasks = [finding for finding in check_labels(data.splits) if finding.columns <= {*tasks}]
     return _accepted(data.folder, of_tasks, data.checks)
 
 
@@ -290,7 +287,7 @@ def data_table(data: FolderData) -> str:
         lines.append(f"Checks: {len(data.frames)} clips, nothing found")
     lines += [f"Warning: {finding}" for finding in data.findings]
     affect = isinstance(data, AffectData)
-    if affect and data.held_out_test:
+    if data.held_out_test:
         lines.append("The test split has no labels: labelled clips are held out to judge by")
     counts = {split: clips.counts() for split, clips in data.splits.items()}
     names = list(next(iter(counts.values())))
@@ -327,7 +324,7 @@ def _genre_data(options: LoadOptions, checked: dict[str, CheckedSplit], pooled: 
 
 def _affect_data(options: LoadOptions, splits: Sequence[str], pooled: bool = False) -> AffectData:
     checked = {split: checked_affect_split(options.folder, split, levels=options.checks != "off") for split in splits}
-    return AffectData(**_folder_data(options, checked, pooled), held_out_test=False)
+    return AffectData(**_folder_data(options, checked, pooled))
 
 
 def _folder_data(options: LoadOptions, checked: dict[str, CheckedSplit], pooled: bool) -> dict[str, Any]:
@@ -337,7 +334,7 @@ def _folder_data(options: LoadOptions, checked: dict[str, CheckedSplit], pooled:
     frames = np.concatenate([part.frames for part in checked.values()])
     beat = beat_of_folder(folder, options.beat, frames)
     parts = [{split: part} for split, part in checked.items()] if pooled else [checked]
-    faults = [fault for part in parts if checks != "off" for fault in find_faults(folder, part, beat)]
+    faults = [fault for part in parts if checks != "off" for fault in check_splits(folder, part, beat)]
     return {
         "folder": folder,
         "beat": beat,
@@ -353,6 +350,7 @@ def _folder_data(options: LoadOptions, checked: dict[str, CheckedSplit], pooled:
         "left_out": left_out,
         "checks": checks,
         "findings": _accepted(folder, faults, checks),
+        "held_out_test": False,
     }
 
 

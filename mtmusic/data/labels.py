@@ -69,6 +69,11 @@ class Clips:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def group_names(self) -> np.ndarray:
+        """(clips,) names; without groups each clip is its own."""
+        return self.groups if self.groups is not None else np.array([f"{ALONE}{i}" for i in self.ids])
+
     def take(self, indices: Sequence[int] | np.ndarray) -> "Clips":
         """The clips at these positions, in this order."""
         return replace(

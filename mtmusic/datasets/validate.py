@@ -21,9 +21,9 @@ from mtmusic.data.quality.checked_split import (
     find_problems,
     worst_first,
 )
-from mtmusic.data.quality.split_checks import find_faults, find_label_faults
-from mtmusic.data.quality.table import ARRAY_COLUMNS, Row, clip_table, label_columns
-from mtmusic.data.quality.thresholds import LIMITS
+from mtmusic.data.quality.split_checks import check_labels, check_splits
+from mtmusic.data.quality.tfdv import ARRAY_COLUMNS, Row, clip_table
+from mtmusic.data.quality.thresholds import THRESHOLDS, threshold
 from mtmusic.errors import UserError
 from mtmusic.evaluation.reports.data import write_data_page
 from mtmusic.files import write_json
@@ -58,14 +58,14 @@ def validate_folder(
     validation.tfdv()  # where it is missing, that is told before the folder is read
     judged_by = validation.read_schema(schema) if schema else None
     splits = _checked_splits(folder, classes, is_genre)
-    labels = label_columns(splits)
-    rows = {split: clip_table({split: part}) for split, part in splits.items()}
+    labels = splits["train"].scanned.tasks or ("genre",)
+    rows = {split: clip_table(part) for split, part in splits.items()}
     frames = np.concatenate([part.frames for part in splits.values()])
     is_beat = beat_of_folder(folder, beat, frames) if len(frames) else bool(beat or is_beat_synchronised(folder))
     findings = [*find_problems(splits), *_missing_parts(splits, is_genre)]
     if len(frames):
-        findings += find_faults(folder, splits, is_beat)
-    findings += find_label_faults({split: part.clips for split, part in splits.items()})
+        findings += check_splits(folder, splits, is_beat)
+    findings += check_labels({split: part.clips for split, part in splits.items()})
 
     good = _unexplained(rows, findings)
     if infer_schema is not None:
@@ -73,7 +73,7 @@ def validate_folder(
         validation.write_schema(infer_schema, judged_by)
     train = splits["train"].scanned
     judged_by = judged_by or validation.lab_schema(train.classes, train.tasks)
-    whole = all(len(good[split]) >= (1 - LIMITS["doubtful_rows"].value) * len(rows[split]) for split in rows)
+    whole = all(len(good[split]) >= (1 - threshold("doubtful_rows")) * len(rows[split]) for split in rows)
     anomalies = validation.validate(good, judged_by, labels, compare=whole)  # what is left of a split is of other clips
     findings += _unexplained_anomalies(anomalies, findings, labels)
     findings = [replace(finding, error=finding.error or strict) for finding in findings]
@@ -112,7 +112,7 @@ def write_findings_page(path: Path, validation: Validation, command: str) -> Non
     units = dict.fromkeys(validation.labels, "") | ARRAY_COLUMNS
     columns = {name: _by_split(validation.rows, name) for name in units}
     findings = [_as_dict(finding) | {"clips": len(finding.clips)} for finding in validation.findings]
-    write_data_page(path, f"Data folder {validation.folder.name}", command, findings, columns, units, LIMITS)
+    write_data_page(path, f"Data folder {validation.folder.name}", command, findings, columns, units, THRESHOLDS)
 
 
 def _checked_splits(folder: Path, classes: GenreClasses, is_genre: bool) -> dict[str, CheckedSplit]:

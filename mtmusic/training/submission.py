@@ -12,7 +12,7 @@ import numpy as np
 from mtmusic.data.folder import beat_of_folder, require_rate
 from mtmusic.data.labels import Clips, clip_id, scan_unlabelled
 from mtmusic.data.pipeline import make_dataset
-from mtmusic.data.quality.measurements import read_facts
+from mtmusic.data.quality.measurements import measure_arrays
 from mtmusic.errors import UserError
 from mtmusic.files import whole_file
 from mtmusic.models import saving as export
@@ -107,7 +107,7 @@ def _test_clips(folder: Path) -> tuple[Clips, np.ndarray]:
     clips, _ = scan_unlabelled(folder, "test")
     if not len(clips):
         raise UserError(f"Expected arrays <id>.fused.full.npy in {folder / 'test'}, got none")
-    facts = read_facts(clips.paths)
+    facts = measure_arrays(clips.paths)
     if problems := [fact.problem for fact in facts if fact.problem]:
         raise UserError.listing(f"Cannot predict all of {folder / 'test'}", problems)
     return clips, np.array([fact.frames for fact in facts])

@@ -4,156 +4,147 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mtmusic.constants import FUSED_BINS, MEL_FLOOR_DB, PAD_VALUE
-from mtmusic.data.quality.measurements import ArrayFacts
-from mtmusic.data.quality.thresholds import LIMITS
+from mtmusic.data.quality.measurements import ArrayMeasurements
+from mtmusic.data.quality.thresholds import threshold
 
 LEVELS = frozenset({"mel_min", "mel_max", "mel_mean", "mel_std", "floor_share"})
 CHROMA = frozenset({"chroma_min", "chroma_max"})
+EVERY_LEVEL = LEVELS | CHROMA
 
 
 @dataclass(frozen=True)
-class Rule:
-    """One thing that can be wrong with a single array. told: of its facts, what was expected and what came."""
+class ArrayCheck:
+    """One thing that can be wrong with a single array.
+
+    error: training on it cannot be right; else a warning. message: what was expected of the array and what came.
+    columns: those of the clips' table whose values it explains.
+    """
 
     error: bool
     name: str
-    holds: Callable[[ArrayFacts], bool]
-    told: Callable[[ArrayFacts], str]
+    fails: Callable[[ArrayMeasurements], bool]
+    message: Callable[[ArrayMeasurements], str]
     advice: str
     columns: frozenset[str] = LEVELS
 
 
-def _range(facts: ArrayFacts) -> str:
-    return f"mel from {facts.mel_min:.4g} to {facts.mel_max:.4g}"
+def _is_scaled(array: ArrayMeasurements) -> bool:
+    most = max(abs(array.mel_min), abs(array.mel_max))
+    return most <= threshold("scaled") and not _is_power(array)
 
 
-def _is_scaled(facts: ArrayFacts) -> bool:
-    most = max(abs(facts.mel_min), abs(facts.mel_max))
-    return most <= LIMITS["scaled"].value and not _is_power(facts)
+def _is_power(array: ArrayMeasurements) -> bool:
+    return 0 <= array.mel_min < array.mel_max and array.mel_mean < threshold("power_mean") * array.mel_max
 
 
-def _is_power(facts: ArrayFacts) -> bool:
-    return 0 <= facts.mel_min < facts.mel_max and facts.mel_mean < LIMITS["power_mean"].value * facts.mel_max
+def _has_chroma_outside(array: ArrayMeasurements) -> bool:
+    margin = threshold("chroma_margin")
+    return not -margin <= array.chroma_min <= array.chroma_max <= 1 + margin
+
+
+def _shape(array: ArrayMeasurements) -> str:
+    return f"expected ({FUSED_BINS}, frames), got ({array.rows}, {array.frames})"
+
+
+def _range(array: ArrayMeasurements) -> str:
+    expected = "expected mel from -80 to 0 dB below the clip's own maximum"
+    return f"{expected}, got mel from {array.mel_min:.4g} to {array.mel_max:.4g}"
 
 
 UNREADABLE = "unreadable array"
-AS_MADE = "expected mel from -80 to 0 dB below the clip's own maximum"
-EXTRACT = "scripts/extract_features.py makes arrays from songs"
+EXTRACT = "mtmusic extract-features makes arrays from songs"
+OWN_MAXIMUM = "Take each clip's own maximum as the reference: librosa.power_to_db(mel, ref=np.max)"
+NO_PADDING = "Store clips without padding: batches are padded when they are made"
 
-RULES = (
-    Rule(
-        True,
-        "transposed array",
-        lambda facts: facts.frames == FUSED_BINS and (facts.rows != FUSED_BINS or facts.chroma_min < MEL_FLOOR_DB / 8),
-        lambda facts: f"expected ({FUSED_BINS}, frames), got ({facts.rows}, {facts.frames})",
-        "Transpose it",
-        LEVELS | CHROMA | {"frames", "rows"},
+ARRAY_CHECKS = (
+    ArrayCheck(
+        True, "transposed array",
+        lambda array: array.frames == FUSED_BINS and (array.rows != FUSED_BINS or array.chroma_min < MEL_FLOOR_DB / 8),
+        _shape,
+        "Transpose it", EVERY_LEVEL | {"frames", "rows"},
     ),
-    Rule(
-        True,
-        "wrong shape",
-        lambda facts: facts.rows != FUSED_BINS or facts.frames < 1,
-        lambda facts: f"expected ({FUSED_BINS}, frames), got ({facts.rows}, {facts.frames})",
-        f"128 rows of mel and 12 of chroma are needed; {EXTRACT}",
-        LEVELS | CHROMA | {"frames", "rows"},
+    ArrayCheck(
+        True, "wrong shape",
+        lambda array: array.rows != FUSED_BINS or array.frames < 1,
+        _shape,
+        f"128 rows of mel and 12 of chroma are needed; {EXTRACT}", EVERY_LEVEL | {"frames", "rows"},
     ),
-    Rule(
-        True,
-        "missing values",
-        lambda facts: facts.nan_share > 0,
-        lambda facts: f"expected finite numbers, got {facts.nan_share:.2%} NaN or infinite",
-        "Make the array again",
-        LEVELS | CHROMA | {"nan_share"},
+    ArrayCheck(
+        True, "missing values",
+        lambda array: array.nan_share > 0,
+        lambda array: f"expected finite numbers, got {array.nan_share:.2%} NaN or infinite",
+        "Make the array again", EVERY_LEVEL | {"nan_share"},
     ),
-    Rule(
-        True,
-        "padding stored",
-        lambda facts: facts.mel_min <= PAD_VALUE,
-        lambda facts: f"expected dB above {PAD_VALUE:g}, which means padding, got {facts.mel_min:.4g}",
-        "Store clips without padding: batches are padded when they are made",
-        LEVELS | CHROMA | {"frames"},
+    ArrayCheck(
+        True, "padding stored",
+        lambda array: array.mel_min <= PAD_VALUE,
+        lambda array: f"expected dB above {PAD_VALUE:g}, which means padding, got {array.mel_min:.4g}",
+        NO_PADDING, EVERY_LEVEL | {"frames"},
     ),
-    Rule(
-        True,
-        "power, not dB",
+    ArrayCheck(
+        True, "power, not dB",
         _is_power,
-        lambda facts: f"{AS_MADE}, got {_range(facts)}, as of power or amplitude",
+        lambda array: f"{_range(array)}, as of power or amplitude",
         "Make dB of it: librosa.power_to_db(mel, ref=np.max)",
     ),
-    Rule(
-        False,
-        "silent clip",
-        lambda facts: facts.mel_std < LIMITS["constant_db"].value,
-        lambda facts: f"expected sound, got mel of {facts.mel_mean:.4g} alone",
-        "Take it out: it teaches nothing",
-        LEVELS | CHROMA,
+    ArrayCheck(
+        False, "silent clip",
+        lambda array: array.mel_std < threshold("constant_db"),
+        lambda array: f"expected sound, got mel of {array.mel_mean:.4g} alone",
+        "Take it out: it teaches nothing", EVERY_LEVEL,
     ),
-    Rule(
-        True,
-        "normalised already",
+    ArrayCheck(
+        True, "normalised already",
         _is_scaled,
-        lambda facts: f"{AS_MADE}, got {_range(facts)}",
-        "Give the arrays as they were before: the network normalises itself",
-        LEVELS | CHROMA,
+        _range,
+        "Give the arrays as they were before: the network normalises itself", EVERY_LEVEL,
     ),
-    Rule(
-        True,
-        "louder than 0 dB",
-        lambda facts: facts.mel_max > LIMITS["loudest_db"].value,
-        lambda facts: f"{AS_MADE}, got {_range(facts)}",
-        "Take each clip's own maximum as the reference: librosa.power_to_db(mel, ref=np.max)",
+    ArrayCheck(
+        True, "louder than 0 dB",
+        lambda array: array.mel_max > threshold("loudest_db"),
+        _range,
+        OWN_MAXIMUM,
     ),
-    Rule(
-        True,
-        "padded with zeros",
-        lambda facts: facts.zero_frames > 0,
-        lambda facts: f"expected no frame of 0 dB in every bin, got {facts.zero_frames}: 0 dB is the loudest there is",
-        "Store clips without padding: batches are padded when they are made",
-        LEVELS | CHROMA | {"frames"},
+    ArrayCheck(
+        True, "padded with zeros",
+        lambda array: array.zero_frames > 0,
+        lambda array: f"expected no frame of 0 dB in every bin, got {array.zero_frames}: 0 dB is the loudest there is",
+        NO_PADDING, EVERY_LEVEL | {"frames"},
     ),
-    Rule(
-        True,
-        "chroma outside 0 to 1",
-        lambda facts: not -LIMITS["chroma_margin"].value <= facts.chroma_min <= facts.chroma_max
-        <= 1 + LIMITS["chroma_margin"].value,
-        lambda facts: f"expected chroma from 0 to 1, got {facts.chroma_min:.4g} to {facts.chroma_max:.4g}",
-        f"Rows 128-139 hold chroma, each full-rate frame with a maximum of 1; {EXTRACT}",
-        CHROMA,
+    ArrayCheck(
+        True, "chroma outside 0 to 1",
+        _has_chroma_outside,
+        lambda array: f"expected chroma from 0 to 1, got {array.chroma_min:.4g} to {array.chroma_max:.4g}",
+        f"Rows 128-139 hold chroma, each full-rate frame with a maximum of 1; {EXTRACT}", CHROMA,
     ),
-    Rule(
-        False,
-        "constant chroma",
-        lambda facts: facts.chroma_max - facts.chroma_min < LIMITS["constant_chroma"].value,
-        lambda facts: f"expected chroma that varies, got {facts.chroma_min:.3g} to {facts.chroma_max:.3g}",
-        "Use --feature mel, or make the arrays again",
-        CHROMA,
+    ArrayCheck(
+        False, "constant chroma",
+        lambda array: array.chroma_max - array.chroma_min < threshold("constant_chroma"),
+        lambda array: f"expected chroma that varies, got {array.chroma_min:.3g} to {array.chroma_max:.3g}",
+        "Use the feature mel, or make the arrays again", CHROMA,
     ),
-    Rule(
-        False,
-        "mostly silence",
-        lambda facts: facts.floor_share > LIMITS["silent_share"].value,
-        lambda facts: f"expected sound, got {facts.floor_share:.0%} of the frames at -80 dB",
-        "Listen to it: is it cut, or padded with silence?",
-        LEVELS | CHROMA,
+    ArrayCheck(
+        False, "mostly silence",
+        lambda array: array.floor_share > threshold("silent_share"),
+        lambda array: f"expected sound, got {array.floor_share:.0%} of the frames at -80 dB",
+        "Listen to it: is it cut, or padded with silence?", EVERY_LEVEL,
     ),
-    Rule(
-        False,
-        "never at 0 dB",
-        lambda facts: facts.mel_max < LIMITS["not_reached_db"].value,
-        lambda facts: f"{AS_MADE}, got {_range(facts)}",
-        "Take each clip's own maximum as the reference: librosa.power_to_db(mel, ref=np.max)",
+    ArrayCheck(
+        False, "never at 0 dB",
+        lambda array: array.mel_max < threshold("not_reached_db"),
+        _range,
+        OWN_MAXIMUM,
     ),
-    Rule(
-        False,
-        "deeper than -80 dB",
-        lambda facts: facts.mel_min < LIMITS["floor_db"].value,
-        lambda facts: f"{AS_MADE}, got {_range(facts)}",
+    ArrayCheck(
+        False, "deeper than -80 dB",
+        lambda array: array.mel_min < threshold("floor_db"),
+        _range,
         "Cut at -80 dB: librosa.power_to_db(mel, ref=np.max, top_db=80)",
     ),
 )  # fmt: skip
-"""The first that holds names the array: what is wrong with it explains what follows."""
+"""The first that fails names the array: what is wrong with it explains what follows."""
 
-ARRAY_PROBLEMS = frozenset({UNREADABLE, *(rule.name for rule in RULES)})
+ARRAY_PROBLEMS = frozenset({UNREADABLE, *(check.name for check in ARRAY_CHECKS)})
 
 LABEL_ADVICE = {
     "unusable id": "An id is the text before the first dot",
@@ -161,7 +152,7 @@ LABEL_ADVICE = {
     "duplicate id": "Keep one of its rows",
     "row without array": "Give the array, or take the row out",
     "missing label": "Give it one, or take the row out",
-    "unknown class": "Correct the name, or give --classes",
+    "unknown class": "Correct the name, or map it to a class",
     "class missing from train": "A class needs clips in train: was it cut?",
     "label not a number": "Labels are numbers from 0 to 1; a missing one is an empty cell",
     "label out of range": "Scale labels to 0 to 1",
@@ -170,6 +161,6 @@ LABEL_ADVICE = {
 """What to do about each kind of problem that a label file or reading an array gives."""
 
 
-def first_rule(facts: ArrayFacts) -> Rule | None:
+def failed_check(array: ArrayMeasurements) -> ArrayCheck | None:
     """What is wrong with the array; None where nothing is, or where it cannot be read."""
-    return next((rule for rule in RULES if rule.holds(facts)), None) if facts.dtype else None
+    return next((check for check in ARRAY_CHECKS if check.fails(array)), None) if array.dtype else None

@@ -18,8 +18,15 @@ from mtmusic.data.labels import (
     scan_genre_labels,
     scan_unlabelled,
 )
-from mtmusic.data.quality.array_checks import ARRAY_PROBLEMS, LABEL_ADVICE, LEVELS, RULES, UNREADABLE, first_rule
-from mtmusic.data.quality.measurements import ArrayFacts, read_facts
+from mtmusic.data.quality.array_checks import (
+    ARRAY_CHECKS,
+    ARRAY_PROBLEMS,
+    LABEL_ADVICE,
+    LEVELS,
+    UNREADABLE,
+    failed_check,
+)
+from mtmusic.data.quality.measurements import ArrayMeasurements, measure_arrays
 from mtmusic.errors import UserError
 
 LABELS = frozenset({"every label column"})
@@ -56,14 +63,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckedSplit:
-    """A split's clips with the facts of each array, and a problem for each row and array that cannot be right.
+    """A split's clips with the measurements of each array, and a problem for each row and array that cannot be right.
 
     scanned: every usable label row that has an array. clips, frames, digests: of those without a problem, the clips,
     each clip's number of frames and content hash.
     """
 
     scanned: Clips
-    facts: tuple[ArrayFacts, ...]
+    measurements: tuple[ArrayMeasurements, ...]
     problems: tuple[Problem, ...]
 
     @property
@@ -82,11 +89,11 @@ class CheckedSplit:
 
     @property
     def frames(self) -> np.ndarray:
-        return np.array([self.facts[i].frames for i in self.good], dtype=int)
+        return np.array([self.measurements[i].frames for i in self.good], dtype=int)
 
     @property
     def digests(self) -> tuple[str, ...]:
-        return tuple(self.facts[i].digest for i in self.good)
+        return tuple(self.measurements[i].digest for i in self.good)
 
 
 def checked_genre_split(
@@ -110,10 +117,10 @@ def checked_unlabelled_split(folder: Path | str, split: str) -> CheckedSplit:
 
 
 def require_good(folder: Path | str, splits: Mapping[str, CheckedSplit], skip_bad: bool = False) -> tuple[str, ...]:
-    """All splits' problems, to be told. Raises UserError that lists them unless skip_bad, and for an empty split."""
+    """All splits' problems, a line each. Raises UserError that lists them unless skip_bad, and for an empty split."""
     problems = tuple(str(problem) for part in splits.values() for problem in part.problems)
     if problems and not skip_bad:
-        raise UserError.listing(f"Cannot use all of {folder} (--skip-bad goes on without these)", problems)
+        raise UserError.listing(f"Cannot use all of {folder} (`skip_bad=True` goes on without these)", problems)
     for split, part in splits.items():
         if not len(part.clips):
             raise UserError(f"Expected clips in {label_path(folder, split)}, got none that can be used")
@@ -139,11 +146,11 @@ def find_problems(splits: Mapping[str, CheckedSplit]) -> list[Finding]:
             by_kind[problem.kind].append((f"{split}/{problem.clip}", problem))
     if "unknown class" in by_kind:  # a name misspelt throughout train is what is missing there
         by_kind.pop("class missing from train", None)
-    rules = {rule.name: rule for rule in RULES}
+    checks = {check.name: check for check in ARRAY_CHECKS}
     findings = []
     for kind, problems in by_kind.items():
-        advice = rules[kind].advice if kind in rules else LABEL_ADVICE[kind]
-        columns = rules[kind].columns if kind in rules else BY_CLASS
+        advice = checks[kind].advice if kind in checks else LABEL_ADVICE[kind]
+        columns = checks[kind].columns if kind in checks else BY_CLASS
         clips = tuple(clip for clip, _ in problems)
         message = problems[0][1].text.removeprefix(f"{kind}: ")
         findings.append(Finding(True, kind, clips, message, advice, columns))
@@ -156,11 +163,11 @@ def worst_first(findings: Iterable[Finding]) -> list[Finding]:
 
 def _checked(clips: Clips, bad_rows: list[Problem], levels: bool) -> CheckedSplit:
     problems = [*bad_rows]
-    facts = read_facts(clips.paths)
-    for clip_id, path, fact in zip(clips.ids, clips.paths, facts, strict=True):
-        rule = first_rule(fact)
-        if fact.problem:
-            problems.append(Problem(rule.name if rule and rule.error else UNREADABLE, clip_id, fact.problem))
-        elif levels and rule and rule.error:
-            problems.append(Problem(rule.name, clip_id, f"{rule.name}: {rule.told(fact)} in {path}"))
-    return CheckedSplit(clips, tuple(facts), tuple(problems))
+    arrays = measure_arrays(clips.paths)
+    for clip_id, path, array in zip(clips.ids, clips.paths, arrays, strict=True):
+        check = failed_check(array)
+        if array.problem:
+            problems.append(Problem(check.name if check and check.error else UNREADABLE, clip_id, array.problem))
+        elif levels and check and check.error:
+            problems.append(Problem(check.name, clip_id, f"{check.name}: {check.message(array)} in {path}"))
+    return CheckedSplit(clips, tuple(arrays), tuple(problems))

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mtmusic.constants import FEATURE_ROWS, FUSED_BINS, MEL_FLOOR_DB
-from mtmusic.data.quality.thresholds import LIMITS
+from mtmusic.data.quality.thresholds import threshold
 from mtmusic.data.spectrograms import as_float32, read_stored, usable
 from mtmusic.errors import UserError
 from mtmusic.files import cache_folder, write_text
@@ -22,14 +22,14 @@ from mtmusic.files import cache_folder, write_text
 READERS = 8  # threads; reading, decompressing and hashing hold no lock
 PROGRESS_AFTER_SECONDS = 2
 
-FACTS_VERSION = 2
-"""Goes up with every change of what is measured, so that the cache of an older version is not believed."""
+CACHE_VERSION = 2
+"""Goes up with every change of what is measured, so that the cache of an older version is not used."""
 
 LEAST_VARIANCE = 1e-6  # of a chroma bin whose changes are looked at
 
 
 @dataclass(frozen=True)
-class ArrayFacts:
+class ArrayMeasurements:
     """What one array holds.
 
     problem: why it cannot be used at all, in one line; "" for one that can. rows, frames: its shape as stored, 0 where
@@ -37,8 +37,8 @@ class ArrayFacts:
     floor_share: of frames whose every mel bin lies at the floor of -80 dB. zero_frames: whose every mel bin is 0 dB.
     chroma_peaks: share of frames whose largest chroma is 1, or which are silent. chroma_change: mean squared difference
     of neighbouring frames over twice the variance, mean over bins: near 1 for unrelated frames, near 0 for alike ones.
-    nan_share: of values that are NaN or
-    infinite. digest: hash of the numbers as float32, which tells equal clips whatever their names and formats.
+    nan_share: of values that are NaN or infinite. digest: hash of the numbers as float32, equal for equal clips
+    whatever their names and formats.
     """
 
     problem: str = ""
@@ -59,28 +59,28 @@ class ArrayFacts:
     digest: str = ""
 
 
-def read_facts(paths: Sequence[Path]) -> list[ArrayFacts]:
-    """The facts of each array, from the cache where the file has not changed since; a bar where it takes long."""
+def measure_arrays(paths: Sequence[Path]) -> list[ArrayMeasurements]:
+    """The measurements of each array, from the cache where its file has not changed; a bar where it takes long."""
     cached = {folder: _read_cache(folder) for folder in {path.parent for path in paths}}
     stamps = [_stamp(path) for path in paths]
-    facts = [cached[path.parent].get((path.name, *stamp)) for path, stamp in zip(paths, stamps, strict=True)]
-    unknown = [path for path, known in zip(paths, facts, strict=True) if known is None]
+    before = [cached[path.parent].get((path.name, *stamp)) for path, stamp in zip(paths, stamps, strict=True)]
+    unknown = [path for path, known in zip(paths, before, strict=True) if known is None]
     with ThreadPoolExecutor(READERS) as readers:
-        measured = readers.map(measure, unknown)
+        measured = readers.map(measure_array, unknown)
         fresh = iter([*tqdm(measured, "Checking arrays", len(unknown), delay=PROGRESS_AFTER_SECONDS, unit="clip")])
-    told = [known or next(fresh) for known in facts]
+    arrays = [known or next(fresh) for known in before]
     for folder in {path.parent for path in unknown}:
         here = [i for i, path in enumerate(paths) if path.parent == folder]
-        _write_cache(folder, cached[folder] | {(paths[i].name, *stamps[i]): told[i] for i in here})
-    return told
+        _write_cache(folder, cached[folder] | {(paths[i].name, *stamps[i]): arrays[i] for i in here})
+    return arrays
 
 
-def measure(path: Path) -> ArrayFacts:
+def measure_array(path: Path) -> ArrayMeasurements:
     """Reads one array; never raises for what is wrong with it."""
     try:
         stored = read_stored(path)
     except UserError as error:
-        return ArrayFacts(problem=str(error))
+        return ArrayMeasurements(problem=str(error))
     problem = ""
     try:
         usable(stored, path)
@@ -92,7 +92,7 @@ def measure(path: Path) -> ArrayFacts:
     if rows == FUSED_BINS and np.isfinite(array).any(axis=1).all():
         with np.errstate(all="ignore"):  # huge numbers, squared
             levels = _levels(array)
-    return ArrayFacts(
+    return ArrayMeasurements(
         problem=problem,
         rows=rows,
         frames=frames,
@@ -104,7 +104,7 @@ def measure(path: Path) -> ArrayFacts:
 
 
 def _levels(array: np.ndarray) -> dict[str, Any]:
-    """(140, frames), which may hold some NaN and infinity, to the facts of mel and chroma."""
+    """(140, frames), which may hold some NaN and infinity, to the measurements of mel and chroma."""
     finite = np.where(np.isfinite(array), array, np.nan)
     mel, chroma = finite[FEATURE_ROWS["mel"]], finite[FEATURE_ROWS["chroma"]]
     peaks = chroma.max(axis=0)
@@ -113,17 +113,17 @@ def _levels(array: np.ndarray) -> dict[str, Any]:
         "mel_max": float(np.nanmax(mel)),
         "mel_mean": float(np.nanmean(mel, dtype=np.float64)),
         "mel_std": float(np.nanstd(mel, dtype=np.float64)),
-        "floor_share": float((np.abs(mel - MEL_FLOOR_DB) <= LIMITS["at_floor_db"].value).all(axis=0).mean()),
+        "floor_share": float((np.abs(mel - MEL_FLOOR_DB) <= threshold("at_floor_db")).all(axis=0).mean()),
         "zero_frames": int((mel == 0).all(axis=0).sum()),
         "chroma_min": float(np.nanmin(chroma)),
         "chroma_max": float(np.nanmax(chroma)),
-        "chroma_peaks": float(((peaks >= LIMITS["chroma_peak"].value) | (peaks == 0)).mean()),
+        "chroma_peaks": float(((peaks >= threshold("chroma_peak")) | (peaks == 0)).mean()),
         "chroma_change": _change(chroma),
     }
 
 
 def _change(chroma: np.ndarray) -> float:
-    """(12, frames) -> see ArrayFacts; 0 where nothing changes."""
+    """(12, frames) -> see ArrayMeasurements; 0 where nothing changes."""
     variance = np.nanvar(chroma, axis=1, dtype=np.float64)
     moving = variance > LEAST_VARIANCE
     if not moving.any():
@@ -149,20 +149,20 @@ def _cache_path(folder: Path) -> Path:
     return cache_folder() / "facts" / f"{name}.json"
 
 
-def _read_cache(folder: Path) -> dict[Key, ArrayFacts]:
+def _read_cache(folder: Path) -> dict[Key, ArrayMeasurements]:
     """Empty where there is none, or one that cannot be read: then the arrays are measured anew."""
     try:
         content = json.loads(_cache_path(folder).read_text(encoding="utf-8"))
-        if content["version"] != FACTS_VERSION:
+        if content["version"] != CACHE_VERSION:
             return {}
-        return {(name, size, time): ArrayFacts(**facts) for name, size, time, facts in content["arrays"]}
+        return {(name, size, time): ArrayMeasurements(**array) for name, size, time, array in content["arrays"]}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
-def _write_cache(folder: Path, arrays: dict[Key, ArrayFacts]) -> None:
+def _write_cache(folder: Path, arrays: dict[Key, ArrayMeasurements]) -> None:
     """Of the files that are there now and can be used. A cache that cannot be written is done without."""
     there = {(path.name, *_stamp(path)) for path in folder.iterdir()} if folder.is_dir() else set()
-    rows = [[*key, asdict(facts)] for key, facts in arrays.items() if key in there and not facts.problem]
+    rows = [[*key, asdict(array)] for key, array in arrays.items() if key in there and not array.problem]
     with suppress(OSError):
-        write_text(_cache_path(folder), json.dumps({"version": FACTS_VERSION, "arrays": rows}))
+        write_text(_cache_path(folder), json.dumps({"version": CACHE_VERSION, "arrays": rows}))

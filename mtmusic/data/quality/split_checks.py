@@ -6,19 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from mtmusic.data.labels import Clips, array_ids, has_label_rows, row_ids
-from mtmusic.data.quality.array_checks import CHROMA, LEVELS, RULES, first_rule
+from mtmusic.data.labels import ALONE, Clips, array_ids, has_label_rows, row_ids
+from mtmusic.data.quality.array_checks import CHROMA, LEVELS, ArrayCheck, failed_check
 from mtmusic.data.quality.checked_split import BY_CLASS, CheckedSplit, Finding
-from mtmusic.data.quality.measurements import ArrayFacts
-from mtmusic.data.quality.thresholds import LIMITS
+from mtmusic.data.quality.measurements import ArrayMeasurements
+from mtmusic.data.quality.thresholds import threshold
 
 Splits = Mapping[str, CheckedSplit]
 
 
-def find_faults(folder: Path | str, splits: Splits, beat: bool) -> list[Finding]:
+def check_splits(folder: Path | str, splits: Splits, beat: bool) -> list[Finding]:
     """Of the splits' good clips; those that cannot be right by themselves are the splits' problems.
 
-    What follows from a problem is not told again: classes are not counted in a split of doubtful rows.
+    What follows from a problem is not reported again: classes are not counted in a split of doubtful rows.
     """
     without_row = _arrays_without_row(folder, splits)
     doubtful = {split for split, part in splits.items() if _is_doubtful(part, split, without_row)}
@@ -34,29 +34,29 @@ def find_faults(folder: Path | str, splits: Splits, beat: bool) -> list[Finding]
     ]
 
 
-def find_label_faults(splits: Mapping[str, Clips]) -> list[Finding]:
+def check_labels(splits: Mapping[str, Clips]) -> list[Finding]:
     """Tasks with few labels, or with equal ones."""
     return [finding for split, clips in splits.items() for finding in _labels_of_tasks(split, clips)]
 
 
-def _good_clips(splits: Splits) -> list[tuple[str, str, ArrayFacts]]:
-    """Split, `<split>/<id>` and facts of each."""
+def _good_clips(splits: Splits) -> list[tuple[str, str, ArrayMeasurements]]:
+    """Split, `<split>/<id>` and measurements of each."""
     return [
-        (split, f"{split}/{part.scanned.ids[i]}", part.facts[i]) for split, part in splits.items() for i in part.good
+        (split, f"{split}/{part.scanned.ids[i]}", part.measurements[i])
+        for split, part in splits.items()
+        for i in part.good
     ]
 
 
 def _suspicious_arrays(splits: Splits) -> list[Finding]:
-    found: dict[str, list[tuple[str, ArrayFacts]]] = defaultdict(list)
-    for _, clip, facts in _good_clips(splits):
-        if (rule := first_rule(facts)) and not rule.error:
-            found[rule.name].append((clip, facts))
-    findings = []
-    for rule in (rule for rule in RULES if rule.name in found):
-        clip, facts = found[rule.name][0]
-        clips = tuple(clip for clip, _ in found[rule.name])
-        findings.append(Finding(False, rule.name, clips, f"{rule.told(facts)} in {clip}", rule.advice, rule.columns))
-    return findings
+    found: dict[ArrayCheck, dict[str, str]] = defaultdict(dict)
+    for _, clip, array in _good_clips(splits):
+        if (check := failed_check(array)) and not check.error:
+            found[check][clip] = f"{check.message(array)} in {clip}"
+    return [
+        Finding(False, check.name, (*clips,), next(iter(clips.values())), check.advice, check.columns)
+        for check, clips in found.items()
+    ]
 
 
 def _other_rate(splits: Splits, beat: bool) -> list[Finding]:
@@ -64,40 +64,40 @@ def _other_rate(splits: Splits, beat: bool) -> list[Finding]:
     clips = _good_clips(splits)
     if beat:
         name = "full-rate clips among beat-synchronised ones"
-        others = [(clip, facts) for _, clip, facts in clips if _is_full_rate(facts)]
+        others = [(clip, array) for _, clip, array in clips if _is_full_rate(array)]
     else:
         name = "beat-synchronised clips among full-rate ones"
-        short = np.median([facts.frames for _, _, facts in clips]) / LIMITS["beat_ratio"].value
-        others = [(clip, facts) for _, clip, facts in clips if _is_beat(facts, bool(facts.frames < short))]
+        short = np.median([array.frames for _, _, array in clips]) / threshold("beat_ratio")
+        others = [(clip, array) for _, clip, array in clips if _is_beat(array, bool(array.frames < short))]
     if not others:
         return []
-    first, facts = others[0]
+    first, array = others[0]
     alike = "alike" if beat else "apart"
-    message = f"{first} has {facts.frames} frames, whose chroma lies as {alike} as {name.split()[0]} ones' does"
-    advice = "Keep the two in two folders (--beat, --no-beat): a frame is another thing in each"
+    message = f"{first} has {array.frames} frames, whose chroma lies as {alike} as {name.split()[0]} ones' does"
+    advice = "Keep the two in two folders: a frame is another thing in each"
     return [Finding(True, name, tuple(clip for clip, _ in others), message, advice, LEVELS | CHROMA | {"frames"})]
 
 
-def _is_full_rate(facts: ArrayFacts) -> bool:
+def _is_full_rate(array: ArrayMeasurements) -> bool:
     """Each frame's chroma peaks at 1, and is like the one before: they overlap by three quarters."""
-    alike = facts.chroma_change < LIMITS["full_rate_change"].value
-    return facts.frames >= LIMITS["full_rate_frames"].value and _peaks(facts) and alike
+    alike = array.chroma_change < threshold("full_rate_change")
+    return array.frames >= threshold("full_rate_frames") and _peaks(array) and alike
 
 
-def _is_beat(facts: ArrayFacts, short: bool) -> bool:
+def _is_beat(array: ArrayMeasurements, short: bool) -> bool:
     """Medians between beats lose peaks, and lie apart; of a clip that is short for its folder one sign is enough."""
-    signs = (not _peaks(facts), facts.chroma_change > LIMITS["beat_change"].value)
+    signs = (not _peaks(array), array.chroma_change > threshold("beat_change"))
     return any(signs) if short else all(signs)
 
 
-def _peaks(facts: ArrayFacts) -> bool:
-    return facts.chroma_peaks >= LIMITS["full_rate_peaks"].value
+def _peaks(array: ArrayMeasurements) -> bool:
+    return array.chroma_peaks >= threshold("full_rate_peaks")
 
 
 def _equal_contents(splits: Splits) -> list[Finding]:
     same: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for split, clip, facts in _good_clips(splits):
-        same[facts.digest].append((split, clip))
+    for split, clip, array in _good_clips(splits):
+        same[array.digest].append((split, clip))
     several = [clips for clips in same.values() if len(clips) > 1]
     across = [clips for clips in several if len({split for split, _ in clips}) > 1]
     within = [clips for clips in several if len({split for split, _ in clips}) == 1]
@@ -115,10 +115,10 @@ def _equal(error: bool, name: str, groups: list[list[tuple[str, str]]], advice: 
 
 
 def _shared_ids(splits: Splits) -> list[Finding]:
-    """Of different content: equal ones are told as such."""
+    """Of different content: equal ones are reported as such."""
     contents: dict[str, dict[str, str]] = defaultdict(dict)
-    for split, clip, facts in _good_clips(splits):
-        contents[clip.split("/")[1]][split] = facts.digest
+    for split, clip, array in _good_clips(splits):
+        contents[clip.split("/")[1]][split] = array.digest
     shared = [(i, by_split) for i, by_split in contents.items() if len(set(by_split.values())) > 1]
     if not shared:
         return []
@@ -130,9 +130,8 @@ def _shared_ids(splits: Splits) -> list[Finding]:
 def _shared_groups(splits: Splits) -> list[Finding]:
     members: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for split, part in splits.items():
-        groups = part.clips.groups if part.clips.groups is not None else ()
-        for clip, group in zip(part.clips.ids, groups, strict=False):
-            if group.startswith("group "):  # a clip without one is its own
+        for clip, group in zip(part.clips.ids, part.clips.group_names, strict=True):
+            if not group.startswith(ALONE):
                 members[group][split].append(f"{split}/{clip}")
     shared = {group: by_split for group, by_split in members.items() if len(by_split) > 1}
     if not shared:
@@ -161,7 +160,7 @@ def _arrays_without_row(folder: Path | str, splits: Splits) -> list[Finding]:
 def _is_doubtful(part: CheckedSplit, split: str, without_row: Sequence[Finding]) -> bool:
     lonely = sum(clip.startswith(f"{split}/") for finding in without_row for clip in finding.clips)
     doubtful = part.bad_rows + lonely
-    return doubtful > LIMITS["doubtful_rows"].value * (len(part.scanned) + doubtful)
+    return doubtful > threshold("doubtful_rows") * (len(part.scanned) + doubtful)
 
 
 def _labels_of_tasks(split: str, clips: Clips) -> list[Finding]:
@@ -169,7 +168,7 @@ def _labels_of_tasks(split: str, clips: Clips) -> list[Finding]:
     for column, task in enumerate(clips.tasks if len(clips) else ()):
         values = clips.targets[:, column]
         missing = np.isnan(values)
-        if missing.mean() > LIMITS["missing_labels"].value:
+        if missing.mean() > threshold("missing_labels"):
             without = tuple(f"{split}/{clips.ids[i]}" for i in np.flatnonzero(missing))
             message = f"{missing.sum()} of {len(values)} clips of {split} have no label of {task}"
             advice = "They teach that task nothing; if that is meant, go on"
@@ -197,7 +196,7 @@ def _class_shares(splits: Splits) -> list[Finding]:
             if not clips.counts()[name]:
                 of_class = _of_class(train, "train", name)
                 message = f"{split} has no clip of {name}, train has {len(of_class)}"
-                advice = "Its recall cannot be told: give it clips, or leave the class out with --classes"
+                advice = "Its recall cannot be told: give it clips, or leave the class out"
                 findings.append(Finding(False, f"class missing from {split}", of_class, message, advice, BY_CLASS))
             elif cut := _cut_split({"train": train, split: clips}, name):
                 of_class = _of_class(counted[cut], cut, name)
@@ -212,13 +211,13 @@ def _cut_split(pair: Mapping[str, Clips], name: str) -> str | None:
     """The split of the two in which the class's share is too low for chance, None where neither is."""
     low, high = sorted(pair, key=lambda split: _share(pair[split], name))
     lower, higher = _share(pair[low], name), _share(pair[high], name)
-    if lower >= LIMITS["class_ratio"].value * higher:
+    if lower >= threshold("class_ratio") * higher:
         return None
     if _others_agree(pair, name):
         return low
     pooled = sum(clips.counts()[name] for clips in pair.values()) / sum(map(len, pair.values()))
     deviation = np.sqrt(pooled * (1 - pooled) * sum(1 / _independent(clips) for clips in pair.values()))
-    return low if higher - lower > LIMITS["class_deviations"].value * deviation else None
+    return low if higher - lower > threshold("class_deviations") * deviation else None
 
 
 def _others_agree(pair: Mapping[str, Clips], name: str) -> bool:
@@ -229,7 +228,7 @@ def _others_agree(pair: Mapping[str, Clips], name: str) -> bool:
         return False
     missed = np.abs(rests[0] / clips_in[0] - rests[1] / clips_in[1]) * min(clips_in)
     groups = min(len(clips) if clips.groups is None else len(set(clips.groups)) for clips in pair.values())
-    return bool(missed.max() <= LIMITS["class_rounding"].value) and groups >= LIMITS["class_groups"].value
+    return bool(missed.max() <= threshold("class_rounding")) and groups >= threshold("class_groups")
 
 
 def _independent(clips: Clips) -> float:
@@ -257,6 +256,6 @@ def _split_sizes(splits: Splits) -> list[Finding]:
     clips = tuple(f"{split}/{i}" for split in ("train", "test") for i in splits[split].scanned.ids)
     if test > train:
         return [Finding(False, "splits look swapped", clips, message, "Is train's folder called test?")]
-    if test < LIMITS["test_share"].value * (train + test):
+    if test < threshold("test_share") * (train + test):
         return [Finding(False, "test split looks cut", clips, message, "Is the label file whole?")]
     return []

@@ -1,7 +1,7 @@
-"""TensorFlow Data Validation of the clips' table: statistics, schema, anomalies, skew between train and test.
+"""The clips' table, and TensorFlow Data Validation of it: statistics, schema, anomalies, skew between train and test.
 
 TFDV is imported inside the functions, since that takes seconds and not every install has it: pip install
-"mtmusic[validation]", Python 3.11. The NumPy checks of data/checks.py do without.
+"mtmusic[validation]", Python 3.11. The other checks do without.
 """
 
 import logging
@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from mtmusic.data.quality.checked_split import Finding
-from mtmusic.data.quality.table import ARRAY_COLUMNS, Row
-from mtmusic.data.quality.thresholds import LIMITS
+from mtmusic.data.quality.checked_split import CheckedSplit, Finding
+from mtmusic.data.quality.thresholds import threshold
 from mtmusic.errors import UserError
 from mtmusic.files import write_text
 
@@ -26,8 +25,17 @@ LABELLED, UNLABELLED = "LABELLED", "UNLABELLED"
 """Environments: the lab's affect folders have a test split without labels."""
 
 COMPARED = ("frames", "mel_mean", "mel_std")
-"""Columns whose distribution in train and test is compared, beside the labels. The others sit at a bound in most clips,
-where TFDV's histograms tell nothing."""
+"""Columns whose distribution in train and test is compared, next to the labels. The others sit at a bound in most
+clips, where TFDV's histograms show nothing."""
+
+ARRAY_COLUMNS = {
+    "frames": "frames", "rows": "rows", "dtype": "", "mel_min": "dB", "mel_max": "dB", "mel_mean": "dB",
+    "mel_std": "dB",
+    "floor_share": "share of frames", "chroma_min": "chroma", "chroma_max": "chroma", "nan_share": "share of values",
+}  # fmt: skip
+"""Of ArrayMeasurements, which says what each is, with its unit."""
+
+Row = dict[str, Any]
 
 HISTOGRAM_BINS = 10  # of TFDV's comparison
 
@@ -36,6 +44,27 @@ Statistics = Any
 
 Schema = Any
 """A tensorflow_metadata Schema."""
+
+
+def clip_table(split: CheckedSplit) -> list[Row]:
+    """A row for each label row with an array, in the order of the file, or for each array of an unlabelled split.
+
+    Columns: id, genre or a column a task (NaN where the label is missing), ARRAY_COLUMNS, and problem (None for a good
+    clip).
+    """
+    problems = {problem.clip: problem.kind for problem in split.problems}
+    return [
+        {"id": clip_id, **_labels(split, i), **{name: getattr(array, name) for name in ARRAY_COLUMNS}}
+        | {"problem": problems.get(clip_id)}
+        for i, (clip_id, array) in enumerate(zip(split.scanned.ids, split.measurements, strict=True))
+    ]
+
+
+def _labels(split: CheckedSplit, i: int) -> Row:
+    clips = split.scanned
+    if clips.classes:
+        return {"genre": clips.classes[clips.targets[i]]}
+    return dict(zip(clips.tasks, clips.targets[i].tolist(), strict=True))
 
 
 def generate_statistics(rows: Sequence[Row], labels: Sequence[str]) -> Statistics:
@@ -83,7 +112,7 @@ def read_schema(path: Path) -> Schema:
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
         raise UserError(
             f"Expected a schema of TensorFlow Data Validation in text format, got {path}: {error} "
-            "(--infer-schema writes one)"
+            "(`infer_schema` writes one)"
         ) from error
 
 
@@ -101,8 +130,8 @@ def validate(
     findings = []
     for split, of_split in statistics.items():
         environment = LABELLED if _columns(of_split) & {*labels} else UNLABELLED
-        told = environment if environment in schema.default_environment else None
-        found = tfdv().validate_statistics(of_split, schema, environment=told)
+        known = environment if environment in schema.default_environment else None
+        found = tfdv().validate_statistics(of_split, schema, environment=known)
         findings += [_anomaly(split, rows[split], schema, name, info) for name, info in found.anomaly_info.items()]
     if compare and {"train", "test"} <= set(statistics):
         findings += _skew(rows, statistics, labels)
@@ -146,11 +175,11 @@ def _skew_limit(name: str, train: Sequence[Row], test: Sequence[Row]) -> float |
     """
     scatter = 1 / len(train) + 1 / len(test)
     if name == "genre":
-        return LIMITS["skew_shares"].value + LIMITS["skew_errors"].value * math.sqrt(_largest_spread(train) * scatter)
+        return threshold("skew_shares") + threshold("skew_errors") * math.sqrt(_largest_spread(train) * scatter)
     if _is_constant(name, train, test):
         return None
     chance = (HISTOGRAM_BINS - 1) / 8 * scatter / math.log(2)
-    return LIMITS["skew_values"].value + LIMITS["skew_groups"].value * chance
+    return threshold("skew_values") + threshold("skew_groups") * chance
 
 
 def _largest_spread(rows: Sequence[Row]) -> float:
@@ -171,7 +200,7 @@ def _anomaly(split: str, rows: Sequence[Row], schema: Schema, name: str, info: A
     named = name or "the table"
     clips = tuple(f"{split}/{row['id']}" for row in rows if not name or _is_outside(row.get(name), name, schema))
     clips = clips or tuple(f"{split}/{row['id']}" for row in rows)
-    advice = "Mend the data, or the schema if it expects what is not so (--schema)"
+    advice = "Mend the data, or the schema if it expects what is not so"
     return Finding(
         False, f"schema: {named}", clips, f"{split}: {reasons or info.description}", advice, frozenset({name})
     )
@@ -199,7 +228,7 @@ def _columns(statistics: Statistics) -> set[str]:
 
 
 def tfdv() -> ModuleType:
-    """TFDV, whose import says much that concerns nobody. Raises UserError where it is not installed."""
+    """TFDV, whose import logs much that concerns nobody. Raises UserError where it is not installed."""
     logging.disable(logging.WARNING)
     try:
         import tensorflow_data_validation

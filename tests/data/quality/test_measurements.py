@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtmusic.data.quality import measurements as facts
-from mtmusic.data.quality.measurements import ArrayFacts, measure, read_facts
+from mtmusic.data.quality import measurements
+from mtmusic.data.quality.measurements import ArrayMeasurements, measure_array, measure_arrays
 
 Fused = Callable[..., np.ndarray]
 SaveArray = Callable[..., Path]
@@ -29,16 +29,16 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the arrays that were read."""
     names: list[str] = []
 
-    def counted(path: Path) -> ArrayFacts:
+    def counted(path: Path) -> ArrayMeasurements:
         names.append(path.name.split(".")[0])
-        return measure(path)
+        return measure_array(path)
 
-    monkeypatch.setattr(facts, "measure", counted)
+    monkeypatch.setattr(measurements, "measure_array", counted)
     return names
 
 
 def test_levels_are_those_of_the_array(tmp_path: Path, array: np.ndarray, save_array: SaveArray) -> None:
-    found = measure(save_array(tmp_path / "1.fused.full.npy", array.astype(np.float16)))
+    found = measure_array(save_array(tmp_path / "1.fused.full.npy", array.astype(np.float16)))
     assert (found.problem, found.rows, found.frames, found.dtype) == ("", 140, 4, "float16")
     assert (found.mel_min, found.mel_max, found.mel_mean) == (-80, 0, -30)
     assert found.mel_std == pytest.approx(np.std([-10, -80, 0, -30]))
@@ -51,7 +51,7 @@ def test_values_that_are_missing_are_counted_and_left_out(
     tmp_path: Path, array: np.ndarray, save_array: SaveArray
 ) -> None:
     array[:14, 2] = (np.nan, np.inf) * 7
-    found = measure(save_array(tmp_path / "1.fused.full.npy", array))
+    found = measure_array(save_array(tmp_path / "1.fused.full.npy", array))
     assert "14 NaN or infinite" in found.problem
     assert found.nan_share == pytest.approx(14 / 560)
     assert (found.mel_min, found.mel_max) == (-80, 0)
@@ -60,55 +60,55 @@ def test_values_that_are_missing_are_counted_and_left_out(
 @pytest.mark.parametrize(
     ("shape", "rows", "frames"), [((7, 140), 7, 140), ((128, 5), 128, 5), ((140,), 0, 0), ((140, 0), 140, 0)]
 )
-def test_another_shape_is_told_without_levels(
+def test_another_shape_is_reported_without_levels(
     tmp_path: Path, save_array: SaveArray, shape: tuple[int, ...], rows: int, frames: int
 ) -> None:
-    found = measure(save_array(tmp_path / "1.fused.full.npy", np.zeros(shape)))
+    found = measure_array(save_array(tmp_path / "1.fused.full.npy", np.zeros(shape)))
     assert found.problem.startswith("Expected")
     assert (found.rows, found.frames) == (rows, frames)
     assert math.isnan(found.mel_max)
 
 
-def test_what_cannot_be_read_has_no_facts(tmp_path: Path) -> None:
+def test_what_cannot_be_read_has_no_measurements(tmp_path: Path) -> None:
     path = tmp_path / "1.fused.full.npy"
     path.write_bytes(b"not an array")
-    assert measure(path) == ArrayFacts(problem=measure(path).problem)
-    assert str(path) in measure(path).problem
+    assert measure_array(path) == ArrayMeasurements(problem=measure_array(path).problem)
+    assert str(path) in measure_array(path).problem
 
 
-def test_facts_are_in_the_order_of_the_paths(tmp_path: Path, fused: Fused, save_array: SaveArray) -> None:
+def test_measurements_are_in_the_order_of_the_paths(tmp_path: Path, fused: Fused, save_array: SaveArray) -> None:
     paths = [save_array(tmp_path / f"{i % 2}" / f"{i}.fused.full.npy", fused(i + 1)) for i in range(20)]
     paths.insert(5, tmp_path / "absent.fused.full.npy")
     for _ in range(2):  # the second time from the cache
-        found = read_facts(paths)
+        found = measure_arrays(paths)
         assert "absent" in found.pop(5).problem
-        assert [fact.frames for fact in found] == list(range(1, 21))
+        assert [array.frames for array in found] == list(range(1, 21))
 
 
 def test_an_array_is_read_once(tmp_path: Path, fused: Fused, save_array: SaveArray, reads: list[str]) -> None:
     paths = [save_array(tmp_path / f"{i}.fused.full.npy", fused(3, i)) for i in range(3)]
-    first = read_facts(paths)
-    assert read_facts(paths[::-1]) == first[::-1]
+    first = measure_arrays(paths)
+    assert measure_arrays(paths[::-1]) == first[::-1]
     assert sorted(reads) == ["0", "1", "2"]
 
 
 def test_a_changed_array_is_read_again(tmp_path: Path, fused: Fused, save_array: SaveArray, reads: list[str]) -> None:
     paths = [save_array(tmp_path / f"{i}.fused.full.npy", fused(3, i)) for i in range(3)]
-    before = read_facts(paths)
+    before = measure_arrays(paths)
     save_array(paths[1], fused(3, 9))
-    after = read_facts(paths)
+    after = measure_arrays(paths)
     assert reads[3:] == ["1"]
     assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True]
 
 
 def test_a_bad_array_is_read_again_each_time(tmp_path: Path, save_array: SaveArray, reads: list[str]) -> None:
     path = save_array(tmp_path / "1.fused.full.npy", np.zeros((128, 3)))
-    assert read_facts([path]) == read_facts([path])
+    assert measure_arrays([path]) == measure_arrays([path])
     assert reads == ["1", "1"]
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"version": 1}', '{"version": 0, "arrays": []}'])
-def test_a_cache_that_cannot_be_believed_is_made_anew(
+def test_a_cache_that_cannot_be_used_is_made_anew(
     tmp_path: Path,
     fused: Fused,
     save_array: SaveArray,
@@ -118,13 +118,13 @@ def test_a_cache_that_cannot_be_believed_is_made_anew(
 ) -> None:
     monkeypatch.setenv("MTMUSIC_CACHE", str(tmp_path / "cache"))
     path = save_array(tmp_path / "data" / "1.fused.full.npy", fused(3))
-    first = read_facts([path])
+    first = measure_arrays([path])
     [cached] = (tmp_path / "cache" / "facts").iterdir()
     cached.write_text(content)
-    assert read_facts([path]) == first
-    assert read_facts([path]) == first
+    assert measure_arrays([path]) == first
+    assert measure_arrays([path]) == first
     assert reads == ["1", "1"]
-    assert json.loads(cached.read_text())["version"] == facts.FACTS_VERSION
+    assert json.loads(cached.read_text())["version"] == measurements.CACHE_VERSION
 
 
 def test_without_a_cache_folder_it_goes_on(
@@ -133,5 +133,5 @@ def test_without_a_cache_folder_it_goes_on(
     (tmp_path / "file").touch()
     monkeypatch.setenv("MTMUSIC_CACHE", str(tmp_path / "file"))
     path = save_array(tmp_path / "1.fused.full.npy", fused(3))
-    assert read_facts([path]) == read_facts([path])
+    assert measure_arrays([path]) == measure_arrays([path])
     assert reads == ["1", "1"]

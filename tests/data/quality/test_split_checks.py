@@ -7,27 +7,27 @@ import pytest
 
 from mtmusic.data.labels import Clips
 from mtmusic.data.quality.checked_split import CheckedSplit
-from mtmusic.data.quality.measurements import ArrayFacts
-from mtmusic.data.quality.split_checks import find_faults
+from mtmusic.data.quality.measurements import ArrayMeasurements
+from mtmusic.data.quality.split_checks import check_splits
 
 CLASSES = ("Blues", "Folk", "Jazz", "Rock")
 BEAT = {"frames": 60, "chroma_peaks": 0.8, "chroma_change": 0.6}
 FULL = {"frames": 1292, "chroma_peaks": 1.0, "chroma_change": 0.05}
 
 
-def split_of(targets, facts=(), groups=None, first=0) -> CheckedSplit:
-    """Clips of these classes; facts: of each what differs from a good beat-synchronised clip's."""
+def split_of(targets, odd=(), groups=None, first=0) -> CheckedSplit:
+    """Clips of these classes; odd: of each what differs from a good beat-synchronised clip's."""
     ids = tuple(str(first + i) for i in range(len(targets)))
-    told = [facts[i] if i < len(facts) else {} for i in range(len(targets))]
+    told = [odd[i] if i < len(odd) else {} for i in range(len(targets))]
     usual = {"rows": 140, "dtype": "float32", "mel_min": -80.0, "mel_max": 0.0, "mel_mean": -40.0, "mel_std": 14.0}
     usual |= {"floor_share": 0.0, "chroma_min": 0.0, "chroma_max": 1.0, "nan_share": 0.0} | BEAT
     clips = Clips(ids, (Path(),) * len(ids), np.asarray(targets), classes=CLASSES, groups=groups)
-    return CheckedSplit(clips, tuple(ArrayFacts(**usual | told[i], digest=ids[i]) for i in range(len(ids))), ())
+    return CheckedSplit(clips, tuple(ArrayMeasurements(**usual | told[i], digest=ids[i]) for i in range(len(ids))), ())
 
 
 def names(train, test, beat=True) -> list[str]:
     splits = {"train": train, "test": test}
-    return [finding.name for finding in find_faults("absent", splits, beat)]
+    return [finding.name for finding in check_splits("absent", splits, beat)]
 
 
 def shares(counts) -> list[int]:
@@ -73,18 +73,18 @@ def test_a_split_by_artist_is_no_fault():
 
 
 def test_full_rate_clips_are_found_among_beats_even_where_they_are_the_most():
-    for facts in ([FULL] * 3, [FULL] * 30, [FULL] * 40):
-        found = find_faults("absent", {"train": split_of([0, 1, 2, 3] * 10, facts)}, beat=True)
+    for odd in ([FULL] * 3, [FULL] * 30, [FULL] * 40):
+        found = check_splits("absent", {"train": split_of([0, 1, 2, 3] * 10, odd)}, beat=True)
         assert [(finding.name, len(finding.clips)) for finding in found] == [
-            ("full-rate clips among beat-synchronised ones", len(facts))
+            ("full-rate clips among beat-synchronised ones", len(odd))
         ]
         assert found[0].error
 
 
 def test_beats_are_found_among_full_rate_clips_even_where_they_are_the_most():
     for count in (3, 30, 40):
-        facts = [BEAT] * count + [FULL] * (40 - count)
-        found = find_faults("absent", {"train": split_of([0, 1, 2, 3] * 10, facts)}, beat=False)
+        odd = [BEAT] * count + [FULL] * (40 - count)
+        found = check_splits("absent", {"train": split_of([0, 1, 2, 3] * 10, odd)}, beat=False)
         assert [(finding.name, len(finding.clips)) for finding in found] == [
             ("beat-synchronised clips among full-rate ones", count)
         ]
@@ -101,5 +101,5 @@ def test_beats_are_found_among_full_rate_clips_even_where_they_are_the_most():
     ],
 )
 def test_an_odd_song_is_no_fault(beat, odd):
-    facts = [odd, *[BEAT if beat else FULL] * 39]
-    assert find_faults("absent", {"train": split_of([0, 1, 2, 3] * 10, facts)}, beat) == []
+    odd = [odd, *[BEAT if beat else FULL] * 39]
+    assert check_splits("absent", {"train": split_of([0, 1, 2, 3] * 10, odd)}, beat) == []

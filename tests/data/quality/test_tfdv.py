@@ -1,6 +1,8 @@
-"""TFDV's side: what the shipped schema allows, what it does not, and which columns are compared."""
+"""A row a clip, and TFDV of the rows: what the shipped schema allows or not, and which columns are compared."""
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,8 +10,11 @@ import pytest
 from google.protobuf import text_format
 
 from mtmusic.data.quality import tfdv as validation
-from mtmusic.data.quality.table import ARRAY_COLUMNS
-from mtmusic.data.quality.thresholds import LIMITS
+from mtmusic.data.quality.checked_split import checked_affect_split, checked_genre_split, checked_unlabelled_split
+from mtmusic.data.quality.thresholds import THRESHOLDS
+
+DataFolder = Callable[..., Path]
+SaveArray = Callable[..., Path]
 
 GOOD = {
     "frames": 60, "rows": 140, "dtype": "float32", "mel_min": -80.0, "mel_max": 0.0, "mel_mean": -40.0, "mel_std": 14.0,
@@ -34,7 +39,7 @@ def found(train: list, test: list, schema: Any = None) -> dict[str, Any]:
 
 
 def test_the_rows_are_good() -> None:
-    assert set(GOOD) == set(ARRAY_COLUMNS)
+    assert set(GOOD) == set(validation.ARRAY_COLUMNS)
     assert found(rows(200), rows(80, seed=1)) == {}
 
 
@@ -57,7 +62,7 @@ def test_the_labs_schema_says_what_a_column_may_hold(column: str, value: Any) ->
 
 def test_the_schema_and_the_limits_agree() -> None:
     domains = {feature.name: feature.float_domain for feature in validation.read_schema(validation.SCHEMA).feature}
-    limits = {name: limit.value for name, limit in LIMITS.items()}
+    limits = {name: value for name, (value, _) in THRESHOLDS.items()}
     as_stored = {
         "mel_min": (limits["floor_db"], limits["loudest_db"]),
         "mel_max": (limits["not_reached_db"], limits["loudest_db"]),
@@ -117,3 +122,25 @@ def test_a_schema_is_written_and_read(tmp_path: Any) -> None:
     validation.write_schema(tmp_path / "schema.pbtxt", schema)
     assert validation.read_schema(tmp_path / "schema.pbtxt") == schema
     assert "genre" in text_format.MessageToString(schema)
+
+
+def test_a_genre_folder_has_a_row_a_clip(data_folder: DataFolder, save_array: SaveArray) -> None:
+    folder = data_folder("Id\tGenre\n2\tRock\n1\tPop\n3\tRock\n", [1, 2])
+    save_array(folder / "train" / "3.fused.full.npy", np.zeros((128, 5)))
+    second, first, third = validation.clip_table(checked_genre_split(folder, "train"))
+    assert (first["id"], first["genre"]) == ("1", "Pop")
+    assert (first["rows"], first["frames"], first["dtype"], first["problem"]) == (140, 3, "float32", None)
+    assert (second["id"], second["genre"]) == ("2", "Rock")
+    assert (third["rows"], third["problem"]) == (128, "wrong shape")
+    assert math.isnan(third["mel_max"])
+
+
+def test_an_affect_folder_has_a_column_a_task(data_folder: DataFolder) -> None:
+    folder = data_folder("Id,valence,energy\n1,0.25,\n", [1])
+    data_folder("", [8, 7], split="test")
+    [labelled] = validation.clip_table(checked_affect_split(folder, "train"))
+    unlabelled = validation.clip_table(checked_unlabelled_split(folder, "test"))
+    assert labelled["valence"] == 0.25
+    assert math.isnan(labelled["energy"])
+    assert [row["id"] for row in unlabelled] == ["7", "8"]
+    assert "valence" not in unlabelled[0]
