@@ -1,7 +1,59 @@
 """Genre and affect of music, from mel spectrograms and chromagrams, in Keras and TensorFlow.
 
-Importing the package costs nothing: each wing (``mtmusic.audio``, ``data``, ``models``, ``evaluation``,
-``serving``) imports what it needs when it is imported itself.
+The names below are imported when they are first used: importing the package costs nothing.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mtmusic.data.labels import read_affect_labels, read_genre_labels
+    from mtmusic.data.pipeline import make_dataset
+    from mtmusic.data.splits import hold_out
+    from mtmusic.models.backbones import cnn_backbone, lstm_backbone
+    from mtmusic.models.heads import affect_regressor, genre_classifier, multitask_regressor
+    from mtmusic.models.savedmodel import export_savedmodel
+    from mtmusic.models.saving import load_model
+    from mtmusic.models.transfer import freeze, load_backbone
+    from mtmusic.serving.predictor import Predictor
+
 __version__ = "0.1.0"
+__all__ = [
+    "Predictor",
+    "affect_regressor",
+    "cnn_backbone",
+    "export_savedmodel",
+    "freeze",
+    "genre_classifier",
+    "hold_out",
+    "load_backbone",
+    "load_model",
+    "lstm_backbone",
+    "make_dataset",
+    "multitask_regressor",
+    "read_affect_labels",
+    "read_genre_labels",
+]
+
+_MODULES = {
+    "data.labels": ("read_affect_labels", "read_genre_labels"),
+    "data.pipeline": ("make_dataset",),
+    "data.splits": ("hold_out",),
+    "models.backbones": ("cnn_backbone", "lstm_backbone"),
+    "models.heads": ("affect_regressor", "genre_classifier", "multitask_regressor"),
+    "models.savedmodel": ("export_savedmodel",),
+    "models.saving": ("load_model",),
+    "models.transfer": ("freeze", "load_backbone"),
+    "serving.predictor": ("Predictor",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 LISTED_PROBLEMS = 20
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """Wrong input: the message says what was expected, what came, in which file, and what to do.
 
-    Scripts print it without a traceback and end with exit code 2.
+    An argument stands in backticks, as `epochs` or `overwrite=True`. Commands show their flag in its place, without a
+    traceback, and end with exit code 2.
     """
 
     @classmethod

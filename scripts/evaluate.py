@@ -1,8 +1,6 @@
 """The command `mtmusic evaluate`."""
 
-import sys
-
 from mtmusic.cli.evaluate import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

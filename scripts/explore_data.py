@@ -1,8 +1,6 @@
 """The command `mtmusic explore-data`."""
 
-import sys
-
 from mtmusic.cli.explore_data import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -1,54 +1,178 @@
-"""What the scripts share: flags, and errors in one line. Only the standard library is imported here."""
+"""What the commands share: flags, the terminal, and errors in one line. Only the standard library is imported here."""
 
 import argparse
-import functools
+import ast
+import importlib
 import logging
 import os
+import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mtmusic.errors import UserError
 
-Main = Callable[[Sequence[str] | None], int]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from mtmusic.data.folder import LoadOptions
+    from mtmusic.training.recipes import Recipe
+    from mtmusic.training.train import TrainOptions
+
+Filled = TypeVar("Filled", bound="DataclassInstance")
+
+NUMBER: dict[str, Any] = {"type": int, "metavar": "N"}
+SHARE: dict[str, Any] = {"type": float, "default": 0.2, "metavar": "SHARE"}
+SECONDS: dict[str, Any] = {"type": float, "metavar": "S"}
+RUN: dict[str, Any] = {"type": Path, "metavar": "RUN"}
+DIR: dict[str, Any] = {"type": Path, "metavar": "DIR"}
+FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
+FOLDER: dict[str, Any] = {"type": Path, "metavar": "FOLDER"}
+"""Kinds of arguments."""
 
 
-def reports_errors(main: Main) -> Main:
-    """What the user can mend is said on standard error, without a traceback, and ends with exit code 2."""
+class Main(Protocol):
+    """A command: returns the exit code."""
 
-    @functools.wraps(main)
-    def wrapped(argv: Sequence[str] | None = None) -> int:
-        try:
-            return main(argv)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        except OSError as error:  # a folder that cannot be written, a full disk
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            print("\nstopped", file=sys.stderr)
-            return 130
-
-    return wrapped
+    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
 
 
-def parser(docstring: str) -> argparse.ArgumentParser:
+def entry_point(parser: Callable[[], argparse.ArgumentParser]) -> Callable[[Callable[..., int | None]], Main]:
+    """Makes a command of a function that takes the parsed arguments; None that it returns is the exit code 0.
+
+    Shows what the library logs meanwhile. What the user can mend is said on standard error, without a traceback, and
+    ends with exit code 2.
+    """
+
+    def decorate(run: Callable[[argparse.Namespace], int | None]) -> Main:
+        def main(argv: Sequence[str] | None = None) -> int:
+            flags = parser()
+            arguments = flags.parse_args(argv)
+            arguments.command = shlex.join([*flags.prog.split(), *(sys.argv[1:] if argv is None else argv)])
+            quieten_tensorflow()
+            log, handler = logging.getLogger("mtmusic"), _Terminal(flags)
+            log.setLevel(logging.INFO)
+            log.addHandler(handler)
+            try:
+                return run(arguments) or 0
+            except (UserError, OSError) as error:  # OSError: a folder that cannot be written, a full disk
+                print(f"error: {with_flags(str(error), flags)}", file=sys.stderr)
+                return 2
+            except KeyboardInterrupt:
+                print("\nstopped", file=sys.stderr)
+                return 130
+            finally:
+                log.removeHandler(handler)
+
+        return main
+
+    return decorate
+
+
+def parser(docstring: str | None, module: str = "") -> argparse.ArgumentParser:
+    """module: of a command, which names it; by default the file that is run does."""
     return argparse.ArgumentParser(
-        description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog=f"mtmusic {module.rpartition('.')[2].replace('_', '-')}" if module else None,
+        description=docstring,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
 
 
-def parse(flags: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; afterwards TensorFlow may be imported, and says only what concerns the user."""
-    arguments = flags.parse_args(argv)
+def quieten_tensorflow() -> None:
+    """It says only what concerns the user, where it is imported after this."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="google.api_core")
-    return arguments
+
+
+class _Terminal(logging.Handler):
+    """Messages alone: warnings go to standard error, others to standard output, above a progress bar if one is there.
+
+    The streams are those of the moment, so that they can be redirected.
+    """
+
+    def __init__(self, flags: argparse.ArgumentParser) -> None:
+        super().__init__()
+        self.flags = flags
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        write = sys.modules["tqdm"].tqdm.write if "tqdm" in sys.modules else print
+        write(with_flags(record.getMessage(), self.flags), file=stream)
+        stream.flush()
+
+
+def with_flags(message: str, flags: argparse.ArgumentParser) -> str:
+    """The message with `argument` and `argument=value` as the flags of this command; others lose their backticks."""
+
+    def shown(found: re.Match[str]) -> str:
+        name, equals, text = found[1].partition("=")
+        actions = _actions(flags, name)
+        if not equals:
+            return " or ".join(_names(action)[0] for action in actions) or name
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        return " ".join(_words(actions, value)) or found[1]
+
+    return re.sub(r"`([a-z]\w*(?:=[^`\n]+)?)`", shown, message)
+
+
+def command(name: str, **values: Any) -> str:
+    """The command line of a command with these values, by destination or flag: `mtmusic train-genre --data folder`.
+
+    None, and what is the command's default, is left out.
+    """
+    flags: argparse.ArgumentParser = importlib.import_module(f"mtmusic.cli.{name.replace('-', '_')}").parser()
+    if unknown := [one for one in values if not _actions(flags, one)]:
+        raise TypeError(f"Expected arguments of {flags.prog}, got {', '.join(unknown)}")
+    given = [(_actions(flags, one), value) for one, value in values.items() if value is not None]
+    given = [(actions, value) for actions, value in given if all(action.default != value for action in actions)]
+    given.sort(key=lambda one: flags._actions.index(one[0][0]))
+    return shlex.join([*flags.prog.split(), *(word for actions, value in given for word in _words(actions, value))])
+
+
+def _actions(flags: argparse.ArgumentParser, name: str) -> list[argparse.Action]:
+    """Those of this destination; else that of this flag."""
+    found = [action for action in flags._actions if action.dest == name]
+    flag = f"--{name.replace('_', '-')}"
+    return found or [action for action in flags._actions if flag in action.option_strings]
+
+
+def _names(action: argparse.Action) -> Sequence[str]:
+    return action.option_strings or [str(action.metavar)]
+
+
+def _words(actions: Sequence[argparse.Action], value: Any) -> list[str]:
+    """What gives this value on the command line, by the one of the actions that can."""
+    for action in actions:
+        if isinstance(action, argparse.BooleanOptionalAction):
+            return [action.option_strings[0 if value else -1]]
+        if action.nargs != 0:
+            several = value if action.nargs is not None and isinstance(value, list | tuple) else [value]
+            return [*action.option_strings[:1], *map(_text, several)]
+        if action.const == value:
+            return [action.option_strings[0]]
+    return []
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={number}" for name, number in value.items())
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def filled(kind: type[Filled], arguments: argparse.Namespace, **more: Any) -> Filled:
+    """A dataclass with the arguments that are named as its fields are, and with more."""
+    names = {field.name for field in fields(kind)}
+    return kind(**{name: value for name, value in vars(arguments).items() if name in names} | more)
 
 
 def seed(text: str) -> int:
@@ -59,39 +183,18 @@ def seed(text: str) -> int:
     return value
 
 
-def command(script: str, argv: Sequence[str] | None) -> str:
-    """The command that repeats this call."""
-    return shlex.join(["python", f"scripts/{Path(script).name}", *(sys.argv[1:] if argv is None else argv)])
-
-
 def add_data_flags(flags: argparse.ArgumentParser, kind: str) -> None:
-    flags.add_argument("--data", type=Path, metavar="FOLDER", help=f"{kind} data folder (default: the demo corpus)")
+    flags.add_argument("--data", dest="folder", **FOLDER, help=f"{kind} data folder (default: the demo corpus)")
     add_beat_flag(flags)
     flags.add_argument("--skip-bad", action="store_true", help="leave out clips that cannot be used, and list them")
-    checks = flags.add_mutually_exclusive_group()
-    checks.add_argument(
-        "--strict",
-        dest="checks",
-        action="store_const",
-        const="strict",
-        default="on",
-        help="stop on what the data checks warn of, too",
-    )
-    checks.add_argument(
-        "--no-validate",
-        dest="checks",
-        action="store_const",
-        const="off",
-        help="use whatever can be read, without looking for what cannot be right",
-    )
+    add = partial(flags.add_mutually_exclusive_group().add_argument, dest="checks", action="store_const", default="on")
+    add("--strict", const="strict", help="stop on what the data checks warn of, too")
+    add("--skip-checks", const="off", help="use whatever can be read, without looking for what cannot be right")
 
 
 def add_beat_flag(flags: argparse.ArgumentParser) -> None:
-    flags.add_argument(
-        "--beat",
-        action=argparse.BooleanOptionalAction,
-        help="the clips are beat-synchronised, or full rate (default: told from the folder)",
-    )
+    told = "the clips are beat-synchronised, or full rate (default: told from the folder)"
+    flags.add_argument("--beat", action=argparse.BooleanOptionalAction, help=told)
 
 
 def add_classes_flag(
@@ -107,6 +210,23 @@ def add_classes_flag(
     )
 
 
+def add_rate_flags(flags: argparse.ArgumentParser) -> None:
+    add = partial(flags.add_mutually_exclusive_group().add_argument, dest="rate", action="store_const", default="full")
+    add("--beat", const="beat", help="beat-synchronised arrays")
+    add("--both", const="both", help="full-rate ones and these")
+
+
+def add_jobs_flags(flags: argparse.ArgumentParser, scheduler: bool = True) -> None:
+    flags.add_argument("--jobs", **NUMBER, help="worker processes (default: one a core)")
+    if scheduler:
+        told = "work on this dask.distributed cluster instead"
+        flags.add_argument("--scheduler", metavar="tcp://HOST:PORT", help=told)
+
+
+def add_seed_flag(flags: argparse.ArgumentParser, what: str = "") -> None:
+    flags.add_argument("--seed", type=seed, default=0, help=f"{what} (default: 0)".strip())
+
+
 def add_recipe_flag(flags: Any, several: bool = False) -> None:
     flags.add_argument(
         "--recipe",
@@ -114,78 +234,54 @@ def add_recipe_flag(flags: Any, several: bool = False) -> None:
         help="named settings: lab-cnn, lab-lstm, leader (the lab's best published solution), kernel (a kernel machine "
         "on statistics of clips) or best (the best known: kernel)"
         + ("; several are compared" if several else "; the flags below change some. With --from: how to train"),
-        **({"nargs": "+", "action": "extend", "default": []} if several else {}),
+        **({"dest": "recipes", "nargs": "+", "action": "extend", "default": []} if several else {}),
     )
 
 
 def add_training_flags(flags: argparse.ArgumentParser) -> None:
     """The recipe's settings; those that are not given stay out, so that the recipe's own hold."""
-    recipe = flags.add_argument_group("network and training")
-
-    def add(name: str, **kwargs: Any) -> None:
-        recipe.add_argument(name, default=argparse.SUPPRESS, **kwargs)
-
-    add_recipe_flag(recipe)
+    group = flags.add_argument_group("network and training")
+    add = partial(group.add_argument, default=argparse.SUPPRESS)
+    add_recipe_flag(group)
     add("--backbone", choices=("cnn", "lstm", "statistics"), help="(default: cnn, or that of --from)")
-    add(
-        "--feature",
-        choices=("mel", "chroma", "fused"),
-        help="what the network hears (default: mel; statistics: fused)",
-    )
+    heard = "what the network hears (default: mel; statistics: fused)"
+    add("--feature", choices=("mel", "chroma", "fused"), help=heard)
     add(
         "--frames",
-        type=int,
-        metavar="N",
+        **NUMBER,
         help="cut or pad clips to N frames (default: cnn 128, or 96 for affect, for beat-synchronised "
         "folders and 1280 for full rate; else any length)",
     )
-    add(
-        "--pooling",
-        choices=("flatten", "masked"),
-        help="cnn: the lab's, or the mean over real frames (default: flatten; train_affect.py: masked)",
-    )
-    add("--units", type=int, metavar="N", help="lstm: units (default: 128)")
-    add("--layers", type=int, metavar="N", help="lstm: layers (default: 1)")
+    pooled = "cnn: the lab's, or the mean over real frames (default: flatten; mtmusic train-affect: masked)"
+    add("--pooling", choices=("flatten", "masked"), help=pooled)
+    add("--units", **NUMBER, help="lstm: units (default: 128)")
+    add("--layers", **NUMBER, help="lstm: layers (default: 1)")
     add("--bidirectional", action="store_true", help="lstm: read the clip from both ends")
-    add("--epochs", type=int, metavar="N", help="at most this many (default: 100; stops after 15 without a better one)")
-    add("--batch-size", type=int, metavar="N", help="clips a step (default: 32; train_affect's cnn: 16)")
+    add("--epochs", **NUMBER, help="at most this many (default: 100; stops after 15 without a better one)")
+    add("--batch-size", **NUMBER, help="clips a step (default: 32; mtmusic train-affect's cnn: 16)")
     add("--learning-rate", type=float, metavar="X", help="Adam's (default: 0.001; statistics: 0.02)")
-    add_precision_flag(recipe, default=argparse.SUPPRESS)
+    add_precision_flag(group, default=argparse.SUPPRESS)
 
 
 def add_precision_flag(flags: Any, default: str | None = None) -> None:
-    flags.add_argument(
-        "--precision",
-        choices=("float32", "bfloat16"),
-        default=default,
-        help="what networks compute in; weights, normalisation, heads and losses stay float32 (default: float32)",
-    )
+    told = "what networks compute in; weights, normalisation, heads and losses stay float32 (default: float32)"
+    flags.add_argument("--precision", choices=("float32", "bfloat16"), default=default, help=told)
 
 
 def add_devices_flag(flags: argparse.ArgumentParser) -> None:
-    flags.add_argument(
-        "--devices",
-        default="1",
-        metavar="N|all",
-        help="part each batch among N of this machine's GPUs, or all of them; the result is that of one (default: 1)",
-    )
+    told = "part each batch among N of this machine's GPUs, or all of them; the result is that of one (default: 1)"
+    flags.add_argument("--devices", default="1", metavar="N|all", help=told)
 
 
 def add_run_flags(flags: argparse.ArgumentParser, out: str, source: Path | None = None) -> None:
     """out: what --help says of the default. source: the default of --from."""
-    flags.add_argument(
-        "--validation",
-        type=float,
-        default=0.2,
-        metavar="SHARE",
-        help="of train held out to choose the epoch, where the folder has no validation split (default: 0.2)",
-    )
-    flags.add_argument("--subset", type=int, metavar="N", help="train on N clips, stratified: for debugging")
-    flags.add_argument("--seed", type=seed, default=0, help="(default: 0)")
-    flags.add_argument(
-        "--overfit-batch", action="store_true", help="first check that the network can learn three batches by heart"
-    )
-    flags.add_argument(
+    add = flags.add_argument
+    held = "of train held out to choose the epoch, where the folder has no validation split (default: 0.2)"
+    add("--validation", **SHARE, help=held)
+    add("--subset", **NUMBER, help="train on N clips, stratified: for debugging")
+    add_seed_flag(flags)
+    add("--overfit-batch", action="store_true", help="first check that the network can learn three batches by heart")
+    add(
         "--retrain-on-all",
         action="store_true",
         help="then train anew on train and validation, and on a held-out test part once the first model was judged on "
@@ -196,68 +292,63 @@ def add_run_flags(flags: argparse.ArgumentParser, out: str, source: Path | None 
     again.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     again.add_argument("--overwrite", action="store_true", help="put the new run in the place of a finished one")
     add_devices_flag(flags)
-    flags.add_argument("--tensorboard", action="store_true", help="write TensorBoard logs into the run's folder")
-    flags.add_argument("--out", type=Path, metavar="DIR", help=f"the run's folder (default: {out})")
+    add("--tensorboard", action="store_true", help="write TensorBoard logs into the run's folder")
+    add("--out", **DIR, help=f"the run's folder (default: {out})")
 
 
 def _add_source_flags(flags: argparse.ArgumentParser, source: Path | None) -> None:
     """The backbone that a training starts from, and what of it is kept."""
-    flags.add_argument(
-        "--from",
-        dest="source",
-        type=Path,
-        default=source,
-        metavar="RUN",
-        help=f"start from this run's backbone (default: {source or 'fresh weights'})",
-    )
-    flags.add_argument(
-        "--transfer",
-        default="all",
-        metavar="all|N",
-        help="of that backbone's weights: take all, or those of its first N blocks; the others start fresh "
-        "(default: all)",
-    )
-    flags.add_argument(
-        "--freeze",
-        metavar="all|none|N",
-        help="of that backbone: keep all, or its first N blocks, as is (default: none; with --unfreeze-after: all)",
-    )
-    flags.add_argument(
-        "--unfreeze-after",
-        type=int,
-        metavar="N",
-        help="after N epochs train all of the backbone too, at a tenth of the rate (default: never)",
-    )
+    add, start = flags.add_argument, f"start from this run's backbone (default: {source or 'fresh weights'})"
+    add("--from", dest="source", default=source, **RUN, help=start)
+    taken = "take all, or those of its first N blocks; the others start fresh (default: all)"
+    add("--transfer", default="all", metavar="all|N", help=f"of that backbone's weights: {taken}")
+    kept = "keep all, or its first N blocks, as is (default: none; with --unfreeze-after: all)"
+    add("--freeze", metavar="all|none|N", help=f"of that backbone: {kept}")
+    later = "after N epochs train all of the backbone too, at a tenth of the rate (default: never)"
+    add("--unfreeze-after", **NUMBER, help=later)
 
 
 def add_affect_flags(flags: argparse.ArgumentParser) -> None:
-    flags.add_argument(
-        "--loss", dest="error", choices=("mse", "huber"), default="mse", help="of each task (default: mse)"
+    add = flags.add_argument
+    add("--loss", dest="error", choices=("mse", "huber"), default="mse", help="of each task (default: mse)")
+    held = "of the labelled clips held out to judge by, where the test split has no labels (default: 0.2)"
+    add("--test", **SHARE, help=held)
+
+
+def load_options(arguments: argparse.Namespace, demo_folders: Mapping[bool, str], beat: bool = True) -> "LoadOptions":
+    """LoadOptions of the data flags; the folder is by default the demo corpus's of beat-synchronised clips, or not."""
+    from mtmusic.data.folder import LoadOptions
+    from mtmusic.datasets.demo import demo_corpus
+
+    return filled(LoadOptions, arguments, folder=arguments.folder or demo_corpus() / demo_folders[beat])
+
+
+def train_options(
+    arguments: argparse.Namespace,
+    demo_folders: Mapping[bool, str],
+    recipes: "Mapping[str, Recipe]",
+    multitask: bool = False,
+) -> "TrainOptions":
+    """TrainOptions of the training flags. recipes: by backbone, where none is named."""
+    from mtmusic.training.recipes import choose_recipe
+    from mtmusic.training.train import TrainOptions
+
+    settings = _recipe_settings(arguments)
+    return filled(
+        TrainOptions,
+        arguments,
+        recipe=choose_recipe(arguments.recipe, settings, recipes, multitask, arguments.source),
+        data=load_options(arguments, demo_folders),
+        freeze=arguments.freeze or ("none" if arguments.unfreeze_after is None else "all"),
+        verbose=1 if sys.stdout.isatty() else 2,
     )
-    flags.add_argument(
-        "--test",
-        type=float,
-        default=0.2,
-        metavar="SHARE",
-        help="of the labelled clips held out to judge by, where the test split has no labels (default: 0.2)",
-    )
 
 
-def run_options(arguments: argparse.Namespace, script: str, argv: Sequence[str] | None) -> dict[str, Any]:
-    """The fields of jobs.training.TrainOptions but for the recipe."""
-    names = (
-        "out", "data", "source", "transfer", "unfreeze_after", "beat", "validation", "subset", "seed", "overfit_batch",
-        "retrain_on_all", "skip_bad", "checks", "resume", "overwrite", "tensorboard", "devices",
-    )  # fmt: skip
-    freeze = arguments.freeze or ("none" if arguments.unfreeze_after is None else "all")
-    return {name: getattr(arguments, name) for name in names} | {"freeze": freeze, "command": command(script, argv)}
-
-
-def recipe_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What of the recipe was given beside its name. Raises UserError for a setting that --from has already."""
+def _recipe_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What of the recipe was given beside its name. Raises UserError for a setting that the source has already."""
     shaping = ("backbone", "feature", "pooling", "units", "layers", "bidirectional")
     given = vars(arguments)
     if arguments.source is not None and (fixed := [name for name in shaping if name in given]):
-        raise UserError(f"Expected --from without --{fixed[0]}: the backbone comes as {arguments.source} has it")
+        raise UserError(f"Expected `source` without `{fixed[0]}`: the backbone comes as {arguments.source} has it")
     names = (*shaping, "frames", "epochs", "batch_size", "learning_rate", "precision")
     return {name: given[name] for name in names if name in given}

@@ -1,7 +1,7 @@
 """Exports a run's model as a SavedModel, which loads with plain TensorFlow, without mtmusic.
 
-    python scripts/export_model.py saved_models/genre_cnn
-    python scripts/export_model.py saved_models/genre_cnn --out serving/genre/1      as TensorFlow Serving wants it
+    mtmusic export-model saved_models/genre_cnn
+    mtmusic export-model saved_models/genre_cnn --out serving/genre/1      as TensorFlow Serving wants it
 
 Signatures: `serve` (and `serving_default`, the same): input `spectrogram` float32 (batch, frames, bins), any number
 of frames, in the arrays' own units, absent frames filled with -1024; output `genre` (batch, classes), probabilities in
@@ -13,23 +13,23 @@ fails, and leaves nothing.
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
+import argparse
 import signal
-from collections.abc import Sequence
-from pathlib import Path
 
 from mtmusic.cli import common
 
 
-@common.reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    flags = common.parser(__doc__)
-    flags.add_argument("run", type=Path, metavar="RUN", help="a run's folder or its model.keras")
-    flags.add_argument("--out", type=Path, metavar="DIR", help="(default: saved_model/ in the run's folder)")
+def parser() -> argparse.ArgumentParser:
+    flags = common.parser(__doc__, __name__)
+    flags.add_argument("run", **common.RUN, help="a run's folder or its model.keras")
+    flags.add_argument("--out", **common.DIR, help="(default: saved_model/ in the run's folder)")
     flags.add_argument("--overwrite", action="store_true", help="replace an earlier export")
-    arguments = common.parse(flags, argv)
+    return flags
 
+
+@common.entry_point(parser)
+def main(arguments: argparse.Namespace) -> None:
     from mtmusic.training.export import export_model
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that nothing half-written stays
     export_model(arguments.run, arguments.out, arguments.overwrite)
-    return 0

@@ -1,8 +1,8 @@
 """Makes a data folder of your own songs: fused arrays of 128 mel and 12 chroma rows, in parallel, with labels.
 
-    python scripts/extract_features.py music data/mine_beat --beat --genres-from-folders
-    python scripts/extract_features.py music data/mine --both --labels labels.csv
-    python scripts/extract_features.py song.mp3 data/new --beat              no labels: a folder to predict on
+    mtmusic extract-features music data/mine_beat --beat --genres-from-folders
+    mtmusic extract-features music data/mine --both --labels labels.csv
+    mtmusic extract-features song.mp3 data/new --beat              no labels: a folder to predict on
 
 SONGS are files (always tried) and folders (searched to the bottom for wav, flac, ogg, mp3, m4a, ...).
 --labels is a CSV file with a column path or id, and genre, group (an artist, say; no split parts it), or tasks: any
@@ -16,39 +16,39 @@ Workers of a cluster need mtmusic, and the same files under the same paths.
 Exit code 0; 1 where some songs failed; 2 where it cannot run, with what to do.
 """
 
+import argparse
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 from mtmusic.cli import common
 from mtmusic.errors import UserError
 
 
-@common.reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    flags = common.parser(__doc__)
+def parser() -> argparse.ArgumentParser:
+    flags = common.parser(__doc__, __name__)
     flags.add_argument("songs", nargs="+", type=Path, metavar="SONGS", help="files, or folders of them")
     flags.add_argument("out", type=Path, metavar="DATA_FOLDER", help="new, or to be completed")
-    rate = flags.add_mutually_exclusive_group()
-    rate.add_argument("--beat", dest="rate", action="store_const", const="beat", help="beat-synchronised arrays")
-    rate.add_argument("--both", dest="rate", action="store_const", const="both", help="full-rate ones and these")
+    common.add_rate_flags(flags)
     labels = flags.add_mutually_exclusive_group()
     labels.add_argument("--genres-from-folders", action="store_true", help="a song's genre is its folder's name")
     labels.add_argument("--labels", type=Path, metavar="FILE.csv", help="a table of labels")
     flags.add_argument("--test-share", type=float, default=0.2, metavar="SHARE", help="of the songs (default: 0.2)")
-    flags.add_argument("--seed", type=common.seed, default=0, help="of the split (default: 0)")
-    flags.add_argument("--duration", type=float, default=30.0, metavar="S", help="seconds a song (default: 30)")
-    flags.add_argument("--offset", type=float, default=0.0, metavar="S", help="seconds to leave out first (default: 0)")
+    common.add_seed_flag(flags, "of the split")
+    flags.add_argument("--duration", default=30.0, **common.SECONDS, help="seconds a song (default: 30)")
+    flags.add_argument("--offset", default=0.0, **common.SECONDS, help="seconds to leave out first (default: 0)")
     flags.add_argument("--dtype", choices=("float16", "float32"), default="float32", help="(default: float32)")
     flags.add_argument("--gzip", action="store_true", help="compress the arrays (.npy.gz)")
-    flags.add_argument("--jobs", type=int, metavar="N", help="worker processes (default: one a core)")
-    flags.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="work on this dask.distributed cluster instead")
-    arguments = common.parse(flags, argv)
+    common.add_jobs_flags(flags)
+    return flags
+
+
+@common.entry_point(parser)
+def main(arguments: argparse.Namespace) -> int:
     if arguments.jobs is not None and arguments.jobs < 1:
-        raise UserError(f"Expected --jobs of 1 or more, got {arguments.jobs}")
+        raise UserError(f"Expected `jobs` of 1 or more, got {arguments.jobs}")
     if not 0 < arguments.duration < math.inf or not 0 <= arguments.offset < math.inf:
         raise UserError(
-            "Expected --duration above 0 and --offset of 0 or more, in seconds, "
+            "Expected `duration` above 0 and `offset` of 0 or more, in seconds, "
             f"got {arguments.duration:g} and {arguments.offset:g}"
         )
 
@@ -56,18 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtmusic.datasets.extract import ExtractOptions, extract_features
 
     done = extract_features(
-        ExtractOptions(
+        common.filled(
+            ExtractOptions,
+            arguments,
             songs=tuple(arguments.songs),
-            out=arguments.out,
-            rate=arguments.rate or "full",
             excerpt=Excerpt(arguments.offset, arguments.duration, arguments.dtype),
-            gzip=arguments.gzip,
-            genres_from_folders=arguments.genres_from_folders,
-            labels=arguments.labels,
-            test_share=arguments.test_share,
-            seed=arguments.seed,
             jobs=arguments.jobs or -1,
-            scheduler=arguments.scheduler,
         )
     )
     return 1 if done.failed else 0

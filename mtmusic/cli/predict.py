@@ -1,8 +1,8 @@
 """Says what songs sound like: their genre, their affect, or both, by saved models. A row a song.
 
-    python scripts/predict.py song.mp3
-    python scripts/predict.py music --model saved_models/genre_cnn saved_models/affect_cnn --csv answers.csv
-    python scripts/predict.py song.mp3 --timeline timelines --window 5
+    mtmusic predict song.mp3
+    mtmusic predict music --model saved_models/genre_cnn saved_models/affect_cnn --csv answers.csv
+    mtmusic predict song.mp3 --timeline timelines --window 5
 
 SONGS are files (always tried) and folders (searched to the bottom for wav, flac, ogg, mp3, m4a, ...).
 A song is heard in windows, one after the other, and its row is their mean. A window is as long as the clips that the
@@ -17,7 +17,7 @@ Songs that fail are told on standard error and left out.
 Exit code 0; 1 where some songs failed; 2 where it cannot run, with what to do.
 """
 
-from collections.abc import Sequence
+import argparse
 from pathlib import Path
 
 from mtmusic.cli import common
@@ -26,45 +26,36 @@ from mtmusic.errors import UserError
 MODEL = Path("saved_models/genre_cnn")
 
 
-@common.reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    flags = common.parser(__doc__)
+def parser() -> argparse.ArgumentParser:
+    flags = common.parser(__doc__, __name__)
     flags.add_argument("songs", nargs="+", type=Path, metavar="SONGS", help="files, or folders of them")
     flags.add_argument(
         "--model",
+        dest="models",
         nargs="+",
         action="extend",
-        type=Path,
-        metavar="RUN",
+        **common.RUN,
         help=f"runs' folders, their model.keras, or exported SavedModels, given after the songs (default: {MODEL})",
     )
-    flags.add_argument("--csv", type=Path, metavar="FILE", help="write the answers to this table")
-    flags.add_argument("--json", type=Path, metavar="FILE", help="write the answers as JSON")
-    flags.add_argument("--timeline", type=Path, metavar="FOLDER", help="draw a picture for each song")
-    flags.add_argument("--top", type=int, default=3, metavar="N", help="genres shown a row (default: 3)")
-    flags.add_argument("--window", type=float, metavar="S", help="seconds (default: as the model's clips)")
-    flags.add_argument("--jobs", type=int, metavar="N", help="worker processes (default: one a core)")
+    flags.add_argument("--csv", **common.FILE, help="write the answers to this table")
+    flags.add_argument("--json", **common.FILE, help="write the answers as JSON")
+    flags.add_argument("--timeline", dest="timelines", **common.FOLDER, help="draw a picture for each song")
+    flags.add_argument("--top", default=3, **common.NUMBER, help="genres shown a row (default: 3)")
+    flags.add_argument("--window", **common.SECONDS, help="seconds (default: as the model's clips)")
+    common.add_jobs_flags(flags, scheduler=False)
     flags.add_argument("--overwrite", action="store_true", help="replace files that are there")
-    arguments = common.parse(flags, argv)
+    return flags
+
+
+@common.entry_point(parser)
+def main(arguments: argparse.Namespace) -> int:
     for name in ("top", "jobs"):
         if (value := getattr(arguments, name)) is not None and value < 1:
-            raise UserError(f"Expected --{name} of 1 or more, got {value}")
-    if arguments.model is None and not MODEL.exists():
-        raise UserError(f"Found no {MODEL}: `python scripts/train_genre.py` makes one, --model takes another")
+            raise UserError(f"Expected `{name}` of 1 or more, got {value}")
+    if arguments.models is None and not MODEL.exists():
+        raise UserError(f"Found no {MODEL}: `{common.command('train_genre')}` makes one, `models` takes another")
 
     from mtmusic.serving.songs import PredictOptions, predict_songs
 
-    failed = predict_songs(
-        PredictOptions(
-            songs=tuple(arguments.songs),
-            models=tuple(arguments.model or [MODEL]),
-            csv=arguments.csv,
-            json=arguments.json,
-            timelines=arguments.timeline,
-            top=arguments.top,
-            window=arguments.window,
-            jobs=arguments.jobs or -1,
-            overwrite=arguments.overwrite,
-        )
-    )
-    return 1 if failed else 0
+    models, jobs = arguments.models or [MODEL], arguments.jobs or -1
+    return 1 if predict_songs(common.filled(PredictOptions, arguments, models=tuple(models), jobs=jobs)) else 0

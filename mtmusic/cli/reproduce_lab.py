@@ -1,8 +1,8 @@
 """Does the lab's steps 0 to 11 on data in the lab's layout, and writes one page to hold beside the lab's report.
 
-    python scripts/reproduce_lab.py --quick                     the demo corpus, a few minutes
-    python scripts/reproduce_lab.py --data data                 the lab's four folders in data/, three seeds
-    python scripts/reproduce_lab.py --data data --steps 5-7     some steps; the page is built of all that are finished
+    mtmusic reproduce-lab --quick                     the demo corpus, a few minutes
+    mtmusic reproduce-lab --data data                 the lab's four folders in data/, three seeds
+    mtmusic reproduce-lab --data data --steps 5-7     some steps; the page is built of all that are finished
 
 DATA_ROOT holds fma_genre_spectrograms, fma_genre_spectrograms_beat, multitask_dataset, multitask_dataset_beat, or some
 of them: steps that lack theirs are skipped. Writes a folder a step, lab.html, lab.md and results.json, and prints a
@@ -11,11 +11,11 @@ anew, and those that are there and read their runs; what was there waits in step
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
-from collections.abc import Sequence
+import argparse
 from pathlib import Path
+from typing import Any
 
 from mtmusic.cli import common
-from mtmusic.errors import UserError
 
 
 def steps(text: str) -> tuple[int, ...]:
@@ -28,47 +28,40 @@ def steps(text: str) -> tuple[int, ...]:
         except ValueError:
             found = range(0)
         if not found:
-            raise UserError(f"Expected --steps such as 1-11 or 5,7-9, got {text}")
+            raise argparse.ArgumentTypeError(f"expected steps such as 1-11 or 5,7-9, got {text}")
         chosen += found
     return tuple(sorted({step or 1 for step in chosen}))
 
 
-@common.reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    flags = common.parser(__doc__)
-    flags.add_argument(
-        "--data", type=Path, metavar="DATA_ROOT", help="holds the lab's folders (default: the demo corpus)"
-    )
+def parser() -> argparse.ArgumentParser:
+    flags = common.parser(__doc__, __name__)
+    add = flags.add_argument
+    add("--data", type=Path, metavar="DATA_ROOT", help="holds the lab's folders (default: the demo corpus)")
     common.add_classes_flag(flags)
-    flags.add_argument(
-        "--out", type=Path, default=Path("saved_models/lab"), metavar="DIR", help="(default: saved_models/lab)"
-    )
-    flags.add_argument("--quick", action="store_true", help="few clips, few epochs, one seed: to see that it runs")
-    flags.add_argument(
-        "--steps", type=steps, default=steps("1-11"), metavar="1-11", help="(default: all; 0 and 1 are one)"
-    )
-    flags.add_argument("--seeds", type=int, metavar="N", help="trainings of each model (default: 3, quick: 1)")
-    flags.add_argument("--seed", type=common.seed, default=0, help="the first one (default: 0)")
+    add("--out", type=Path, default=Path("saved_models/lab"), metavar="DIR", help="(default: saved_models/lab)")
+    add("--quick", action="store_true", help="few clips, few epochs, one seed: to see that it runs")
+    add("--steps", type=steps, default=steps("1-11"), metavar="1-11", help="(default: all; 0 and 1 are one)")
+    add("--seeds", **common.NUMBER, help="trainings of each model (default: 3, quick: 1)")
+    common.add_seed_flag(flags, "the first one")
     common.add_precision_flag(flags, default="float32")
     common.add_devices_flag(flags)
-    flags.add_argument("--overwrite", action="store_true", help="do these steps anew, and those there that read them")
-    arguments = common.parse(flags, argv)
+    add("--overwrite", action="store_true", help="do these steps anew, and those there that read them")
+    return flags
 
+
+@common.entry_point(parser)
+def main(arguments: argparse.Namespace) -> None:
+    from mtmusic.datasets.demo import demo_corpus
     from mtmusic.lab.plan import FULL, QUICK
     from mtmusic.lab.run import LabOptions, reproduce_lab
 
-    reproduce_lab(
-        LabOptions(
-            data=arguments.data,
-            out=arguments.out,
-            scale=QUICK if arguments.quick else FULL,
-            steps=arguments.steps,
-            seeds=arguments.seeds if arguments.seeds is not None else (1 if arguments.quick else 3),
-            seed=arguments.seed,
-            classes=arguments.classes,
-            precision=arguments.precision,
-            devices=arguments.devices,
-            overwrite=arguments.overwrite,
-        )
-    )
-    return 0
+    if arguments.seeds is None:
+        arguments.seeds = 1 if arguments.quick else 3
+    own = {name: value for name, value in vars(arguments).items() if name not in ("steps", "overwrite", "command")}
+
+    def command(name: str, **values: Any) -> str:
+        """The lab's own has this one's settings."""
+        return common.command(name, **(own | values if name == "reproduce-lab" else values))
+
+    data, scale = arguments.data or demo_corpus(), QUICK if arguments.quick else FULL
+    reproduce_lab(common.filled(LabOptions, arguments, data=data, scale=scale, command=command))

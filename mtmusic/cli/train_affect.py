@@ -1,9 +1,9 @@
 """Trains models of affect (valence, energy, danceability, or any columns of labels from 0 to 1) on a data folder.
 
-    python scripts/train_affect.py                                                       the demo corpus, task by task
-    python scripts/train_affect.py --data data/multitask_dataset_beat --task valence     one task
-    python scripts/train_affect.py --data data/multitask_dataset_beat --multitask        one trunk, a head a task
-    python scripts/train_affect.py --multitask --weights valence=.4,energy=.2,danceability=.2
+    mtmusic train-affect                                                       the demo corpus, task by task
+    mtmusic train-affect --data data/multitask_dataset_beat --task valence     one task
+    mtmusic train-affect --data data/multitask_dataset_beat --multitask        one trunk, a head a task
+    mtmusic train-affect --multitask --weights valence=.4,energy=.2,danceability=.2
 
 Writes saved_models/<task>_<backbone>/, affect_<backbone>/ for --multitask, and prints Spearman's rho of the test
 split. Where that has no labels, labelled clips are held out to judge by; --retrain-on-all then trains the model that
@@ -12,7 +12,6 @@ Exit code 0; 2 where it cannot run, with what to do.
 """
 
 import argparse
-from collections.abc import Sequence
 
 from mtmusic.cli import common
 
@@ -29,12 +28,12 @@ def weights(text: str) -> dict[str, float]:
     return parsed
 
 
-@common.reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    flags = common.parser(__doc__)
+def parser() -> argparse.ArgumentParser:
+    flags = common.parser(__doc__, __name__)
     common.add_data_flags(flags, "an affect")
     what = flags.add_mutually_exclusive_group()
-    what.add_argument("--task", metavar="NAME", help="train this one alone (default: each in turn)")
+    alone = "train this one alone (default: each in turn)"
+    what.add_argument("--task", dest="tasks", nargs=1, default=(), metavar="NAME", help=alone)
     what.add_argument("--multitask", action="store_true", help="train all with one trunk and a head each")
     weighing = flags.add_mutually_exclusive_group()
     weighing.add_argument(
@@ -49,22 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     common.add_affect_flags(flags)
     common.add_training_flags(flags)
     common.add_run_flags(flags, "saved_models/<task>_<backbone>")
-    arguments = common.parse(flags, argv)
-    settings = common.recipe_settings(arguments)
+    return flags
 
-    from mtmusic.training.affect import AffectOptions, train_affect
-    from mtmusic.training.recipes import AFFECT_RECIPES, given_recipe
 
-    train_affect(
-        AffectOptions(
-            **common.run_options(arguments, __file__, argv),
-            recipe=given_recipe(arguments.recipe, settings, AFFECT_RECIPES, arguments.multitask, arguments.source),
-            task=arguments.task,
-            multitask=arguments.multitask,
-            weights=arguments.weights,
-            learned_weights=arguments.learned_weights,
-            error=arguments.error,
-            test=arguments.test,
-        )
-    )
-    return 0
+@common.entry_point(parser)
+def main(arguments: argparse.Namespace) -> None:
+    from mtmusic.datasets.demo import AFFECT_FOLDERS
+    from mtmusic.training.affect import AffectTask, train_each
+    from mtmusic.training.recipes import AFFECT_RECIPES
+
+    options = common.train_options(arguments, AFFECT_FOLDERS, AFFECT_RECIPES, arguments.multitask)
+    train_each(options, common.filled(AffectTask, arguments, tasks=tuple(arguments.tasks)))

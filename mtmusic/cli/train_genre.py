@@ -1,41 +1,39 @@
 """Trains a genre model on a data folder, judges it on the test split once, and saves it with a report.
 
-    python scripts/train_genre.py                                             the demo corpus, the lab's CNN
-    python scripts/train_genre.py --data data/fma_genre_spectrograms_beat     the lab's data
-    python scripts/train_genre.py --data data/fma_genre_spectrograms_beat --backbone lstm --bidirectional
+    mtmusic train-genre                                             the demo corpus, the lab's CNN
+    mtmusic train-genre --data data/fma_genre_spectrograms_beat     the lab's data
+    mtmusic train-genre --data data/fma_genre_spectrograms_beat --backbone lstm --bidirectional
 
 Writes saved_models/genre_<backbone>/ with model.keras, card.json, metrics.json, predictions.csv, history.csv,
 figures/ and report.html, and prints the classification report of the test split.
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+import argparse
 
 from mtmusic.cli import common
 
 
-@common.reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    flags = common.parser(__doc__)
+def parser() -> argparse.ArgumentParser:
+    flags = common.parser(__doc__, __name__)
     common.add_data_flags(flags, "a genre")
     common.add_classes_flag(flags)
     common.add_training_flags(flags)
     common.add_run_flags(flags, "saved_models/genre_<backbone>")
     flags.add_argument(
         "--leave-out",
-        type=Path,
-        metavar="RUN",
+        **common.RUN,
         help="learn from none of the clips that this affect run was judged on, by content: for a fine-tune that is "
         "judged on them too",
     )
-    arguments = common.parse(flags, argv)
-    settings = common.recipe_settings(arguments)
+    return flags
 
-    from mtmusic.training.genre import GenreOptions, train_genre
-    from mtmusic.training.recipes import RECIPES, given_recipe
 
-    recipe = given_recipe(arguments.recipe, settings, RECIPES, source=arguments.source)
-    more = {"recipe": recipe, "classes": arguments.classes, "leave_out": arguments.leave_out}
-    train_genre(GenreOptions(**common.run_options(arguments, __file__, argv), **more))
-    return 0
+@common.entry_point(parser)
+def main(arguments: argparse.Namespace) -> None:
+    from mtmusic.datasets.demo import GENRE_FOLDERS
+    from mtmusic.training.genre import GenreTask
+    from mtmusic.training.recipes import RECIPES
+    from mtmusic.training.train import train
+
+    train(common.train_options(arguments, GENRE_FOLDERS, RECIPES), GenreTask(arguments.leave_out))

@@ -1,35 +1,36 @@
 """Says what is in a data folder, genre or affect, and what is wrong with it. Trains nothing.
 
-    python scripts/validate_data.py data/fma_genre_spectrograms_beat
-    python scripts/validate_data.py data/multitask_dataset_beat --html data.html --json data.json
+    mtmusic validate-data data/fma_genre_spectrograms_beat
+    mtmusic validate-data data/multitask_dataset_beat --html data.html --json data.json
 
 Prints a line for each finding, the worst first: error or warning, the number of clips, three of them, and what to do.
 Exit code 0 where nothing was found, 1 where something was, 2 where it cannot run, with what to do.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+import argparse
 
 from mtmusic.cli import common
 
 
-@common.reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    flags = common.parser(__doc__)
-    flags.add_argument("folder", type=Path, metavar="FOLDER", help="a data folder")
+def parser() -> argparse.ArgumentParser:
+    flags = common.parser(__doc__, __name__)
+    flags.add_argument("folder", **common.FOLDER, help="a data folder")
     common.add_classes_flag(flags)
     common.add_beat_flag(flags)
     schemas = flags.add_mutually_exclusive_group()
-    schemas.add_argument("--schema", type=Path, metavar="FILE", help="judge by this TFDV schema, not the lab format's")
+    schemas.add_argument("--schema", **common.FILE, help="judge by this TFDV schema, not the lab format's")
     schemas.add_argument(
-        "--infer-schema", type=Path, metavar="FILE", help="infer a schema from the train split, write it, judge by it"
+        "--infer-schema", **common.FILE, help="infer a schema from the train split, write it, judge by it"
     )
-    flags.add_argument("--html", type=Path, metavar="FILE", help="write a page with each column's distribution")
-    flags.add_argument("--json", type=Path, metavar="FILE", help="write the findings with all their clips")
+    flags.add_argument("--html", **common.FILE, help="write a page with each column's distribution")
+    flags.add_argument("--json", **common.FILE, help="write the findings with all their clips")
     flags.add_argument("--strict", action="store_true", help="call warnings errors")
     flags.add_argument("--overwrite", action="store_true", help="replace files that are there")
-    arguments = common.parse(flags, argv)
+    return flags
 
+
+@common.entry_point(parser)
+def main(arguments: argparse.Namespace) -> int:
     from mtmusic.files import refuse_taken
 
     refuse_taken((arguments.html, arguments.json, arguments.infer_schema), arguments.overwrite)
@@ -37,20 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtmusic.datasets.validate import findings_table, validate_folder, write_findings_json, write_findings_page
 
     found = validate_folder(
-        arguments.folder,
-        arguments.classes,
-        arguments.beat,
-        arguments.schema,
-        arguments.infer_schema,
-        arguments.strict,
+        arguments.folder, arguments.classes, arguments.beat, arguments.schema, arguments.infer_schema, arguments.strict
     )
-    print(findings_table(found))
+    print(common.with_flags(findings_table(found), parser()))
     if arguments.infer_schema:
         print(f"Schema: {arguments.infer_schema}")
     if arguments.json:
         write_findings_json(arguments.json, found)
         print(f"Findings: {arguments.json}")
     if arguments.html:
-        write_findings_page(arguments.html, found, common.command(__file__, argv))
+        write_findings_page(arguments.html, found, arguments.command)
         print(f"Page: {arguments.html}")
     return 1 if found.findings else 0

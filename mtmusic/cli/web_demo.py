@@ -1,7 +1,7 @@
 """A page on this computer: drop a song, see what saved models say of its genre and affect, and what they heard.
 
-    python scripts/web_demo.py --model saved_models/genre_cnn
-    python scripts/web_demo.py --model saved_models/genre_cnn saved_models/affect_cnn --port 8000
+    mtmusic web-demo --model saved_models/genre_cnn
+    mtmusic web-demo --model saved_models/genre_cnn saved_models/affect_cnn --port 8000
 
 Prints the page's address, http://127.0.0.1:7860, and serves until Ctrl-C; other computers cannot see it. An example
 song is there to try. A song may have 50 MB and 15 minutes, and is deleted once it is answered. The page loads nothing
@@ -10,30 +10,31 @@ A song is heard in windows as long as the clips that the models learnt from. Whe
 Exit code 0 once it was ended, after the song that it is hearing; 2 where it cannot run, with what to do.
 """
 
+import argparse
 import signal
-from collections.abc import Sequence
 
 from mtmusic.cli import common
 
 
-@common.reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    flags = common.parser(__doc__)
+def parser() -> argparse.ArgumentParser:
+    flags = common.parser(__doc__, __name__)
     flags.add_argument(
         "--model",
         nargs="+",
         action="extend",
         required=True,
-        metavar="RUN",
+        **common.RUN,
         help="runs' folders, their model.keras, or exported SavedModels",
     )
-    flags.add_argument("--port", type=int, default=7860, metavar="N", help="(default: 7860)")
-    flags.add_argument("--window", type=float, metavar="S", help="seconds (default: as the models' clips)")
-    arguments = common.parse(flags, argv)
+    flags.add_argument("--port", default=7860, **common.NUMBER, help="(default: 7860)")
+    flags.add_argument("--window", **common.SECONDS, help="seconds (default: as the models' clips)")
+    return flags
 
+
+@common.entry_point(parser)
+def main(arguments: argparse.Namespace) -> None:
     from mtmusic.serving.web import serve
 
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # all as Ctrl-C, so that no upload stays behind
         signal.signal(name, signal.default_int_handler)
     serve(arguments.model, arguments.port, arguments.window)
-    return 0

@@ -59,6 +59,11 @@ def load(path: Path | str) -> tuple[keras.Model, dict[str, Any]]:
     return model, card
 
 
+def load_model(path: Path | str, **options: Any) -> keras.Model:
+    """As keras.models.load_model, with its options, of a run's folder too; the layers of mtmusic are registered."""
+    return keras.models.load_model(locate(path)[1] if Path(path).is_dir() else path, **options)
+
+
 def locate(path: Path | str) -> tuple[Path, Path]:
     """The run's folder and its model.keras. Raises UserError where there is none, for a SavedModel too."""
     path = Path(path)
