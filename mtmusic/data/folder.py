@@ -108,7 +108,9 @@ class AffectData(FolderData):
 
 def load_genre_data(options: LoadOptions) -> GenreData:
     """Reads and checks every label row and array of a genre folder. Raises UserError that lists what is wrong."""
-    folder, checked, known = options.folder, {}, ()
+    folder = options.folder
+    checked: dict[str, CheckedSplit] = {}
+    known: tuple[str, ...] = ()
     for split in ("train", "test", *(["validation"] if has_label_rows(options.folder, "validation") else [])):
         checked[split] = _genre_split(options, split, known)
         known = checked[split].clips.classes
@@ -291,7 +293,7 @@ def data_table(data: FolderData) -> str:
         lines.append("The test split has no labels: labelled clips are held out to judge by")
     counts = {split: clips.counts() for split, clips in data.splits.items()}
     names = list(next(iter(counts.values())))
-    rows = [("labels of" if affect else "class", *counts)]
+    rows: list[tuple[Any, ...]] = [("labels of" if affect else "class", *counts)]
     rows += [(name, *(count[name] for count in counts.values())) for name in names]
     rows.append(("clips" if affect else "all", *map(len, data.splits.values())))
     width = max(len(str(name)) for name, *_ in rows[:-1])

@@ -33,11 +33,11 @@ TAKEN_NAMES = (
     "genre", "affect", "id", "split", "mean", "group", "frames", "rows", "dtype", "mel_min", "mel_max", "mel_mean",
     "mel_std", "floor_share", "chroma_min", "chroma_max", "nan_share", "content", "problem",
 )  # fmt: skip
-"""What a task cannot be called: a run's files and the table of clips have such names beside the tasks'."""
+"""What a task cannot be called: a run's files and the table of clips have such columns next to the tasks'."""
 
 
 class Problem(NamedTuple):
-    """A label row or an array that cannot be used. kind: a name for all such. clip: its id. text: the line to tell."""
+    """A label row or an array that cannot be used. kind: a name for all such. clip: its id. text: the line to show."""
 
     kind: str
     clip: str
@@ -56,7 +56,7 @@ class Clips:
     """The labelled clips of one split, in the order of the label file.
 
     targets: for genre (clips,) int64, the class's index in `classes`; for affect (clips, tasks) float32 in [0, 1],
-    NaN where a label is missing. groups: (clips,) names that no split may part (artists, say), or None.
+    NaN where a label is missing. groups: (clips,) names (artists, say), whose clips stay in one split, or None.
     """
 
     ids: tuple[str, ...]
@@ -186,14 +186,14 @@ def scan_genre_labels(
     classes: GenreClasses = "lab",
     known: Sequence[str] = (),
 ) -> tuple[Clips, list[Problem]]:
-    """As `read_genre_labels`, but rows that cannot be used are left out and told in a list, a line each."""
+    """As `read_genre_labels`, but rows that cannot be used are left out and listed, a line each."""
     mapping = genre_mapping(classes)
     path = label_path(folder, split)
     header, rows = _read_rows(path, "\t")
     if [name.lower() for name in header] != ["id", "genre"]:
         raise UserError(
             f"Expected the header Id<TAB>Genre of a genre folder, got {_shown(header)} in {path} "
-            "(scripts/train_affect.py takes affect folders)"
+            "(mtmusic train-affect takes affect folders)"
         )
     problems: list[Problem] = []
     found: dict[str, tuple[Path, str]] = {}
@@ -203,7 +203,7 @@ def scan_genre_labels(
         if not genre:
             problems.append(Problem("missing label", clip_id, f"{where}: clip {clip_id} has no class"))
         elif name == "":
-            text = f"{where}: the class mapping does not know {genre!r} (--classes all?)"
+            text = f'{where}: the class mapping does not know {genre!r} (`classes="all"`?)'
             problems.append(Problem("unknown class", clip_id, text))
         elif name is not None and known and name not in known:
             text = f"{where}: class {name!r} is not one of {', '.join(known)}"
@@ -217,14 +217,14 @@ def scan_genre_labels(
 
 
 def scan_affect_labels(folder: Path | str, split: str) -> tuple[Clips, list[Problem]]:
-    """As `read_affect_labels`, but rows that cannot be used are left out and told in a list, a line each."""
+    """As `read_affect_labels`, but rows that cannot be used are left out and listed, a line each."""
     path = label_path(folder, split)
     header, rows = _read_rows(path, ",")
     tasks = tuple(header[1:])
     if header[0].lower() != "id" or not tasks or "" in tasks or len(set(tasks)) < len(tasks):
         raise UserError(
             f"Expected the header Id,<task>,... of an affect folder, got {_shown(header)} in {path} "
-            "(scripts/train_genre.py takes genre folders)"
+            "(mtmusic train-genre takes genre folders)"
         )
     if [task.lower() for task in tasks] == ["genre"]:
         raise UserError(f"Expected Id<TAB>Genre, or Id,<task>,... of an affect folder, got {_shown(header)} in {path}")
@@ -286,7 +286,7 @@ def is_genre_folder(folder: Path | str) -> bool:
 
 
 def label_path(folder: Path | str, split: str) -> Path:
-    """`validation/` has validation_labels.txt beside it, as train/ and test/ have theirs."""
+    """`<split>_labels.txt`, which lies next to the folder of the split."""
     return Path(folder) / f"{split}_labels.txt"
 
 

@@ -1,6 +1,7 @@
-"""Finished runs beside each other: the scores of each, and, on the same clips, the difference to the first."""
+"""Finished runs compared: the scores of each, and, on the same clips, the difference to the first."""
 
 import csv
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,15 +9,20 @@ from typing import Any
 
 import numpy as np
 
+from mtmusic.data.labels import ALONE
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
 from mtmusic.evaluation.bootstrap import Fold, cross_scores, measures
+from mtmusic.evaluation.reports.run import write_report
 from mtmusic.files import write_json
-from mtmusic.models import saving as export
-from mtmusic.training.affect_run import true_column
-from mtmusic.training.run_files import CLIPS_FILE
+from mtmusic.models.saving import MODEL_FILE, locate, read_card
+from mtmusic.training.evaluate import task_of
+from mtmusic.training.run_folder import CLIPS_FILE, PREDICTIONS, log_known_test_clips, require_free
+from mtmusic.training.task import Task
+from mtmusic.training.train import TrainOptions, default_out, resolve_recipe, train
 
 SPLIT = "test"
+logger = logging.getLogger(__name__)
 JOINT = "+"
 """Between runs of single tasks that are judged as one: saved_models/valence_cnn+saved_models/energy_cnn"""
 
@@ -131,38 +137,33 @@ def read_predictions(name: str) -> Predictions:
 
 
 def _read_run(path: Path, name: str) -> Predictions:
-    folder = export.locate(path)[0]
-    card = export.read_card(folder)
-    tasks, classes = tuple(card.get("targets", ())), tuple(card.get("classes", ()))
-    file = folder / "predictions.csv"
+    folder = locate(path)[0]
+    task, file = task_of(read_card(folder)), folder / PREDICTIONS
     try:
         with file.open(newline="", encoding="utf-8") as opened:
             rows = [row for row in csv.DictReader(opened) if row["split"] == SPLIT]
-        true = np.array([[float(row[true_column(task)] or "nan") for task in tasks] for row in rows])
-        if classes:
-            true = np.array([classes.index(row["true"]) for row in rows])
-        predicted = np.array([[float(row[name]) for name in classes or tasks] for row in rows])
+        true, predicted = task.read_cells(rows)
     except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise UserError(f"Expected the answers of a finished run in {file}, got {error!r}; train again") from error
     if not rows:
         raise UserError(f"Expected answers for test clips in {file}, got none; train again")
     ids = tuple(row["id"] for row in rows)
-    return Predictions(name, ids, tasks, true, predicted, _read_groups(folder, ids), classes)
+    return Predictions(name, ids, task.tasks, true, predicted, _read_groups(folder, ids), task.classes)
 
 
 def _read_groups(run: Path, ids: Sequence[str]) -> np.ndarray:
     """Of each test clip; older runs tell none."""
     try:
         with (run / CLIPS_FILE).open(newline="", encoding="utf-8") as file:
-            told = {row["id"]: row.get("group") for row in csv.DictReader(file) if row["split"] == SPLIT}
+            groups = {row["id"]: row.get("group") for row in csv.DictReader(file) if row["split"] == SPLIT}
     except (OSError, KeyError, ValueError, csv.Error):
-        told = {}
-    return np.array([told.get(i) or f"clip {i}" for i in ids])
+        groups = {}
+    return np.array([groups.get(i) or f"{ALONE}{i}" for i in ids])
 
 
 def _canonical(name: str) -> str:
     """A run's folder is the same run as its model.keras."""
-    return name.removesuffix(f"/{export.MODEL_FILE}").rstrip("/")
+    return name.removesuffix(f"/{MODEL_FILE}").rstrip("/")
 
 
 def _on_the_same_clips(runs: Sequence[Predictions]) -> list[Predictions]:
@@ -226,3 +227,32 @@ def _rows(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     rows = {name.removeprefix("rho_"): row for name, row in measures(scores).items()}
     mean = rows.pop("rho", None)
     return rows if mean is None or len(rows) < 2 else {**rows, "mean": mean}
+
+
+def finetune(options: TrainOptions, task: Task, compare_scratch: bool = False) -> dict[str, Any]:
+    """The lab's step 9: trains the task on the source's backbone; returns what metrics.json holds.
+
+    compare_scratch: then trains the same network from random weights on the same splits, into `<out>_scratch`, and
+    compares both on the test clips: in the log, in comparison.json and on the page. Raises UserError.
+    """
+    if options.source is None:
+        raise ValueError("Expected a source to fine-tune, got none")
+    try:
+        locate(options.source)
+    except UserError as error:
+        raise UserError(f"{error}: make a genre model with mtmusic train-genre, or give `source`") from error
+    out = options.out or default_out(options, task)
+    scratch_out = out.parent / f"{out.name}_scratch"
+    if compare_scratch:
+        require_free(scratch_out, options.resume, options.overwrite)
+    metrics = train(replace(options, out=out), task)
+    if compare_scratch:
+        logger.info(f"\nThe same network from random weights, into {scratch_out}:")
+        fresh = replace(options, source=None, transfer="all", freeze="none", unfreeze_after=None)
+        train(replace(fresh, recipe=resolve_recipe(options), out=scratch_out), task)
+        comparison = compare_runs([str(out), str(scratch_out)])
+        write_comparison(out, comparison)
+        write_report(out)
+        logger.info(f"\n{comparison_table(comparison)}")
+        log_known_test_clips(read_card(out)["source"], comparison["clips"])
+    return metrics

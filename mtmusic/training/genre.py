@@ -1,118 +1,131 @@
-"""A data folder to a trained, judged and saved genre model."""
+"""The task of genre: one class a clip."""
 
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mtmusic.data.folder import GenreData, load_genre_data, print_data
-from mtmusic.data.labels import Clips
+import keras
+import numpy as np
+
+from mtmusic.data.folder import GenreData, LoadOptions, load_genre_data, load_genre_split
+from mtmusic.data.labels import Clips, genre_mapping, two_of_different_classes
 from mtmusic.errors import UserError
-from mtmusic.evaluation.metrics import genre_table
-from mtmusic.models import saving as export
+from mtmusic.evaluation import plots
+from mtmusic.evaluation.metrics import genre_report, genre_table
 from mtmusic.models.backbones import FRAMES
 from mtmusic.models.heads import genre_classifier
-from mtmusic.training import run_folder as runs
-from mtmusic.training.genre_run import genre_card, judge, write_judgement
-from mtmusic.training.recipes import Recipe, complete
-from mtmusic.training.run_files import examples, judged_contents, print_learnt_test_clips, source_card, write_clips
-from mtmusic.training.train import (
-    Objective,
-    TrainOptions,
-    build_model,
-    count_learnt,
-    finished,
-    refuse_early,
-    refuse_other_rate,
-    resolve_recipe,
-    settings_of,
-    train_and_judge,
-)
+from mtmusic.models.trainer import OVERFIT_LOSS
+from mtmusic.training.recipes import Recipe
+from mtmusic.training.run_folder import evaluated_contents
+from mtmusic.training.task import Evaluation, Task
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class GenreOptions(TrainOptions):
-    """All that `train_genre` is told.
+class GenreTask(Task):
+    """Softmax cross-entropy; the epoch is chosen by the validation loss.
 
-    classes: raw genre names to classes, see `labels.genre_mapping`. leave_out: an affect run; what it was judged on is
-    not learnt from, so that it can be started anew from this one's backbone and judged on clips that are new to both.
+    leave_out: an affect run. The clips that it was evaluated on, by content, are not trained on, so that it can be
+    fine-tuned from this task's model and evaluated on clips that are new to both. classes, class_weights: set by
+    `with_labels_of`.
     """
 
-    classes: str = "lab"
     leave_out: Path | None = None
+    classes: tuple[str, ...] = ()
+    class_weights: tuple[float, ...] = ()
 
+    monitor = "val_loss"
+    overfit = ("loss", OVERFIT_LOSS)
+    frames = FRAMES
+    headline = ("accuracy", "macro_f1")
 
-def train_genre(options: GenreOptions) -> dict[str, Any]:
-    """Trains, judges and saves; returns what metrics.json holds. Raises UserError for what the user can mend."""
-    refuse_early(options)
-    recipe = resolve_recipe(options)
-    transfer = "_transfer" if options.source is not None else ""
-    out = options.out or Path("saved_models") / f"genre_{recipe.backbone}{transfer}"
-    if done := finished(out, options.resume):
-        return done
-    runs.refuse_taken(out, options.resume, options.overwrite)
-    data = load_genre_data(
-        options.data,
-        options.classes,
-        options.beat,
-        options.validation,
-        options.subset,
-        options.seed,
-        options.skip_bad,
-        options.checks,
-    )
-    if options.leave_out is not None:
-        data = _without(data, options.leave_out)
-    recipe = complete(
-        recipe, FRAMES[data.beat], len(data.splits["train"]), count_learnt(data.splits, options.retrain_on_all)
-    )
-    refuse_other_rate(options, data)
+    @property
+    def run_name(self) -> str:
+        return "genre"
 
-    objective = genre_objective(recipe, data.splits["train"], options.classes)
-    model = build_model(options, recipe, objective)
-    settings = settings_of(options, recipe, objective, data) | {"leave_out": str(options.leave_out)}
-    with runs.run_folder(out, settings, options.resume) as work:
-        print_data(data)
-        model.summary(expand_nested=True, line_length=100)
-        trained = train_and_judge(
-            model, options, recipe, objective, data.splits, lambda model, splits: judge(model, recipe, splits), work
+    @property
+    def heading(self) -> str:
+        return "Test split"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ("true", "predicted", *self.classes)
+
+    @classmethod
+    def from_card(cls, card: Mapping[str, Any]) -> "GenreTask":
+        """The task of a saved model."""
+        return cls(classes=tuple(card["classes"]))
+
+    def load(self, options: LoadOptions) -> GenreData:
+        data = load_genre_data(options)
+        return data if self.leave_out is None else _without(data, self.leave_out)
+
+    def load_split(self, options: LoadOptions, split: str) -> GenreData:
+        return load_genre_split(options, split, self.classes)
+
+    def with_labels_of(self, train: Clips) -> "GenreTask":
+        return replace(self, classes=train.classes, class_weights=tuple(train.class_weights()))
+
+    def add_head(self, backbone: keras.Model, recipe: Recipe) -> keras.Model:
+        return genre_classifier(
+            backbone,
+            classes=self.classes,
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            class_weights=list(self.class_weights) if recipe.balanced else None,
         )
 
-        card = genre_card(recipe, data, options.classes, options.command, options.seed)
-        if options.source is not None:
-            card["source"] = source_card(options.source, data, options.transfer)
-            print_learnt_test_clips(card["source"], len(data.splits["test"]))
-        export.save(trained.model, work, card, examples(data.splits["test"], recipe))
-        write_clips(work, data, trained.facts["model_trained_on"], options.source)
-        metrics = write_judgement(work, trained.model, recipe, data, trained.judgement, card, trained.facts)
-    print(f"\nTest split, {len(data.splits['test'])} clips, trained on {metrics['judged_model_trained_on']}:")
-    print(genre_table(metrics["test"]))
-    print(f"Report: {out / 'report.html'}")
-    return metrics
+    def settings(self, options: LoadOptions, recipe: Recipe) -> dict[str, Any]:
+        return {"classes": options.classes, "leave_out": str(self.leave_out)}
+
+    def predict(self, model: keras.Model, recipe: Recipe, clips: Clips) -> np.ndarray:
+        return keras.ops.convert_to_numpy(keras.ops.softmax(super().predict(model, recipe, clips)))
+
+    def report(self, clips: Clips, predictions: np.ndarray) -> dict[str, Any]:
+        return genre_report(clips.targets, predictions.argmax(axis=1), clips.classes, clips.group_names)
+
+    def card(self, options: LoadOptions) -> dict[str, Any]:
+        mapping = genre_mapping(options.classes)
+        return {"task": "genre", "classes": list(self.classes), "class_mapping": mapping}
+
+    def cells(self, clips: Clips, predictions: np.ndarray) -> Iterator[Sequence[Any]]:
+        for target, row in zip(clips.targets, predictions, strict=True):
+            yield (clips.classes[target], clips.classes[row.argmax()], *row)
+
+    def read_cells(self, rows: Sequence[Mapping[str, str]]) -> tuple[np.ndarray, np.ndarray]:
+        true = np.array([self.classes.index(row["true"]) for row in rows])
+        return true, np.array([[float(row[name]) for name in self.classes] for row in rows])
+
+    def write_figures(self, folder: Path, data: Any, evaluations: Mapping[str, Evaluation]) -> None:
+        for split, evaluation in evaluations.items():
+            figure = plots.confusion_matrix(np.array(evaluation.report["confusion"]), self.classes)
+            plots.save_figure(figure, folder / f"confusion_{split}.png")
+        figure = plots.class_histograms(data.raw_counts, data.merged_counts, "Clips before and after merging")
+        plots.save_figure(figure, folder / "class_histograms.png")
+
+    def two_clips(self, clips: Clips) -> tuple[list[int], list[str]]:
+        pair = two_of_different_classes(clips)
+        return pair, [f"{clips.classes[clips.targets[i]]} (clip {clips.ids[i]})" for i in pair]
+
+    def table(self, report: dict[str, Any]) -> str:
+        return genre_table(report)
 
 
 def _without(data: GenreData, run: Path) -> GenreData:
-    """Train and validation without the clips that the run was judged on, by content. Raises UserError where a class
-    has none left."""
-    judged = judged_contents(run)
+    """Train and validation without the clips that the run was evaluated on, by content.
+
+    Raises UserError where a class has none left.
+    """
+    evaluated = evaluated_contents(run)
     splits = dict(data.splits)
     for split in ("train", "validation"):
         clips = splits[split]
-        kept = [i for i, path in enumerate(clips.paths) if data.digests[path] not in judged]
+        kept = [i for i, path in enumerate(clips.paths) if data.digests[path] not in evaluated]
         splits[split] = clips.take(kept)
-        print(f"Left out of {split}: {len(clips) - len(kept)} clips that {run} was judged on")
+        logger.info(f"Left out of {split}: {len(clips) - len(kept)} clips that {run} was judged on")
         if gone := [name for name, count in splits[split].counts().items() if not count and clips.counts()[name]]:
             raise UserError(f"Expected clips of {', '.join(gone)} in {split} that {run} was not judged on, got none")
     return replace(data, splits=splits)
-
-
-def genre_objective(recipe: Recipe, train: Clips, mapping: str) -> Objective:
-    """Softmax cross-entropy; the epoch is chosen by the validation loss. mapping: raw names to classes, as told."""
-    head = partial(
-        genre_classifier,
-        classes=train.classes,
-        learning_rate=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
-        class_weights=train.class_weights() if recipe.balanced else None,
-    )
-    return Objective(head, settings={"classes": mapping})

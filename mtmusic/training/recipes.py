@@ -1,7 +1,7 @@
 """Named, complete settings, and the backbone that each builds."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ from typing import Any
 import keras
 
 from mtmusic.errors import UserError
-from mtmusic.models import saving as export
 from mtmusic.models.backbones import CNN_BLOCKS, POOL, STATISTICS, cnn_backbone, lstm_backbone, statistics_backbone
 from mtmusic.models.nystroem import KERNELS
 from mtmusic.models.precision import layers_compute_in, supported
+from mtmusic.models.saving import locate, read_card
 from mtmusic.models.trainer import TrainingConfig
 
 CENTRES = 2048
@@ -129,13 +129,13 @@ def recipe_names() -> tuple[str, ...]:
 def named_recipe(name: str, multitask: bool = False) -> Recipe:
     """Raises UserError for a name that no recipe has."""
     if name not in recipe_names() and name not in ABLATIONS:
-        raise UserError(f"Expected --recipe {', '.join(NAMED_RECIPES)} or best, got {name}")
+        raise UserError(f"Expected `recipe` {', '.join(NAMED_RECIPES)} or best, got {name}")
     name = BEST if name == "best" else name
     known = {**NAMED_RECIPES, **ABLATIONS, **(MULTITASK_RECIPES if multitask else {})}
     return known[name]
 
 
-def given_recipe(
+def choose_recipe(
     name: str | None,
     settings: Mapping[str, Any],
     defaults: Mapping[str, Recipe],
@@ -148,7 +148,7 @@ def given_recipe(
     the backbone does not have.
     """
     if name is not None and "backbone" in settings:
-        raise UserError(f"Expected --recipe without --backbone: {name} has its own")
+        raise UserError(f"Expected `recipe` without `backbone`: {name} has its own")
     if name is None:
         recipe = defaults[settings.get("backbone") or _backbone_of(source)]
     else:
@@ -156,7 +156,7 @@ def given_recipe(
     for backbone, names in ONLY.items():
         if backbone != recipe.backbone and (foreign := [name for name in names if name in settings]):
             raise UserError(
-                f"Expected --{foreign[0]} with --backbone {backbone} only, got --backbone {recipe.backbone}"
+                f"Expected `{foreign[0]}` with `backbone={backbone}` only, got `backbone={recipe.backbone}`"
             )
     return replace(recipe, **settings)
 
@@ -164,23 +164,24 @@ def given_recipe(
 def _backbone_of(source: Path | None) -> str:
     """What is wrong with a source is told where it is used."""
     try:
-        told = export.read_card(export.locate(source)[0]).get("architecture") if source is not None else None
+        told = read_card(locate(source)[0]).get("architecture") if source is not None else None
     except UserError:
         return "cnn"
     backbone = told.get("backbone") if isinstance(told, dict) else None
     return backbone if backbone in RECIPES else "cnn"
 
 
-def complete(recipe: Recipe, frames: int, clips: int, all_clips: int) -> Recipe:
-    """With what depends on folder and machine: a flat CNN's frames, where none were given, patience, precision, and
-    how many clips a kernel has as centres.
+def fill_in(recipe: Recipe, frames: int, splits: Mapping[str, Sized], retrain_on_all: bool = False) -> Recipe:
+    """The recipe with what depends on folder and machine.
 
-    clips: to train on; all_clips: those and, of `retrain_on_all`, the others that are learnt from in the end.
+    A flat CNN's frames, where none were given; patience; precision; and how many clips Nystroem features have as
+    centres: those of train, or with retrain_on_all of all splits.
     """
-    patience = max(recipe.patience, math.ceil(recipe.patience_clips / clips))
+    patience = max(recipe.patience, math.ceil(recipe.patience_clips / len(splits["train"])))
     recipe = replace(recipe, patience=patience, precision=supported(recipe.precision))
     if recipe.backbone == "statistics" and recipe.centres is None:
-        recipe = replace(recipe, centres=min(CENTRES, all_clips))
+        clips = sum(map(len, splits.values())) if retrain_on_all else len(splits["train"])
+        recipe = replace(recipe, centres=min(CENTRES, clips))
     return replace(recipe, frames=frames) if recipe.fixed_frames and recipe.frames is None else recipe
 
 
@@ -212,7 +213,7 @@ def architecture(recipe: Recipe) -> dict[str, Any]:
     return {name: getattr(recipe, name) for name in names}
 
 
-def from_card(card: Mapping[str, Any], recipe: Recipe) -> Recipe:
+def recipe_from_card(card: Mapping[str, Any], recipe: Recipe) -> Recipe:
     """The recipe with the architecture of a saved model's card."""
     told, kept = card.get("architecture"), {name: card[name] for name in ("feature", "frames")}
     if (

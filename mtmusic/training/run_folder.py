@@ -1,11 +1,14 @@
-"""A run's folder: built beside under `<name>.partial`, put in its place when whole, picked up again when killed."""
+"""A run's folder: put in its place when whole, picked up again when stopped; its card, clips.csv and evaluation."""
 
+import csv
 import json
+import logging
+import math
 import platform
 import shutil
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,18 @@ import numpy as np
 import tensorflow as tf
 
 from mtmusic import __version__
+from mtmusic.data.folder import AffectData, FolderData
+from mtmusic.data.labels import read_features_json
 from mtmusic.errors import UserError
+from mtmusic.evaluation.reports.run import write_report
 from mtmusic.files import refuse_other_things, replace_folder, write_csv, write_json
+from mtmusic.models.saving import CARD_FILE, learnt_from_demo, locate, read_card
+from mtmusic.training.recipes import Recipe, architecture
+from mtmusic.training.task import Evaluation, Task, write_clip_figures
 
 METRICS = "metrics.json"
+CLIPS_FILE = "clips.csv"
+PREDICTIONS = "predictions.csv"
 SETTINGS = "settings.json"
 CHECKPOINTS, RETRAINED = "checkpoints", "retrained"
 FROZEN_STAGE = "frozen"
@@ -27,20 +38,37 @@ FROZEN_STAGE = "frozen"
 MAY_CHANGE = ("epochs", "patience")
 """Settings that a resumed run may give anew."""
 
+UNKNOWN = "unknown"
+"""In the place of a content: the run's source does not say what it was trained on."""
 
-def refuse_taken(out: Path, resume: bool, overwrite: bool) -> None:
-    """Raises UserError where `out` is taken, by a run or by other things, and the flags do not say what to do."""
+logger = logging.getLogger(__name__)
+
+# --- the folder
+
+
+def require_free(out: Path, resume: bool, overwrite: bool) -> None:
+    """Raises UserError where `out` is taken, by a run or by other things, and the options do not say what to do."""
     refuse_other_things(out, METRICS)
-    work = _work(out)
-    if is_run(out) and not overwrite and not (resume and work.is_dir()):
-        raise UserError(f"{out} holds a finished run: --overwrite trains anew in its place, --out writes elsewhere")
+    work, is_run = _work(out), (out / METRICS).is_file()
+    if is_run and not overwrite and not resume:
+        raise UserError(
+            f"{out} holds a finished run: `overwrite=True` trains anew in its place, `out` writes elsewhere"
+        )
     if work.is_dir() and not resume and not overwrite:
-        raise UserError(f"{work} holds an unfinished run: --resume goes on with it, --overwrite starts anew")
+        raise UserError(f"{work} holds an unfinished run: `resume=True` goes on with it, `overwrite=True` starts anew")
+
+
+def finished(out: Path, resume: bool) -> dict[str, Any] | None:
+    """The metrics of a run that has nothing left to resume, which is logged; else None."""
+    if not resume or not (out / METRICS).is_file() or _work(out).is_dir():
+        return None
+    logger.info(f"{out} is a finished run: nothing to resume. It was made by: {read_card(out).get('command')}")
+    return json.loads((out / METRICS).read_text())
 
 
 @contextmanager
 def run_folder(out: Path, settings: Mapping[str, Any], resume: bool) -> Iterator[Path]:
-    """Gives a folder beside `out` to write the run into, and puts it in the place of `out` when the block ends.
+    """Gives a folder next to `out` to write the run into, and puts it in the place of `out` when the block ends.
 
     What the user must mend before the first epoch leaves nothing behind; any other end, a kill say, leaves the folder
     for a resume.
@@ -65,42 +93,8 @@ def run_folder(out: Path, settings: Mapping[str, Any], resume: bool) -> Iterator
     (out / SETTINGS).unlink()
 
 
-def verbosity() -> int:
-    """Keras's: a progress bar on a terminal, a line an epoch in a file."""
-    return 1 if sys.stdout.isatty() else 2
-
-
-def is_run(folder: Path) -> bool:
-    return (folder / METRICS).is_file()
-
-
-def finished(out: Path, resume: bool) -> dict[str, Any] | None:
-    """The metrics of a run that has nothing left to resume."""
-    if resume and is_run(out) and not _work(out).is_dir():
-        return json.loads((out / METRICS).read_text())
-    return None
-
-
 def _work(out: Path) -> Path:
     return out.with_name(out.name + ".partial")
-
-
-def versions() -> dict[str, str]:
-    """Of everything that a result may depend on."""
-    packages = ("tensorflow", "keras", "numpy", "librosa", "scikit-learn", "scipy")
-    return {"mtmusic": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}
-
-
-def seed_everything(seed: int) -> None:
-    """Fixes Python's, NumPy's and TensorFlow's random numbers, and operations to one order of summing."""
-    keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
-
-
-def write_predictions(path: Path, rows: Iterator[Sequence[Any]], header: Sequence[str]) -> None:
-    """predictions.csv: id, split, true, predicted, a column a class or task."""
-    shown = ([f"{cell:.6f}" if isinstance(cell, float | np.floating) else cell for cell in row] for row in rows)
-    write_csv(path, header, shown)
 
 
 def _require_equal(before: Mapping[str, Any], now: Mapping[str, Any], work: Path) -> None:
@@ -112,5 +106,164 @@ def _require_equal(before: Mapping[str, Any], now: Mapping[str, Any], work: Path
     ]
     if differing:
         raise UserError(
-            f"Cannot resume {work}: it was started with {'; '.join(differing)}. Give the same settings, or --overwrite"
+            f"Cannot resume {work}: it was started with {'; '.join(differing)}. Give the same settings, or "
+            "`overwrite=True`"
         )
+
+
+def seed_everything(seed: int) -> None:
+    """Fixes Python's, NumPy's and TensorFlow's random numbers, and operations to one order of summing."""
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+# --- the card
+
+
+def base_card(recipe: Recipe, data: FolderData, command: str, seed: int) -> dict[str, Any]:
+    """What a user of any task's model must know, and what made it; the task and its metrics are added."""
+    return {
+        "feature": recipe.feature,
+        "beat": data.beat,
+        "frames": recipe.frames,
+        "clip_frames": int(np.median(data.frames)),
+        "clip_seconds": _clip_seconds(data.folder),
+        "backbone": recipe.backbone,
+        "architecture": architecture(recipe),
+        "recipe": asdict(recipe),
+        "command": command,
+        "seed": seed,
+        "data": data_card(data),
+        "versions": versions(),
+    }
+
+
+def _clip_seconds(folder: Path) -> float | None:
+    """The length of the songs' excerpts by the folder's features.json; beats alone do not tell."""
+    seconds = read_features_json(folder).get("duration")
+    return seconds if isinstance(seconds, int | float) and 0 < seconds < math.inf else None
+
+
+def data_card(data: FolderData) -> dict[str, Any]:
+    """Where the clips came from, and how many: of each class, or all and those that have a label of each task."""
+    counts = {split: clips.counts() for split, clips in data.splits.items()}
+    card = {"folder": str(data.folder), "demo": data.demo, "fingerprint": data.fingerprint}
+    if isinstance(data, AffectData):
+        return card | {"clips": {split: len(clips) for split, clips in data.splits.items()}, "labels": counts}
+    return card | {"clips": counts}
+
+
+def versions() -> dict[str, str]:
+    """Of everything that a result may depend on."""
+    packages = ("tensorflow", "keras", "numpy", "librosa", "scikit-learn", "scipy")
+    return {"mtmusic": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def source_card(source: Path, data: FolderData, transferred: str) -> dict[str, Any]:
+    """For the card of a model that was started from another: which, and the test clips that that one was trained on.
+
+    transferred: "all" of its backbone, or its first N blocks. "test_clips_learnt" holds their ids, by content, not by
+    name; None where the source does not tell. "demo": whether it learnt from the demo corpus, or one that it was
+    started from did.
+    """
+    trained, test = trained_contents(source), data.splits["test"]
+    seen = None
+    if trained is not None:
+        seen = [i for i, path in zip(test.ids, test.paths, strict=True) if data.digests[path] in trained]
+    card = read_card(locate(source)[0])
+    known = {"run": str(source), "task": card["task"], "transferred": transferred}
+    return known | {"demo": learnt_from_demo(card), "test_clips_learnt": seen}
+
+
+def log_known_test_clips(source: Mapping[str, Any], test_clips: int) -> None:
+    """Says that the test split is not new to the source's backbone, where that is so. source: as `source_card`."""
+    if (seen := source["test_clips_learnt"]) is None:
+        logger.info(f"Whether {source['run']} learnt from clips of the test split is not known: it has no {CLIPS_FILE}")
+    elif seen:
+        named = ", ".join(seen[:5]) + (f" and {len(seen) - 5} more" if len(seen) > 5 else "")
+        logger.info(f"{len(seen)} of {test_clips} test clips were in the training of {source['run']}: {named}")
+
+
+# --- clips.csv
+
+
+def write_clips(work: Path, data: FolderData, trained_on: str, source: Path | None) -> None:
+    """clips.csv: id, split, content (a hash), trained (1 or 0) and group, where the folder has groups, of each clip.
+
+    The clips that a source was trained on are added. trained_on: splits, joined by "+".
+    """
+    trained = trained_on.split("+")
+    rows = [
+        (clip_id, split, data.digests[path], int(split in trained), "" if clips.groups is None else clips.groups[place])
+        for split, clips in data.splits.items()
+        for place, (clip_id, path) in enumerate(zip(clips.ids, clips.paths, strict=True))
+    ]
+    if source is not None:
+        before = trained_contents(source)
+        rows += [("", "source", content, 1, "") for content in ([UNKNOWN] if before is None else sorted(before))]
+    write_csv(work / CLIPS_FILE, ("id", "split", "content", "trained", "group"), rows)
+
+
+def trained_contents(run: Path) -> set[str] | None:
+    """The hashes of the clips that the run's model was trained on, its sources' too; None where that is not known."""
+    trained = _contents(run, "trained", "1")
+    return None if trained is None or UNKNOWN in trained else trained
+
+
+def evaluated_contents(run: Path) -> set[str]:
+    """The hashes of the clips that the run was evaluated on. Raises UserError where it does not tell."""
+    if not (evaluated := _contents(run, "split", "test")):
+        raise UserError(f"Expected a run whose {CLIPS_FILE} tells the clips that it was judged on, got {run}")
+    return evaluated
+
+
+def _contents(run: Path, column: str, value: str) -> set[str] | None:
+    path = locate(run)[0] / CLIPS_FILE
+    if not path.is_file():
+        return None
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return {row["content"] for row in csv.DictReader(file) if row[column] == value}
+    except (KeyError, ValueError, csv.Error) as error:
+        raise UserError(f"Expected id, split, content and trained in {path}, got {error!r}; train again") from error
+
+
+# --- an evaluation
+
+
+def write_evaluation(
+    work: Path,
+    task: Task,
+    model: keras.Model,
+    recipe: Recipe,
+    data: FolderData,
+    evaluations: Mapping[str, Evaluation],
+    card: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Card, metrics.json, predictions.csv, figures and report.html, which comes last; returns what metrics.json holds.
+
+    evaluations: by split. card, facts: what the card and metrics.json hold in addition.
+    """
+    reports = {split: evaluation.report for split, evaluation in evaluations.items()}
+    metrics = {**reports, **facts}
+    headline = {split: {name: report[name] for name in task.headline} for split, report in reports.items()}
+    write_json(work / CARD_FILE, {**card, "metrics": headline})
+    write_json(work / METRICS, metrics)
+    rows = (
+        (clip_id, split, *cells)
+        for split, evaluation in evaluations.items()
+        for clip_id, cells in zip(
+            data.splits[split].ids, task.cells(data.splits[split], evaluation.predictions), strict=True
+        )
+    )
+    write_csv(work / PREDICTIONS, ("id", "split", *task.columns), map(rounded, rows))
+    task.write_figures(work / "figures", data, evaluations)
+    write_clip_figures(work / "figures", task, model, recipe, list(data.splits.values())[-1], data.beat)
+    write_report(work)
+    return metrics
+
+
+def rounded(row: tuple[Any, ...]) -> list[Any]:
+    """Six decimals of each number in a row of predictions."""
+    return [f"{cell:.6f}" if isinstance(cell, float | np.floating) else cell for cell in row]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,17 +12,19 @@ import numpy as np
 
 from mtmusic.data.folder import beat_of_folder, require_rate
 from mtmusic.data.labels import Clips, clip_id, scan_unlabelled
-from mtmusic.data.pipeline import make_dataset
 from mtmusic.data.quality.measurements import measure_arrays
 from mtmusic.errors import UserError
 from mtmusic.files import whole_file
-from mtmusic.models import saving as export
-from mtmusic.training.recipes import Recipe, from_card
+from mtmusic.models.saving import load
+from mtmusic.training.evaluate import task_of
+from mtmusic.training.recipes import Recipe, recipe_from_card
 
 LAB_TASKS = ("valence", "energy", "danceability")
 LAB_SUFFIX = ".fused.full.npy.gz"
 COMPETITION = "multitask-affective-music-lab-2022"
 DECIMALS = 3
+
+logger = logging.getLogger(__name__)
 
 
 def make_submission(
@@ -41,7 +44,7 @@ def make_submission(
     if out.is_dir():
         raise UserError(f"Expected a file to write, got a folder: {out}")
     if out.exists() and not overwrite:
-        raise UserError(f"Expected a new file, got {out}, which is there already: --overwrite replaces it")
+        raise UserError(f"Expected a new file, got {out}, which is there already: `overwrite=True` replaces it")
     loaded = [(path, *_affect_model(path)) for path in models]
     tasks = tuple(task for _, _, card in loaded for task in card["targets"])
     columns = _columns(tasks, header)
@@ -50,11 +53,12 @@ def make_submission(
     for path, _, card in loaded:
         require_rate(rate, folder, bool(card["beat"]), path)
 
-    predicted = np.hstack([_predict(model, card, clips) for _, model, card in loaded])[:, columns]
+    answers = [task_of(card).predict(model, recipe_from_card(card, Recipe()), clips) for _, model, card in loaded]
+    predicted = np.hstack(answers)[:, columns]
     names = [tasks[column] for column in columns]
     _write(out, clips.ids, names, predicted, header)
-    print(f"{len(clips)} clips, {', '.join(names)}: {out}")
-    print(f"Submit it with: {submit_command(out, header)}")
+    logger.info(f"{len(clips)} clips, {', '.join(names)}: {out}")
+    logger.info(f"Submit it with: {submit_command(out, header)}")
     return out
 
 
@@ -78,11 +82,9 @@ def read_submission(path: Path) -> tuple[list[str], list[str], np.ndarray]:
 
 
 def _affect_model(path: Path) -> tuple[Any, dict[str, Any]]:
-    model, card = export.load(path)
+    model, card = load(path)
     if card["task"] == "genre":
-        raise UserError(
-            f"Expected a model of affect, got one of genre: {path} (train one with scripts/train_affect.py)"
-        )
+        raise UserError(f"Expected a model of affect, got one of genre: {path} (mtmusic train-affect trains one)")
     return model, card
 
 
@@ -95,7 +97,7 @@ def _columns(tasks: Sequence[str], header: str) -> list[int]:
     if sorted(tasks) != sorted(LAB_TASKS):
         raise UserError(
             f"Expected models of {', '.join(LAB_TASKS)} for the lab's file, got {', '.join(tasks)}: "
-            "give --header plain, or the models that are missing"
+            'give `header="plain"`, or the models that are missing'
         )
     return [tasks.index(task) for task in LAB_TASKS]
 
@@ -111,13 +113,6 @@ def _test_clips(folder: Path) -> tuple[Clips, np.ndarray]:
     if problems := [fact.problem for fact in facts if fact.problem]:
         raise UserError.listing(f"Cannot predict all of {folder / 'test'}", problems)
     return clips, np.array([fact.frames for fact in facts])
-
-
-def _predict(model: Any, card: dict[str, Any], clips: Clips) -> np.ndarray:
-    """(clips, tasks)"""
-    recipe = from_card(card, Recipe())
-    dataset = make_dataset(clips, recipe.feature, recipe.batch_size, recipe.frames)
-    return model.predict(dataset.map(lambda spectrogram, _: spectrogram), verbose=0)
 
 
 def _write(out: Path, ids: Sequence[str], tasks: Sequence[str], predicted: np.ndarray, header: str) -> None:

@@ -1,8 +1,9 @@
-"""What the training jobs share: checked splits to a trained network, judged, with all that a resume needs."""
+"""One training, from a data folder to a run's folder, read from top to bottom in `train`."""
 
+import logging
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,19 @@ import keras
 import tensorflow as tf
 
 from mtmusic.constants import FEATURE_BINS
-from mtmusic.data.folder import Checks, FolderData, require_rate
+from mtmusic.data.folder import FolderData, LoadOptions, data_table, require_rate
 from mtmusic.data.labels import Clips, concatenate
 from mtmusic.data.pipeline import make_dataset
 from mtmusic.data.spectrograms import array_frames
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
 from mtmusic.files import content_hash, write_text
-from mtmusic.models import nystroem as kernel
-from mtmusic.models import saving as export
+from mtmusic.models import nystroem
 from mtmusic.models.distribution import find_devices
 from mtmusic.models.frozen import embedded, head_alone, is_fixed
+from mtmusic.models.saving import locate, read_card, save
 from mtmusic.models.trainer import (
     OVERFIT_EPOCHS,
-    OVERFIT_LOSS,
-    Score,
     TrainingConfig,
     TrainingRecord,
     fit,
@@ -34,148 +33,197 @@ from mtmusic.models.trainer import (
     require_learnt,
 )
 from mtmusic.models.transfer import describe, freeze, load_backbone, set_backbone_weights, unfreeze
-from mtmusic.training import run_folder as runs
-from mtmusic.training.recipes import LAB_CNN, Recipe, build_backbone, from_card
+from mtmusic.training.recipes import LAB_CNN, Recipe, build_backbone, fill_in, recipe_from_card
+from mtmusic.training.run_folder import (
+    CHECKPOINTS,
+    FROZEN_STAGE,
+    RETRAINED,
+    base_card,
+    finished,
+    log_known_test_clips,
+    require_free,
+    run_folder,
+    seed_everything,
+    source_card,
+    write_clips,
+    write_evaluation,
+)
+from mtmusic.training.task import Task, examples
 
 MEMORY_CACHE_BYTES = 2 * 2**30
 """A split larger than this as float32 is read anew each epoch, so that memory does not grow with the folder."""
 
-Head = Callable[..., keras.Model]
-"""A backbone to a compiled model."""
-
-Judge = Callable[[keras.Model, dict[str, Clips]], dict[str, Any]]
-"""A model and splits to a judgement of each."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """All that a training job is told, whatever it learns.
+    """A training of any task.
 
-    out: None is a folder in saved_models/ named after the task and the backbone. data: None is the demo corpus; beat:
-    None is told from the folder. source: a run whose backbone, architecture and all, is started from. transfer: "all"
-    of its weights, or those of its first N blocks. freeze: of that backbone. unfreeze_after: epochs after which all of
-    it is trained, at a tenth of the rate; None: never. checks: see folders.Checks. devices: a number, or "all", see
-    replicas.find_devices; but for rounding and dropout the result does not depend on it, so a resume may give another.
+    out: None is a folder in saved_models/ named after the task and the backbone. source: a run whose backbone,
+    architecture and all, is started from. transfer: "all" of its weights, or those of its first N blocks. freeze: of
+    that backbone. unfreeze_after: epochs after which all of it is trained, at a tenth of the rate; None: never.
+    devices: a number, or "all", see distribution.find_devices; apart from rounding and dropout the result does not
+    depend on it, so that a resume may give another. verbose: Keras's.
     """
 
+    data: LoadOptions
     out: Path | None = None
-    data: Path | None = None
     recipe: Recipe = LAB_CNN
     source: Path | None = None
     transfer: str = "all"
     freeze: str = "none"
     unfreeze_after: int | None = None
-    beat: bool | None = None
-    validation: float = 0.2
-    subset: int | None = None
-    seed: int = 0
     overfit_batch: bool = False
     retrain_on_all: bool = False
-    skip_bad: bool = False
-    checks: Checks = "on"
     resume: bool = False
     overwrite: bool = False
     tensorboard: bool = False
     devices: str = "1"
     command: str = ""
+    verbose: int = 0
+
+    @property
+    def seed(self) -> int:
+        return self.data.seed
 
 
-@dataclass(frozen=True)
-class Objective:
-    """What is learnt: where genre and affect differ while they train.
+def train(options: TrainOptions, task: Task, data: FolderData | None = None) -> dict[str, Any]:
+    """Trains a model, evaluates it on the test split once and saves it; returns what metrics.json holds.
 
-    head: puts a compiled head on a backbone. monitor: the log that chooses the epoch, the lower the better.
-    overfit: the log, and the value under it, that show that a few batches were learnt by heart. settings: what the
-    result depends on beside options and data. test_held_out: the test split was made of labelled clips, so that the
-    model that is shipped may learn from it too, once another has been judged on it.
+    data: what `task.load` gave before; None: it is loaded. With retrain_on_all the model that is saved is trained anew,
+    for the epochs that were best, on train and validation, and then evaluated; on all three splits where the test split
+    was held out of labelled clips, after the first model was evaluated. Raises UserError for what the user can mend.
     """
+    refuse_early(options)
+    recipe = resolve_recipe(options)
+    out = options.out or default_out(options, task)
+    if metrics := finished(out, options.resume):
+        return metrics
+    require_free(out, options.resume, options.overwrite)
 
-    head: Head
-    monitor: str = "val_loss"
-    score: Score | None = None
-    overfit: tuple[str, float] = ("loss", OVERFIT_LOSS)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    test_held_out: bool = False
+    data = task.load(options.data) if data is None else data
+    splits, train_clips = data.splits, data.splits["train"]
+    _require_source_rate(options, data)
+    task = task.with_labels_of(train_clips)
+    recipe = fill_in(recipe, task.frames[data.beat], splits, options.retrain_on_all)
+
+    model = build_model(options, recipe, task)
+    settings = _settings(options, recipe, data) | task.settings(options.data, recipe)
+    with run_folder(out, settings, options.resume) as work:
+        logger.info(data_table(data))
+        model.summary(expand_nested=True, line_length=100, print_fn=logger.info)
+
+        if options.overfit_batch:
+            _check_overfit(options, recipe, task, train_clips, work)
+        record = _fit(model, options, recipe, task, train_clips, splits["validation"], work)
+        write_text(work / "history.csv", history_csv(record))
+        figure = plots.learning_curves(record.history, record.best_epoch)
+        plots.save_figure(figure, work / "figures/learning_curves.png")
+
+        evaluations = {"validation": task.evaluate(model, recipe, splits["validation"])}
+        trained_on = evaluated_trained_on = "train"
+        if options.retrain_on_all and data.held_out_test:
+            evaluations["test"] = task.evaluate(model, recipe, splits["test"])
+            trained_on = "train+validation+test"
+        elif options.retrain_on_all:
+            trained_on = evaluated_trained_on = "train+validation"
+        if options.retrain_on_all:
+            model = _retrain(options, recipe, task, [splits[split] for split in trained_on.split("+")], record, work)
+        if "test" not in evaluations:
+            evaluations["test"] = task.evaluate(model, recipe, splits["test"])
+
+        card = task.card(options.data) | base_card(recipe, data, options.command, options.seed)
+        if options.source is not None:
+            card["source"] = source_card(options.source, data, options.transfer)
+            log_known_test_clips(card["source"], len(splits["test"]))
+        facts = {
+            "epochs": record.epochs,
+            "best_epoch": record.best_epoch,
+            "seconds_per_epoch": record.seconds_per_epoch,
+            "devices": len(find_devices(options.devices)),
+            "model_trained_on": trained_on,
+            "judged_model_trained_on": evaluated_trained_on,
+            **task.model_metrics(model, recipe),
+        }
+        save(model, work, card, examples(splits["test"], recipe))
+        write_clips(work, data, trained_on, options.source)
+        metrics = write_evaluation(work, task, model, recipe, data, evaluations, card, facts)
+    logger.info(f"\n{task.heading}, {len(splits['test'])} clips, trained on {evaluated_trained_on}:")
+    logger.info(task.table(metrics["test"]))
+    logger.info(f"Report: {out / 'report.html'}")
+    return metrics
 
 
-@dataclass(frozen=True)
-class Trained:
-    """model: what is shipped. judgement: of validation and test. facts: what metrics.json tells of the training."""
-
-    model: keras.Model
-    judgement: dict[str, Any]
-    facts: dict[str, Any]
+def default_out(options: TrainOptions, task: Task) -> Path:
+    """saved_models/<task>_<backbone>, with _transfer behind it where a source is given."""
+    transfer = "_transfer" if options.source is not None else ""
+    return Path("saved_models") / f"{task.run_name}_{resolve_recipe(options).backbone}{transfer}"
 
 
 def refuse_early(options: TrainOptions) -> None:
     """What needs no data to be known wrong. Raises UserError."""
+    recipe = options.recipe
     if options.freeze != "none" and options.source is None:
-        raise UserError("Expected --from RUN beside --freeze: only a trained backbone can be frozen")
+        raise UserError("Expected `source` with `freeze`: only a trained backbone can be frozen")
     if options.transfer != "all" and options.source is None:
-        raise UserError("Expected --from RUN beside --transfer: only a trained backbone has blocks to transfer")
+        raise UserError("Expected `source` with `transfer`: only a trained backbone has blocks to transfer")
     if options.unfreeze_after is not None and (options.freeze == "none" or options.unfreeze_after < 1):
-        raise UserError("Expected --unfreeze-after of 1 or more epochs, and --freeze all or N for the epochs before")
-    if options.unfreeze_after is not None and options.unfreeze_after >= options.recipe.epochs:
+        raise UserError("Expected `unfreeze_after` of 1 or more epochs, and `freeze` all or N for the epochs before")
+    if options.unfreeze_after is not None and options.unfreeze_after >= recipe.epochs:
         raise UserError(
-            f"Expected --unfreeze-after below --epochs {options.recipe.epochs}, got {options.unfreeze_after}: "
+            f"Expected `unfreeze_after` below `epochs`, {recipe.epochs}, got {options.unfreeze_after}: "
             "nothing would be unfrozen"
         )
-    for name in ("epochs", "batch_size", "units", "layers"):
-        if getattr(options.recipe, name) < 1:
-            raise UserError(f"Expected --{name.replace('_', '-')} of 1 or more, got {getattr(options.recipe, name)}")
-    if not 0 < options.recipe.learning_rate < math.inf:
-        raise UserError(f"Expected --learning-rate above 0, got {options.recipe.learning_rate}")
-    if (devices := len(find_devices(options.devices))) > options.recipe.batch_size:
+    for name in ("epochs", "batch_size", "units", "layers", *(["frames"] if recipe.frames is not None else [])):
+        if getattr(recipe, name) < 1:
+            raise UserError(f"Expected `{name}` of 1 or more, got {getattr(recipe, name)}")
+    if not 0 < recipe.learning_rate < math.inf:
+        raise UserError(f"Expected `learning_rate` above 0, got {recipe.learning_rate}")
+    if (devices := len(find_devices(options.devices))) > recipe.batch_size:
         raise UserError(
-            f"Expected --batch-size of {devices} or more for {devices} devices, got {options.recipe.batch_size}: "
+            f"Expected `batch_size` of {devices} or more for {devices} devices, got {recipe.batch_size}: "
             "each takes a share of every batch"
         )
-    if options.recipe.frames is not None and options.recipe.frames < 1:
-        raise UserError(f"Expected --frames of 1 or more, got {options.recipe.frames}")
 
 
 def resolve_recipe(options: TrainOptions) -> Recipe:
-    """The recipe, with the architecture of the source's card where there is one; --frames alone may differ from it."""
+    """The recipe, with the architecture of the source's card where there is one; `frames` alone may differ from it."""
     if options.source is None:
         return options.recipe
-    recipe = from_card(export.read_card(export.locate(options.source)[0]), options.recipe)
+    recipe = recipe_from_card(read_card(locate(options.source)[0]), options.recipe)
     return replace(recipe, frames=options.recipe.frames or recipe.frames)
 
 
-def finished(out: Path, resume: bool) -> dict[str, Any] | None:
-    """The metrics of a run that has nothing left to resume, which is said; else None, where `out` may be written."""
-    if done := runs.finished(out, resume):
-        print(f"{out} is a finished run: nothing to resume. It was made by: {export.read_card(out).get('command')}")
-    return done
-
-
-def refuse_other_rate(options: TrainOptions, data: FolderData) -> None:
+def _require_source_rate(options: TrainOptions, data: FolderData) -> None:
     """Raises UserError where the source was trained on clips of the other frame rate."""
     if options.source is not None:
-        beat = bool(export.read_card(export.locate(options.source)[0])["beat"])
+        beat = bool(read_card(locate(options.source)[0])["beat"])
         require_rate(data.beat, data.folder, beat, options.source)
 
 
-def settings_of(options: TrainOptions, recipe: Recipe, objective: Objective, data: FolderData) -> dict[str, Any]:
-    """All that the result depends on."""
-    names = ("transfer", "freeze", "unfreeze_after", "validation", "subset", "seed", "retrain_on_all", "skip_bad")
+def _settings(options: TrainOptions, recipe: Recipe, data: FolderData) -> dict[str, Any]:
+    """All that the result depends on, whatever the task."""
     return {
         **asdict(recipe),
         "data": data.fingerprint,
-        "from": content_hash(export.locate(options.source)[1]) if options.source else None,
-        **{name: getattr(options, name) for name in names},
-        **objective.settings,
+        "from": content_hash(locate(options.source)[1]) if options.source else None,
+        **{name: getattr(options, name) for name in ("transfer", "freeze", "unfreeze_after", "retrain_on_all")},
+        **{name: getattr(options.data, name) for name in ("validation", "subset", "seed", "skip_bad")},
     }
 
 
-def build_model(options: TrainOptions, recipe: Recipe, objective: Objective, quiet: bool = False) -> keras.Model:
+# --- the model
+
+
+def build_model(options: TrainOptions, recipe: Recipe, task: Task, quiet: bool = False) -> keras.Model:
     """A fresh network of this seed, on the source's backbone where there is one."""
-    runs.seed_everything(options.seed)
+    seed_everything(options.seed)
     backbone = build_backbone(recipe)
     loaded, frozen = _transfer(backbone, options.source, options) if options.source is not None else ([], [])
-    model = objective.head(backbone)
+    model = task.add_head(backbone, recipe)
     if options.source is not None and not quiet:
-        print(describe(model, str(options.source), loaded, frozen))
+        logger.info(describe(model, str(options.source), loaded, frozen))
     return model
 
 
@@ -185,163 +233,116 @@ def _transfer(backbone: keras.Model, source: Path, options: TrainOptions) -> tup
     frozen = freeze(backbone, options.freeze)
     if fresh := [name for name in frozen if backbone.get_layer(name).weights and name not in loaded]:
         raise UserError(
-            f"Expected --freeze of blocks that are transferred, got {fresh[0]} frozen and fresh: "
-            f"--transfer {options.transfer}, --freeze {options.freeze}"
+            f"Expected `freeze` of blocks that are transferred, got {fresh[0]} frozen and fresh: "
+            f"`transfer={options.transfer}`, `freeze={options.freeze}`"
         )
     return loaded, frozen
 
 
-def train_and_judge(
-    model: keras.Model,
-    options: TrainOptions,
-    recipe: Recipe,
-    objective: Objective,
-    splits: dict[str, Clips],
-    judge: Judge,
-    work: Path,
-) -> Trained:
-    """Trains, and judges the test split once; writes history.csv and the curves.
-
-    With retrain_on_all the model that is shipped is trained anew on train and validation, and judged; on all three,
-    where the test split was held out, after the first one has been judged.
-    """
-    if options.overfit_batch:
-        _check_overfit(options, recipe, objective, splits["train"], work)
-    record = _train(model, options, recipe, objective, splits, work)
-    write_text(work / "history.csv", history_csv(record))
-    figure = plots.learning_curves(record.history, record.best_epoch)
-    plots.save_figure(figure, work / "figures/learning_curves.png")
-
-    judgement = judge(model, {"validation": splits["validation"]})
-    learnt = judged = ["train"]
-    if options.retrain_on_all and objective.test_held_out:
-        judgement |= judge(model, {"test": splits["test"]})
-        learnt = ["train", "validation", "test"]
-    elif options.retrain_on_all:
-        learnt = judged = ["train", "validation"]
-    if options.retrain_on_all:
-        model = _retrain(options, recipe, objective, [splits[split] for split in learnt], record, work)
-    if "test" not in judgement:
-        judgement |= judge(model, {"test": splits["test"]})
-    facts = {
-        "epochs": record.epochs,
-        "best_epoch": record.best_epoch,
-        "seconds_per_epoch": record.seconds_per_epoch,
-        "devices": len(find_devices(options.devices)),
-        "model_trained_on": "+".join(learnt),
-        "judged_model_trained_on": "+".join(judged),
-    }
-    return Trained(model, judgement, facts)
+# --- fitting it
 
 
 def overfit(
-    options: TrainOptions, recipe: Recipe, objective: Objective, clips: Clips, epochs: int = OVERFIT_EPOCHS
+    options: TrainOptions, recipe: Recipe, task: Task, clips: Clips, epochs: int = OVERFIT_EPOCHS
 ) -> list[float]:
     """The overfit check's values by epoch, on a network of its own, so that a training starts from fresh weights.
 
     Without dropout and weight decay, which are there to keep a network from learning by heart.
     """
-    objective = replace(objective, head=partial(objective.head, weight_decay=0.0))
-    model = build_model(options, replace(recipe, dropout=0.0), objective, quiet=True)
-    model, dataset, _ = learner(model, recipe, clips, None, options.seed)
-    measure, target = objective.overfit
-    devices = find_devices(options.devices)
+    recipe = replace(recipe, dropout=0.0, weight_decay=0.0)
+    model, dataset, _ = fittable(build_model(options, recipe, task, quiet=True), recipe, clips, None, options.seed)
+    (measure, target), devices = task.overfit, find_devices(options.devices)
     return overfit_batches(model, dataset, epochs=epochs, measure=measure, target=target, devices=devices)
 
 
-def _check_overfit(options: TrainOptions, recipe: Recipe, objective: Objective, clips: Clips, work: Path) -> None:
+def _check_overfit(options: TrainOptions, recipe: Recipe, task: Task, clips: Clips, work: Path) -> None:
     """Raises UserError for a network that cannot learn three batches."""
-    measure, target = objective.overfit
-    losses = overfit(options, recipe, objective, clips)
+    measure, target = task.overfit
+    losses = overfit(options, recipe, task, clips)
     require_learnt(losses, measure=measure, target=target)
-    print(f"Overfit check: three batches, {measure} {losses[0]:.3g} to {losses[-1]:.3g} in {len(losses)} epochs")
+    logger.info(f"Overfit check: three batches, {measure} {losses[0]:.3g} to {losses[-1]:.3g} in {len(losses)} epochs")
     figure = plots.loss_curve(losses, f"Overfit check: {measure} on three batches", target)
     plots.save_figure(figure, work / "figures/loss_curve.png")
 
 
-def _train(
-    model: keras.Model,
-    options: TrainOptions,
-    recipe: Recipe,
-    objective: Objective,
-    splits: dict[str, Clips],
-    work: Path,
+def _fit(
+    model: keras.Model, options: TrainOptions, recipe: Recipe, task: Task, train: Clips, validation: Clips, work: Path
 ) -> TrainingRecord:
-    config = replace(recipe.training, monitor=objective.monitor)
+    """Leaves the model with the weights of the epoch that was best on validation."""
+    config = replace(recipe.training, monitor=task.monitor)
     tensorboard = work / "tensorboard" if options.tensorboard else None
-    parts = splits["train"], splits["validation"]
-    return _fit(model, recipe, *parts, options, config, objective.score, work / runs.CHECKPOINTS, tensorboard)
+    return fit_clips(model, options, recipe, train, validation, config, work / CHECKPOINTS, task.score(), tensorboard)
 
 
 def _retrain(
-    options: TrainOptions,
-    recipe: Recipe,
-    objective: Objective,
-    parts: list[Clips],
-    record: TrainingRecord,
-    work: Path,
+    options: TrainOptions, recipe: Recipe, task: Task, parts: Sequence[Clips], record: TrainingRecord, work: Path
 ) -> keras.Model:
     """The lab's step 7: the same network from the start, on more clips, for the epochs that were best."""
     clips = reduce(concatenate, parts)
-    print(f"\nTraining anew on {len(clips)} clips, {record.best_epoch} epochs")
-    model = build_model(options, recipe, objective, quiet=True)
+    logger.info(f"\nTraining anew on {len(clips)} clips, {record.best_epoch} epochs")
+    model = build_model(options, recipe, task, quiet=True)
     config = replace(recipe.training, epochs=record.best_epoch)
-    checkpoints = work / runs.RETRAINED / str(len(parts))  # in one training there may be two
-    _fit(model, recipe, clips, None, options, config, None, checkpoints)
+    checkpoints = work / RETRAINED / str(len(parts))  # in one training there may be two
+    fit_clips(model, options, recipe, clips, None, config, checkpoints)
     return model
 
 
-def _fit(
+def fit_clips(
     model: keras.Model,
+    options: TrainOptions,
     recipe: Recipe,
     train: Clips,
     validation: Clips | None,
-    options: TrainOptions,
     config: TrainingConfig,
-    score: Score | None,
-    checkpoints: Path,
+    checkpoints: Path | None = None,
+    score: Any = None,
     tensorboard: Path | None = None,
 ) -> TrainingRecord:
     """In one stage; with unfreeze_after in two: what is frozen, then everything at a tenth of the rate."""
-    fixed = options.unfreeze_after is None
-    learning, batches, judged = learner(model, recipe, train, validation, options.seed, fixed)
-    runs.seed_everything(options.seed)
+    two_stages = options.unfreeze_after is not None
+    fitted, batches, held = fittable(model, recipe, train, validation, options.seed, may_unfreeze=two_stages)
+    seed_everything(options.seed)
     stage = partial(
         fit,
-        learning,
+        fitted,
         batches,
-        judged,
+        held,
         score=score,
         tensorboard=tensorboard,
-        verbose=runs.verbosity(),
+        verbose=options.verbose,
         devices=find_devices(options.devices),
     )
     if options.unfreeze_after is None:
         return stage(config, checkpoints)
     frozen = replace(config, epochs=min(options.unfreeze_after, config.epochs), patience=None)
-    record = stage(frozen, checkpoints / runs.FROZEN_STAGE)
+    record = stage(frozen, None if checkpoints is None else checkpoints / FROZEN_STAGE)
     if record.epochs >= config.epochs:
         return record
-    print(f"\nEpoch {record.epochs}: everything is trained from here on, at a tenth of the rate")
+    logger.info(f"\nEpoch {record.epochs}: everything is trained from here on, at a tenth of the rate")
     unfreeze(model)
     return stage(config, checkpoints, after=record)
 
 
-def learner(
-    model: keras.Model, recipe: Recipe, train: Clips, validation: Clips | None, seed: int, fixed: bool = True
+def fittable(
+    model: keras.Model,
+    recipe: Recipe,
+    train: Clips,
+    validation: Clips | None,
+    seed: int,
+    may_unfreeze: bool = False,
 ) -> tuple[keras.Model, tf.data.Dataset, tf.data.Dataset | None]:
-    """What is to be fitted, and its batches to learn from, in another order each epoch, and to be judged by.
+    """What is to be fitted, its batches to train on, in another order each epoch, and those to validate with.
 
-    A kernel that is fresh takes the train clips as its centres. Where the backbone is fixed, and not to be unfrozen, it
-    is the head alone, on features that are computed once; else the model, on spectrograms.
+    Nystroem features that are fresh take the train clips as their centres. Where the backbone is fixed, and not to be
+    unfrozen, it is the head alone, on features that are computed once; else the model, on spectrograms.
     """
     backbone = model.get_layer("backbone")
-    kernel.adapt(backbone, batches_of(train, recipe), seed)
-    judged = batches_of(validation, recipe) if validation is not None else None
-    if not fixed or not is_fixed(backbone):
-        return model, batches_of(train, recipe, shuffle=True, seed=seed), judged
+    nystroem.adapt(backbone, batches_of(train, recipe), seed)
+    held = batches_of(validation, recipe) if validation is not None else None
+    if may_unfreeze or not is_fixed(backbone):
+        return model, batches_of(train, recipe, shuffle=True, seed=seed), held
     batches = embedded(backbone, batches_of(train, recipe), recipe.batch_size, shuffle=True, seed=seed)
-    return head_alone(model), batches, embedded(backbone, judged, recipe.batch_size) if judged is not None else None
+    return head_alone(model), batches, embedded(backbone, held, recipe.batch_size) if held is not None else None
 
 
 def batches_of(clips: Clips, recipe: Recipe, shuffle: bool = False, seed: int = 0) -> tf.data.Dataset:
@@ -356,11 +357,6 @@ def batches_of(clips: Clips, recipe: Recipe, shuffle: bool = False, seed: int = 
         cache="memory" if _bytes(clips, recipe) <= MEMORY_CACHE_BYTES else None,
         buckets=_buckets(clips, recipe) if shuffle else 1,
     )
-
-
-def count_learnt(splits: Mapping[str, Clips], retrain_on_all: bool) -> int:
-    """Clips that a network may learn from."""
-    return sum(len(clips) for split, clips in splits.items() if split == "train" or retrain_on_all)
 
 
 def _bytes(clips: Clips, recipe: Recipe) -> int:

@@ -13,17 +13,17 @@ from mtmusic.training.recipes import (
     RECIPES,
     architecture,
     build_backbone,
-    complete,
-    from_card,
-    given_recipe,
+    choose_recipe,
+    fill_in,
     named_recipe,
+    recipe_from_card,
     recipe_names,
     task_weights,
 )
 
 
 def test_the_leader_is_the_published_network():
-    backbone = build_backbone(complete(LEADER, 96, 900, 900))
+    backbone = build_backbone(fill_in(LEADER, 96, {"train": range(900)}))
     assert backbone.input_shape == (None, 96, 140)
     convolutions = [layer for layer in backbone.layers if isinstance(layer, keras.layers.Conv2D)]
     assert [(layer.filters, layer.kernel_size) for layer in convolutions] == [
@@ -41,50 +41,50 @@ def test_the_leader_is_the_published_network():
 
 @pytest.mark.parametrize(("clips", "patience"), [(900, 5), (240, 19), (5000, 5)])
 def test_the_leaders_patience_suits_the_folder(clips, patience):
-    assert complete(LEADER, 96, clips, clips).patience == patience
+    assert fill_in(LEADER, 96, {"train": range(clips)}).patience == patience
 
 
 def test_a_card_holds_all_that_rebuilds_the_backbone():
-    recipe = complete(LEADER, 96, 900, 900)
+    recipe = fill_in(LEADER, 96, {"train": range(900)})
     card = json.loads(json.dumps({"feature": "fused", "frames": 96, "architecture": architecture(recipe)}))
-    again = from_card(card, RECIPES["lstm"])
+    again = recipe_from_card(card, RECIPES["lstm"])
     assert architecture(again) == architecture(recipe)
     shapes = [[w.shape for w in build_backbone(one).weights] for one in (recipe, again)]
     assert shapes[0] == shapes[1]
     for name in ("blocks", "pool", "dense"):  # an older card
         del card["architecture"][name]
-    assert from_card(card, LEADER).blocks == LAB_CNN.blocks
+    assert recipe_from_card(card, LEADER).blocks == LAB_CNN.blocks
     card["architecture"]["blocks"] = [3]
     with pytest.raises(UserError, match="filters and kernel"):
-        from_card(card, LEADER)
+        recipe_from_card(card, LEADER)
 
 
 def test_flags_change_a_named_recipe():
-    assert given_recipe("leader", {"epochs": 3}, AFFECT_RECIPES).epochs == 3
-    assert given_recipe(None, {"backbone": "lstm"}, AFFECT_RECIPES) == RECIPES["lstm"]
-    assert given_recipe("lab-cnn", {}, AFFECT_RECIPES) == LAB_CNN
+    assert choose_recipe("leader", {"epochs": 3}, AFFECT_RECIPES).epochs == 3
+    assert choose_recipe(None, {"backbone": "lstm"}, AFFECT_RECIPES) == RECIPES["lstm"]
+    assert choose_recipe("lab-cnn", {}, AFFECT_RECIPES) == LAB_CNN
     assert named_recipe("best", True) == named_recipe(BEST, True)
 
 
 BAD = {
-    "unknown": ("leder", {}, "Expected --recipe lab-cnn, lab-lstm, leader, kernel or best, got leder"),
-    "its own backbone": ("leader", {"backbone": "cnn"}, "Expected --recipe without --backbone"),
-    "units for a cnn": ("leader", {"units": 3}, "--units with --backbone lstm only"),
-    "pooling for an lstm": ("lab-lstm", {"pooling": "masked"}, "--pooling with --backbone cnn only"),
+    "unknown": ("leder", {}, "Expected `recipe` lab-cnn, lab-lstm, leader, kernel or best, got leder"),
+    "its own backbone": ("leader", {"backbone": "cnn"}, "Expected `recipe` without `backbone`"),
+    "units for a cnn": ("leader", {"units": 3}, "`units` with `backbone=lstm` only"),
+    "pooling for an lstm": ("lab-lstm", {"pooling": "masked"}, "`pooling` with `backbone=cnn` only"),
 }
 
 
 @pytest.mark.parametrize(("name", "settings", "expected"), BAD.values(), ids=BAD)
 def test_what_a_recipe_cannot_have_is_refused(name, settings, expected):
     with pytest.raises(UserError, match=expected):
-        given_recipe(name, settings, RECIPES)
+        choose_recipe(name, settings, RECIPES)
 
 
 def test_a_masked_leader_is_refused_and_too_few_frames_are():
-    with pytest.raises(UserError, match="--pooling flatten where blocks pool 3"):
-        build_backbone(given_recipe("leader", {"pooling": "masked"}, RECIPES))
+    with pytest.raises(UserError, match="where blocks pool 3"):
+        build_backbone(choose_recipe("leader", {"pooling": "masked"}, RECIPES))
     with pytest.raises(UserError, match="Expected 81 frames or more"):
-        build_backbone(given_recipe("leader", {"frames": 80}, RECIPES))
+        build_backbone(choose_recipe("leader", {"frames": 80}, RECIPES))
 
 
 def test_every_recipe_is_named_in_the_help(script):

@@ -5,7 +5,7 @@ import pytest
 
 from mtmusic.data.folder import FolderData
 from mtmusic.training.recipes import LAB_LSTM
-from mtmusic.training.run_files import base_card
+from mtmusic.training.run_folder import base_card
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,6 @@ from mtmusic.training.run_files import base_card
 def test_the_card_tells_how_long_the_clips_are_where_their_folder_does(tmp_path, features, seconds):
     if features is not None:
         (tmp_path / "features.json").write_text(json.dumps(features))
-    data = FolderData(tmp_path, True, False, "", {}, np.array([10, 12, 40]), {}, (), "on", ())
+    data = FolderData(tmp_path, True, False, "", {}, np.array([10, 12, 40]), {}, (), "on", (), False)
     card = base_card(LAB_LSTM, data, "command", 0)
     assert (card["clip_frames"], card["clip_seconds"]) == (12, seconds)

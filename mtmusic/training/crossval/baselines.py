@@ -30,23 +30,31 @@ GENRE_BASELINES, AFFECT_BASELINES = ("svc", "majority"), ("svr", "ridge", "mean"
 CONSTANTS = ("majority", "mean")
 
 
-def baseline_answers(name: str, train: Clips, features: np.ndarray, judged: np.ndarray, seed: int = 0) -> np.ndarray:
+def pooled_statistics(array: np.ndarray) -> np.ndarray:
+    """(bins, frames) -> (4 * bins,) float64: of each bin the mean and the deviation over frames, then the same of its
+    differences from frame to frame, which are 0 where there is one frame alone."""
+    array = array.astype(np.float64)
+    differences = np.diff(array, axis=1) if array.shape[1] > 1 else np.zeros_like(array)
+    return np.concatenate([part for rows in (array, differences) for part in (rows.mean(axis=1), rows.std(axis=1))])
+
+
+def baseline_predictions(name: str, train: Clips, features: np.ndarray, test: np.ndarray, seed: int = 0) -> np.ndarray:
     """(clips, classes), 1 for the answer, or (clips, tasks), each task learnt alone from the clips that have a label.
 
-    features, judged: the pooled statistics of `train` and of the clips to answer for.
+    features, test: the pooled statistics of `train` and of the clips to answer for.
     """
     if name == "majority":
-        return _one_hot(np.full(len(judged), np.bincount(train.targets).argmax()), len(train.classes))
+        return _one_hot(np.full(len(test), np.bincount(train.targets).argmax()), len(train.classes))
     if name == "mean":
-        return np.tile(list(train.label_means().values()), (len(judged), 1))
+        return np.tile(list(train.label_means().values()), (len(test), 1))
     if train.classes:
         model = fitted(name, features, train.targets, train.groups, seed)
-        return _one_hot(model.predict(judged), len(train.classes))
+        return _one_hot(model.predict(test), len(train.classes))
     columns = []
     for values in train.targets.T.astype(np.float64):
         known = ~np.isnan(values)
         groups = None if train.groups is None else train.groups[known]
-        columns.append(fitted(name, features[known], values[known], groups, seed).predict(judged))
+        columns.append(fitted(name, features[known], values[known], groups, seed).predict(test))
     return np.stack(columns, axis=1)
 
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from mtmusic.data.labels import Clips
 from mtmusic.errors import UserError
-from mtmusic.files import write_json
-from mtmusic.training import run_folder as runs
-from mtmusic.training.affect_run import true_column
+from mtmusic.files import write_csv, write_json
 from mtmusic.training.recipes import Recipe
+from mtmusic.training.run_folder import rounded
+from mtmusic.training.task import Task
 
 
 class Training(NamedTuple):
@@ -30,25 +30,23 @@ class Training(NamedTuple):
 
 
 def write_training(
-    out: Path, training: Training, clips: Clips, splits: Sequence[str], answers: np.ndarray, costs: Mapping[str, Any]
+    out: Path,
+    training: Training,
+    task: Task,
+    clips: Clips,
+    splits: Sequence[str],
+    predictions: np.ndarray,
+    costs: Mapping[str, Any],
 ) -> None:
-    """The CSV of answers, (clips, classes or tasks), and then the JSON, which says that both are whole."""
-    groups = clips.groups if clips.groups is not None else [f"clip {i}" for i in clips.ids]
-    if clips.classes:
-        true: list[tuple[Any, ...]] = [(clips.classes[i],) for i in clips.targets]
-        header = ("id", "split", "group", "true", "predicted", *clips.classes)
-        told: list[tuple[Any, ...]] = [(clips.classes[row.argmax()], *row) for row in answers]
-    else:
-        true = [tuple("" if np.isnan(value) else float(value) for value in row) for row in clips.targets]
-        header = ("id", "split", "group", *map(true_column, clips.tasks), *clips.tasks)
-        told = [tuple(row) for row in answers]
+    """The CSV of predictions, (clips, classes or tasks), and then the JSON, which says that both are whole."""
     rows = (
-        (clip_id, split, group, *label, *answer)
-        for clip_id, split, group, label, answer in zip(clips.ids, splits, groups, true, told, strict=True)
+        (clip_id, split, group, *cells)
+        for clip_id, split, group, cells in zip(
+            clips.ids, splits, clips.group_names, task.cells(clips, predictions), strict=True
+        )
     )
-    runs.write_predictions(training.path(out, "csv"), rows, header)
-    content = {"settings": _settings(training), "costs": dict(costs)}
-    write_json(training.path(out, "json"), content)
+    write_csv(training.path(out, "csv"), ("id", "split", "group", *task.columns), map(rounded, rows))
+    write_json(training.path(out, "json"), {"settings": _settings(training), "costs": dict(costs)})
 
 
 def is_done(out: Path, training: Training) -> bool:
@@ -58,8 +56,8 @@ def is_done(out: Path, training: Training) -> bool:
         return False
     if _read(path)["settings"] != _settings(training):
         raise UserError(
-            f"Cannot go on in {out}: {training.name} was trained there with other settings; give another --out, or "
-            "--overwrite"
+            f"Cannot go on in {out}: {training.name} was trained there with other settings; give another `out`, or "
+            "`overwrite=True`"
         )
     return True
 
@@ -67,29 +65,29 @@ def is_done(out: Path, training: Training) -> bool:
 def read_costs(out: Path, training: Training) -> dict[str, Any]:
     costs = _read(training.path(out, "json"))["costs"]
     if not isinstance(costs.get("seconds"), int | float):
-        raise UserError(f"Expected costs in {training.path(out, 'json')}, got {costs}; delete it, or --overwrite")
+        raise UserError(f"Expected costs in {training.path(out, 'json')}, got {costs}; delete it, or `overwrite=True`")
     return costs
 
 
-def read_answers(out: Path, training: Training, clips: Clips) -> np.ndarray:
+def read_predictions(out: Path, training: Training, task: Task, clips: Clips) -> np.ndarray:
     """(clips, classes or tasks). Raises UserError for a file of other clips, or one that cannot be read."""
     path = training.path(out, "csv")
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        answers = np.array([[float(row[name]) for name in clips.classes or clips.tasks] for row in rows])
-        ids = tuple(row["id"] for row in rows)
-        if not np.isfinite(answers).all():
+        predictions = task.read_cells(rows)[1]
+        if not np.isfinite(predictions).all():
             raise ValueError("no number for some")
     except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise UserError(
-            f"Expected the answers of a training in {path}, got {error!r}; delete it, or --overwrite"
+            f"Expected the answers of a training in {path}, got {error!r}; delete it, or `overwrite=True`"
         ) from error
-    if ids != clips.ids:
+    if tuple(row["id"] for row in rows) != clips.ids:
         raise UserError(
-            f"Expected the answers for {len(clips)} clips of a fold in {path}, got others; delete it, or --overwrite"
+            f"Expected the answers for {len(clips)} clips of a fold in {path}, got others; delete it, or "
+            "`overwrite=True`"
         )
-    return answers
+    return predictions
 
 
 def read_json(path: Path, *names: str) -> dict[str, Any]:
@@ -101,7 +99,7 @@ def read_json(path: Path, *names: str) -> dict[str, Any]:
         return dict(content)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"Expected what a cross-validation wrote in {path}, got {error!r}; delete it, or --overwrite"
+            f"Expected what a cross-validation wrote in {path}, got {error!r}; delete it, or `overwrite=True`"
         ) from error
 
 

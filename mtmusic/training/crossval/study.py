@@ -1,6 +1,7 @@
 """Recipes and baselines on the same folds of a data folder: scores with intervals, paired, and what they cost."""
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,31 +14,48 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from mtmusic.data.folder import Checks, FolderData, print_data, require_labels
+from mtmusic.data.folder import (
+    FolderData,
+    LoadOptions,
+    data_table,
+    load_pool,
+    pooled_clips,
+    require_labels,
+)
 from mtmusic.data.labels import ALONE, Clips, is_genre_folder
 from mtmusic.data.pipeline import make_dataset
-from mtmusic.data.pool import load_pool, pooled_clips
 from mtmusic.data.spectrograms import read_array
 from mtmusic.data.splits import hold_out, k_fold
-from mtmusic.datasets.demo import AFFECT_FOLDERS, GENRE_FOLDERS, demo_corpus
 from mtmusic.errors import UserError
 from mtmusic.evaluation.bootstrap import Fold, cross_scores, scores_table
 from mtmusic.evaluation.reports.crossval import write_cross_page
 from mtmusic.files import refuse_other_things, replace_folder, write_json
-from mtmusic.models.backbones import AFFECT_FRAMES, FRAMES
 from mtmusic.models.distribution import find_devices
 from mtmusic.models.precision import supported
-from mtmusic.models.trainer import TrainingRecord, fit
-from mtmusic.training.affect import AffectOptions, affect_objective
-from mtmusic.training.crossval.baselines import AFFECT_BASELINES, CONSTANTS, GENRE_BASELINES, baseline_answers
-from mtmusic.training.crossval.pooled import pooled_statistics
-from mtmusic.training.crossval.records import Training, is_done, read_answers, read_costs, read_json, write_training
-from mtmusic.training.genre import genre_objective
-from mtmusic.training.recipes import Recipe, complete, named_recipe
-from mtmusic.training.run_folder import seed_everything, versions
-from mtmusic.training.train import Objective, TrainOptions, build_model, learner
+from mtmusic.training.affect import AffectTask
+from mtmusic.training.crossval.baselines import (
+    AFFECT_BASELINES,
+    CONSTANTS,
+    GENRE_BASELINES,
+    baseline_predictions,
+    pooled_statistics,
+)
+from mtmusic.training.crossval.records import (
+    Training,
+    is_done,
+    read_costs,
+    read_json,
+    read_predictions,
+    write_training,
+)
+from mtmusic.training.genre import GenreTask
+from mtmusic.training.recipes import Recipe, fill_in, named_recipe
+from mtmusic.training.run_folder import versions
+from mtmusic.training.task import Task
+from mtmusic.training.train import TrainOptions, build_model, fit_clips
 
 SETTINGS, RESULTS = "settings.json", "results.json"
+logger = logging.getLogger(__name__)
 LARGEST_SEED = 2**32 - 1
 FEW_GROUPS = 10
 VALIDATION = 0.2
@@ -46,33 +64,32 @@ VALIDATION = 0.2
 
 @dataclass(frozen=True)
 class CrossOptions:
-    """All that `cross_validate` is told. data: None is the demo corpus.
+    """A cross-validation of recipes and baselines on a genre or an affect folder.
 
     recipes: names; baseline: those of the folder's kind too. seeds: how many trainings of each recipe on each fold,
-    from `seed` on, which also makes the folds. groups: a file in the place of groups.csv. task: of an affect folder;
-    None: all, learnt together where there are several. classes: None is the lab's merging. epochs, precision: for
-    every recipe, the first at the most. devices: see replicas.find_devices.
+    from the data's seed on, which also makes the folds. groups: a file in the place of groups.csv. task: of an affect
+    folder; None: all, trained together where there are several. epochs, precision: for every recipe, the first at the
+    most. devices: see distribution.find_devices.
     """
 
-    data: Path | None = None
+    data: LoadOptions
     recipes: tuple[str, ...] = ()
     baseline: bool = False
     folds: int = 5
     seeds: int = 3
-    seed: int = 0
     groups: Path | None = None
     task: str | None = None
     multitask: bool = False
-    classes: str | None = None
     epochs: int | None = None
     precision: str | None = None
     devices: str = "1"
-    beat: bool | None = None
-    skip_bad: bool = False
-    checks: Checks = "on"
     out: Path | None = None
     overwrite: bool = False
     command: str = ""
+
+    @property
+    def all_seeds(self) -> list[int]:
+        return list(range(self.data.seed, self.data.seed + self.seeds))
 
 
 @dataclass(frozen=True)
@@ -95,8 +112,10 @@ class Study:
     options: CrossOptions
 
     @property
-    def multitask(self) -> bool:
-        return len(self.clips.tasks) > 1
+    def task(self) -> Task:
+        """Of all clips: a training takes its labels from the fold's train clips."""
+        tasks, classes = self.clips.tasks, self.clips.classes
+        return AffectTask(tasks, multitask=len(tasks) > 1) if tasks else GenreTask(classes=classes)
 
     @cached_property
     def features(self) -> tuple[dict[Path, np.ndarray], float]:
@@ -117,13 +136,12 @@ class Study:
         """Of a recipe, or of a baseline, which has no seed to vary. Raises UserError for a name that is neither."""
         options, folds = self.options, range(1, self.options.folds + 1)
         if name in self.baselines:
-            return [Training(name, fold, options.seed) for fold in folds]
-        recipe = named_recipe(name, self.multitask)
+            return [Training(name, fold, options.data.seed) for fold in folds]
+        recipe = named_recipe(name, multitask=len(self.clips.tasks) > 1)
         recipe = replace(
             recipe, epochs=options.epochs or recipe.epochs, precision=supported(options.precision or recipe.precision)
         )
-        seeds = range(options.seed, options.seed + options.seeds)
-        return [Training(name, fold, seed, recipe) for fold in folds for seed in seeds]
+        return [Training(name, fold, seed, recipe) for fold in folds for seed in options.all_seeds]
 
 
 def cross_validate(options: CrossOptions) -> dict[str, Any]:
@@ -148,9 +166,9 @@ def cross_validate(options: CrossOptions) -> dict[str, Any]:
     waiting = [training for training in trainings if not is_done(study.out, training)]
     for training in trainings:
         if training not in waiting:
-            read_answers(study.out, training, study.cuts[training.fold - 1].test)
-    print_data(study.data)
-    _print_groups(study)
+            read_predictions(study.out, training, study.task, study.cuts[training.fold - 1].test)
+    logger.info(data_table(study.data))
+    _log_groups(study)
     with tqdm(total=len(trainings), initial=len(trainings) - len(waiting), unit="training") as bar:
         for training in waiting:
             bar.set_description(f"{training.name}, fold {training.fold}, seed {training.seed}")
@@ -159,22 +177,22 @@ def cross_validate(options: CrossOptions) -> dict[str, Any]:
     results = _results(study, trainings)
     if study.out != out:
         replace_folder(study.out, out)
-    print(f"\n{scores_table(results)}\nReport: {out / 'report.html'}")
+    logger.info(f"\n{scores_table(results)}\nReport: {out / 'report.html'}")
     return results
 
 
-def _print_groups(study: Study) -> None:
+def _log_groups(study: Study) -> None:
     """What makes scores too good, or intervals too narrow."""
     groups = study.clips.groups
-    told = study.options.groups is not None or any(clips.groups is not None for clips in study.data.splits.values())
-    if groups is None or not told:
+    named = study.options.groups is not None or any(clips.groups is not None for clips in study.data.splits.values())
+    if groups is None or not named:
         return
     if alone := sum(name.startswith(ALONE) for name in groups):
-        print(
+        logger.info(
             f"{alone} of {len(groups)} clips are in no group: where they have something in common, scores are too high"
         )
     if (fewest := min(len({*_groups(cut.test)}) for cut in study.cuts)) < FEW_GROUPS:
-        print(f"A fold has {fewest} groups: intervals, which are drawn over groups, are too narrow")
+        logger.info(f"A fold has {fewest} groups: intervals, which are drawn over groups, are too narrow")
 
 
 def _trainings(study: Study) -> list[Training]:
@@ -185,7 +203,7 @@ def _trainings(study: Study) -> list[Training]:
     kept = [name for name in before if name not in asked and _is_finished(study, name)]
     for name in before:
         if name not in [*asked, *kept]:
-            print(f"Left out: {name}, which was trained here with other settings or seeds")
+            logger.info(f"Left out: {name}, which was trained here with other settings or seeds")
     return [training for name in [*asked, *kept] for training in study.trainings(name)]
 
 
@@ -199,34 +217,29 @@ def _is_finished(study: Study, name: str) -> bool:
 def _refuse_early(options: CrossOptions) -> None:
     for name, least in (("folds", 2), ("seeds", 1)):
         if getattr(options, name) < least:
-            raise UserError(f"Expected --{name} of {least} or more, got {getattr(options, name)}")
-    if options.seed + options.seeds > LARGEST_SEED + 1:
-        raise UserError(f"Expected --seed and --seeds up to the seed {LARGEST_SEED}, got {options.seed} and more")
+            raise UserError(f"Expected `{name}` of {least} or more, got {getattr(options, name)}")
+    if options.all_seeds[-1] > LARGEST_SEED:
+        raise UserError(f"Expected `seed` and `seeds` up to the seed {LARGEST_SEED}, got {options.data.seed} and more")
     if options.epochs is not None and options.epochs < 1:
-        raise UserError(f"Expected --epochs of 1 or more, got {options.epochs}")
+        raise UserError(f"Expected `epochs` of 1 or more, got {options.epochs}")
     if options.task is not None and options.multitask:
-        raise UserError("Expected --task or --multitask, got both")
+        raise UserError("Expected `task` or `multitask=True`, got both")
     devices = len(find_devices(options.devices))
     for name in options.recipes:
         if devices > (largest := named_recipe(name).batch_size):
             raise UserError(
-                f"Expected --devices of {largest} at most, got {devices}: each takes a share of every batch of {name}"
+                f"Expected `devices` of {largest} at most, got {devices}: each takes a share of every batch of {name}"
             )
 
 
 def _study(options: CrossOptions) -> Study:
-    affect = options.task is not None or options.multitask
-    folder = options.data or demo_corpus() / (AFFECT_FOLDERS if affect else GENRE_FOLDERS)[True]
-    genre = is_genre_folder(folder)
-    if genre and affect:
-        raise UserError(f"Expected --task and --multitask with an affect folder, got a genre folder: {folder}")
-    if not genre and options.classes is not None:
-        raise UserError(f"Expected --classes with a genre folder, got an affect folder: {folder}")
-    tasks = (options.task,) if options.task is not None else None
-    data = load_pool(folder, options.classes or "lab", tasks, options.beat, options.skip_bad, options.checks)
+    folder = options.data.folder
+    if is_genre_folder(folder) and (options.task is not None or options.multitask):
+        raise UserError(f"Expected `task` and `multitask` with an affect folder, got a genre folder: {folder}")
+    data = load_pool(options.data, (options.task,) if options.task is not None else None)
     clips, splits = pooled_clips(data, options.groups)
     if options.multitask and len(clips.tasks) < 2:
-        raise UserError(f"Expected two tasks or more for --multitask, got {clips.tasks[0]} in {folder}")
+        raise UserError(f"Expected two tasks or more for `multitask=True`, got {clips.tasks[0]} in {folder}")
     task = f"_{options.task}" if options.task is not None else ""
     out = options.out or Path("saved_models") / f"cross_validation_{folder.resolve().name}{task}"
     return Study(data, clips, tuple(_cuts(clips, splits, options)), out, options)
@@ -235,13 +248,13 @@ def _study(options: CrossOptions) -> Study:
 def _cuts(clips: Clips, splits: Sequence[str], options: CrossOptions) -> Iterator[Cut]:
     """Raises UserError where a fold has too few clips, or labels of a task, to learn from or to judge by."""
     split_of = dict(zip(clips.paths, splits, strict=True))
-    for number, (rest, test) in enumerate(k_fold(clips, options.folds, options.seed), 1):
-        seeds = range(options.seed, options.seed + options.seeds) if options.recipes else ()
+    for number, (rest, test) in enumerate(k_fold(clips, options.folds, options.data.seed), 1):
+        seeds = options.all_seeds if options.recipes else ()
         trains = [hold_out(rest, VALIDATION, seed)[0] for seed in seeds]
         for part in (rest, *trains):
-            _require_learnable(part, f"among the clips to learn from in fold {number} (fewer --folds?)")
+            _require_learnable(part, f"among the clips to learn from in fold {number} (fewer `folds`?)")
         if clips.tasks:
-            require_labels(test, f"among the clips to judge by in fold {number} (fewer --folds?)")
+            require_labels(test, f"among the clips to judge by in fold {number} (fewer `folds`?)")
         yield Cut(rest, test, tuple(split_of[path] for path in test.paths))
 
 
@@ -263,7 +276,7 @@ def _open(study: Study) -> None:
         "tasks": list(clips.tasks),
         "classes": list(clips.classes),
         "folds": options.folds,
-        "seed": options.seed,
+        "seed": options.data.seed,
         "beat": study.data.beat,
     }
     settings = json.loads(json.dumps(settings))
@@ -271,7 +284,7 @@ def _open(study: Study) -> None:
     if differing := [name for name in settings if before.get(name) != settings[name]]:
         raise UserError(
             f"Cannot go on in {study.out}: it was made with other {' and '.join(differing)}; give the same settings, "
-            "another --out, or --overwrite"
+            "another `out`, or `overwrite=True`"
         )
     write_json(path, settings)
 
@@ -281,30 +294,36 @@ def _train(study: Study, training: Training) -> None:
     if training.name in study.baselines and training.name not in CONSTANTS:
         _ = study.features  # computed once: no part of the first training's time
     started = time.perf_counter()
-    answers, costs = (_baseline if training.settings is None else _network)(study, training, cut)
+    recipe = training.settings
+    predictions, costs = _baseline(study, training, cut) if recipe is None else _network(study, training, cut, recipe)
     costs["seconds"] = time.perf_counter() - started
-    write_training(study.out, training, cut.test, cut.test_splits, answers, costs)
+    write_training(study.out, training, study.task, cut.test, cut.test_splits, predictions, costs)
 
 
 def _baseline(study: Study, training: Training, cut: Cut) -> tuple[np.ndarray, dict[str, Any]]:
-    """The answers for the fold's test part, and the costs; a model learns from all other clips."""
+    """The predictions of the fold's test part, and the costs; a model is fitted to all other clips."""
     if training.name in CONSTANTS:
         nothing = np.zeros((len(cut.test), 0))
-        return baseline_answers(training.name, cut.rest, nothing, nothing), {"milliseconds_per_clip": 0.0}
+        return baseline_predictions(training.name, cut.rest, nothing, nothing), {"milliseconds_per_clip": 0.0}
     features, milliseconds = study.features
     rest, test = (np.stack([features[path] for path in clips.paths]) for clips in (cut.rest, cut.test))
-    answers = baseline_answers(training.name, cut.rest, rest, test, training.seed)
-    return answers, {"milliseconds_per_clip": milliseconds}
+    predictions = baseline_predictions(training.name, cut.rest, rest, test, training.seed)
+    return predictions, {"milliseconds_per_clip": milliseconds}
 
 
-def _network(study: Study, training: Training, cut: Cut) -> tuple[np.ndarray, dict[str, Any]]:
-    """As `_baseline`: a validation part, held out by group, chooses the epoch, and the test part is answered once."""
+def _network(study: Study, training: Training, cut: Cut, recipe: Recipe) -> tuple[np.ndarray, dict[str, Any]]:
+    """As `_baseline`: a validation part, held out by group, chooses the epoch, and the test part is predicted once.
+
+    In memory alone: a training that is stopped starts anew.
+    """
     train, validation = hold_out(cut.rest, VALIDATION, training.seed)
-    recipe, objective = _objective(study, training, train)
-    options = TrainOptions(recipe=recipe, seed=training.seed, devices=study.options.devices)
-    model = build_model(options, recipe, objective)
-    record = _fit(model, recipe, objective, train, validation, options)
-    answers = _answers(model, recipe, cut.test)
+    task = study.task.with_labels_of(train)
+    recipe = fill_in(recipe, task.frames[study.data.beat], {"train": train})
+    data = replace(study.options.data, seed=training.seed)
+    options = TrainOptions(data, recipe=recipe, devices=study.options.devices)
+    model = build_model(options, recipe, task)
+    record = fit_clips(model, options, recipe, train, validation, replace(recipe.training, monitor=task.monitor))
+    predictions = task.predict(model, recipe, cut.test)
     costs = {
         "parameters": model.count_params(),
         "epochs": record.epochs,
@@ -313,33 +332,7 @@ def _network(study: Study, training: Training, cut: Cut) -> tuple[np.ndarray, di
         "milliseconds_per_clip": _milliseconds(model, recipe, validation),
     }
     keras.utils.clear_session(free_memory=True)  # the next training's model comes on top otherwise
-    return answers, costs
-
-
-def _objective(study: Study, training: Training, train: Clips) -> tuple[Recipe, Objective]:
-    if training.settings is None:
-        raise ValueError(f"Expected a recipe, got the baseline {training.name}")
-    frames = (FRAMES if train.classes else AFFECT_FRAMES)[study.data.beat]
-    recipe = complete(training.settings, frames, len(train), len(train))
-    if train.classes:
-        return recipe, genre_objective(recipe, train, study.options.classes or "lab")
-    return recipe, affect_objective(AffectOptions(multitask=study.multitask), recipe, train)
-
-
-def _fit(
-    model: keras.Model, recipe: Recipe, objective: Objective, train: Clips, validation: Clips, options: TrainOptions
-) -> TrainingRecord:
-    """In memory alone: a training that is stopped starts anew."""
-    learning, batches, judged = learner(model, recipe, train, validation, options.seed)
-    seed_everything(options.seed)
-    config, devices = replace(recipe.training, monitor=objective.monitor), find_devices(options.devices)
-    return fit(learning, batches, judged, config, verbose=0, devices=devices)
-
-
-def _answers(model: keras.Model, recipe: Recipe, clips: Clips) -> np.ndarray:
-    """(clips, classes), probabilities, or (clips, tasks)"""
-    answers = model.predict(make_dataset(clips, recipe.feature, recipe.batch_size, recipe.frames), verbose=0)
-    return keras.ops.convert_to_numpy(keras.ops.softmax(answers)) if clips.classes else answers
+    return predictions, costs
 
 
 def _milliseconds(model: keras.Model, recipe: Recipe, clips: Clips) -> float:
@@ -357,9 +350,9 @@ def _milliseconds(model: keras.Model, recipe: Recipe, clips: Clips) -> float:
 def _results(study: Study, trainings: Sequence[Training]) -> dict[str, Any]:
     """results.json and the page, from the files of the trainings."""
     names = list(dict.fromkeys(training.name for training in trainings))
-    answers = {name: _read_answers(study, [one for one in trainings if one.name == name]) for name in names}
+    predictions = {name: _read_predictions(study, [one for one in trainings if one.name == name]) for name in names}
     folds = [Fold(_groups(cut.test), cut.test.targets) for cut in study.cuts]
-    scores = cross_scores(folds, answers, study.clips.tasks, study.options.seed)
+    scores = cross_scores(folds, predictions, study.clips.tasks, study.options.data.seed)
     for name in names:
         scores["recipes"][name]["costs"] = _costs(study, [one for one in trainings if one.name == name])
     options, clips = study.options, study.clips
@@ -373,19 +366,19 @@ def _results(study: Study, trainings: Sequence[Training]) -> dict[str, Any]:
         "clips": len(clips),
         "groups": len({*clips.groups}) if clips.groups is not None else len(clips),
         "folds": options.folds,
-        "seeds": list(range(options.seed, options.seed + options.seeds)),
+        "seeds": options.all_seeds,
         **scores,
         "versions": versions(),
     }
-    write_cross_page(study.out, results, [cut.test for cut in study.cuts], answers)
+    write_cross_page(study.out, results, [cut.test for cut in study.cuts], predictions)
     write_json(study.out / RESULTS, results)
     return results
 
 
-def _read_answers(study: Study, trainings: Sequence[Training]) -> list[list[np.ndarray]]:
+def _read_predictions(study: Study, trainings: Sequence[Training]) -> list[list[np.ndarray]]:
     """By fold, in it by seed."""
     return [
-        [read_answers(study.out, one, cut.test) for one in trainings if one.fold == number]
+        [read_predictions(study.out, one, study.task, cut.test) for one in trainings if one.fold == number]
         for number, cut in enumerate(study.cuts, 1)
     ]
 
@@ -396,6 +389,6 @@ def _groups(clips: Clips) -> np.ndarray:
 
 def _costs(study: Study, trainings: Sequence[Training]) -> Mapping[str, float | None]:
     """Means over the trainings; None where a model has no such thing."""
-    told = [read_costs(study.out, one) for one in trainings]
+    costs = [read_costs(study.out, one) for one in trainings]
     names = ("parameters", "epochs", "best_epoch", "seconds_per_epoch", "seconds", "milliseconds_per_clip")
-    return {name: float(np.mean([row[name] for row in told])) if name in told[0] else None for name in names}
+    return {name: float(np.mean([row[name] for row in costs])) if name in costs[0] else None for name in names}

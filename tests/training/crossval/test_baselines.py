@@ -5,10 +5,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
 from mtmusic.data.labels import Clips
-from mtmusic.training.crossval.baselines import GRIDS, baseline_answers, fitted
+from mtmusic.training.crossval.baselines import GRIDS, baseline_predictions, fitted, pooled_statistics
 
 RNG = np.random.default_rng(0)
-FEATURES, JUDGED = RNG.normal(size=(16, 6)), RNG.normal(size=(5, 6))
+FEATURES, TEST = RNG.normal(size=(16, 6)), RNG.normal(size=(5, 6))
 
 
 def clips(targets: np.ndarray, **names) -> Clips:
@@ -17,8 +17,8 @@ def clips(targets: np.ndarray, **names) -> Clips:
 
 def test_svc_answers_as_scikit_learns_does():
     genre = clips(np.arange(16) % 3, classes=("a", "b", "c"))
-    answers = baseline_answers("svc", genre, FEATURES, JUDGED)
-    direct = make_pipeline(StandardScaler(), SVC(C=3)).fit(FEATURES, genre.targets).predict(JUDGED)
+    answers = baseline_predictions("svc", genre, FEATURES, TEST)
+    direct = make_pipeline(StandardScaler(), SVC(C=3)).fit(FEATURES, genre.targets).predict(TEST)
     np.testing.assert_array_equal(answers.argmax(axis=1), direct)
     np.testing.assert_array_equal(answers.sum(axis=1), 1)
 
@@ -26,16 +26,16 @@ def test_svc_answers_as_scikit_learns_does():
 def test_each_task_is_learnt_from_the_clips_that_have_its_label():
     targets = RNG.uniform(0, 1, (16, 2)).astype("float32")
     targets[:4, 1] = np.nan
-    answers = baseline_answers("svr", clips(targets, tasks=("a", "b")), FEATURES, JUDGED)
+    answers = baseline_predictions("svr", clips(targets, tasks=("a", "b")), FEATURES, TEST)
     direct = make_pipeline(StandardScaler(), SVR(C=0.3, epsilon=0.05)).fit(FEATURES[4:], targets[4:, 1].astype(float))
-    np.testing.assert_allclose(answers[:, 1], direct.predict(JUDGED))
+    np.testing.assert_allclose(answers[:, 1], direct.predict(TEST))
 
 
 def test_the_majority_and_the_mean_are_those_of_the_training_part():
     genre = clips(np.array([0, 2, 2, 1]), classes=("a", "b", "c"))
-    np.testing.assert_array_equal(baseline_answers("majority", genre, FEATURES[:4], JUDGED), [[0, 0, 1]] * 5)
+    np.testing.assert_array_equal(baseline_predictions("majority", genre, FEATURES[:4], TEST), [[0, 0, 1]] * 5)
     affect = clips(np.array([[0.2], [0.6], [np.nan]], "float32"), tasks=("a",))
-    np.testing.assert_allclose(baseline_answers("mean", affect, FEATURES[:3], JUDGED), [[0.4]] * 5, rtol=1e-6)
+    np.testing.assert_allclose(baseline_predictions("mean", affect, FEATURES[:3], TEST), [[0.4]] * 5, rtol=1e-6)
 
 
 @pytest.mark.parametrize("grouped", [True, False])
@@ -57,3 +57,23 @@ def test_a_class_of_one_group_leaves_nothing_to_choose_by():
     features = np.random.default_rng(1).normal(size=(24, 6))
     model = fitted("svc", features, targets, groups, 0)
     assert GRIDS["svc"][2][1] == model.steps[-1][1].C
+
+
+def test_statistics_are_those_that_can_be_told_by_eye():
+    array = np.array([[0.0, 2.0, 4.0], [1.0, 1.0, 4.0]])
+    deviation = np.sqrt(8 / 3)
+    expected = [2, 2, deviation, np.sqrt(2), 2, 1.5, 0, 1.5]
+    np.testing.assert_allclose(pooled_statistics(array), expected)
+
+
+def test_one_frame_has_no_differences():
+    statistics = pooled_statistics(np.array([[3.0], [5.0]]))
+    np.testing.assert_array_equal(statistics, [3, 5, 0, 0, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize("frames", [1, 2, 17])
+def test_clips_of_any_length_give_equally_many_numbers(frames):
+    array = np.random.default_rng(frames).uniform(-80, 0, (140, frames)).astype("float32")
+    pooled = pooled_statistics(array)
+    assert pooled.shape == (560,)
+    np.testing.assert_allclose(pooled[:140], array.mean(axis=1), rtol=1e-4)
