@@ -14,6 +14,7 @@ faster; then what is saved of a padded epoch, with our layers and with Keras's L
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
+import argparse
 import math
 import statistics
 import sys
@@ -27,13 +28,9 @@ from typing import Any
 from lab_folder import LAB_CLIPS, lab_lengths, write_clips
 from peer import add_torch_flags, run_torch, torch_program
 
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT / "scripts"))
-
-import common  # noqa: E402
-
-from mtmusic.errors import UserError  # noqa: E402
-from mtmusic.files import write_json  # noqa: E402
+from mtmusic.cli import common
+from mtmusic.errors import UserError
+from mtmusic.files import write_json
 
 CLIPS = {"lstm": LAB_CLIPS, "cnn": 256}
 FEWEST, QUICK_CLIPS, QUICK_SCALE = 4, 24, 8
@@ -49,8 +46,7 @@ BATCH, PEER_REPEATS = 32, 7
 HEADER = ("network", "clips", "against", "ours, s", "other, s", "ours/other", "min to max")
 
 
-@common.reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
+def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
     add_torch_flags(flags)
     flags.add_argument("--only", choices=CLIPS, help="this network alone")
@@ -58,7 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--rounds", type=int, default=7, metavar="N", help="each epoch in turn, N times (default: 7)")
     flags.add_argument("--quick", action="store_true", help="24 clips of an eighth of the frames, to see that it runs")
     flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
-    arguments = common.parse(flags, argv)
+    return flags
+
+
+@common.entry_point(parser)
+def main(arguments: argparse.Namespace) -> None:
     if arguments.rounds < 1:
         raise UserError(f"Expected --rounds of 1 or more, got {arguments.rounds}")
     if arguments.clips is not None and arguments.clips < FEWEST:
@@ -81,7 +81,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for row in rows:
         if row["against"] in (PADDED, KERAS_PADDED):
             print(_verdict(row))
-    return 0
 
 
 def _measure(name: str, count: int, scale: int, rounds: int, peer: Sequence[str]) -> dict[str, list[float]]:

@@ -11,6 +11,7 @@ MTMUSIC_REAL_DATA (default ../shared/data), else synthesised ones.
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
+import argparse
 import importlib.util
 import os
 import shutil
@@ -25,13 +26,12 @@ from typing import Any
 
 from peer import add_peer_flag, require_program
 
+from mtmusic.cli import common
+from mtmusic.errors import UserError
+from mtmusic.files import write_json
+
 PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT / "scripts"))
 
-import common  # noqa: E402
-
-from mtmusic.errors import UserError  # noqa: E402
-from mtmusic.files import write_json  # noqa: E402
 
 PEER = "lab_extractor.py"
 SECONDS, QUICK_SECONDS = 30.0, 5.0
@@ -42,15 +42,18 @@ SONGS_A_WORKER = 16
 Extract = Callable[[Any, int, bool], Any]
 
 
-@common.reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
+def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
     add_peer_flag(flags, PEER)
     flags.add_argument("--songs", type=Path, nargs="+", metavar="SONGS", help="files, or folders of them")
     flags.add_argument("--rounds", type=int, default=5, metavar="N", help="ours and the peer in turn (default: 5)")
     flags.add_argument("--quick", action="store_true", help="one song of 5 s, one round, to see that it runs")
     flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
-    arguments = common.parse(flags, argv)
+    return flags
+
+
+@common.entry_point(parser)
+def main(arguments: argparse.Namespace) -> None:
     if arguments.rounds < 1:
         raise UserError(f"Expected --rounds of 1 or more, got {arguments.rounds}")
     peer = load_peer(require_program(arguments.peer, PEER))
@@ -72,7 +75,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if arguments.json:
         write_json(arguments.json, {"rounds": rounds, "seconds": seconds, "rows": rows, "scaling": scaling})
-    return 0
 
 
 def load_peer(program: Path) -> Extract:

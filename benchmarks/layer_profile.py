@@ -8,6 +8,7 @@ time on two cores, so the rows add up to more than the step took; the last line 
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
+import argparse
 import re
 import statistics
 import sys
@@ -18,19 +19,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT / "scripts"))
-
-import common  # noqa: E402
-
-from mtmusic.errors import UserError  # noqa: E402
-from mtmusic.files import write_json  # noqa: E402
+from mtmusic.cli import common
+from mtmusic.errors import UserError
+from mtmusic.files import write_json
 
 OTHER = "optimizer, input and the rest"
 
 
-@common.reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
+def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
     flags.add_argument("--batch", type=int, default=32, metavar="N", help="(default: 32)")
     flags.add_argument("--frames", type=int, default=128, metavar="N", help="(default: 128)")
@@ -38,7 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="(default: float32)")
     flags.add_argument("--steps", type=int, default=7, metavar="N", help="profiled steps (default: 7)")
     flags.add_argument("--json", type=Path, metavar="FILE", help="write the table to it")
-    arguments = common.parse(flags, argv)
+    return flags
+
+
+@common.entry_point(parser)
+def main(arguments: argparse.Namespace) -> None:
     for name in ("batch", "frames", "steps"):
         if getattr(arguments, name) < 1:
             raise UserError(f"Expected --{name} of 1 or more, got {getattr(arguments, name)}")
@@ -48,7 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(table(rows, step_seconds))
     if arguments.json:
         write_json(arguments.json, {"step_seconds": step_seconds, "milliseconds": rows})
-    return 0
 
 
 def profile(arguments: Any) -> tuple[float, list[tuple[str, float]]]:

@@ -12,24 +12,18 @@ Prints a row a folder, and whether the peak grew with the folder.
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
-import contextlib
-import io
+import argparse
 import resource
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT / "scripts"))
-
-import common  # noqa: E402
-
-from mtmusic.errors import UserError  # noqa: E402
-from mtmusic.files import write_json  # noqa: E402
+from mtmusic.cli import common
+from mtmusic.errors import UserError
+from mtmusic.files import write_json
 
 CLASSES = ("Blues", "Rock")
 HELD_OUT = 8
@@ -39,8 +33,7 @@ GROWTH = 0.1
 """A peak that grows by less than this share of the folder's growth is said to be bounded."""
 
 
-@common.reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
+def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
     flags.add_argument(
         "--clips", type=int, nargs="+", default=[300, 600, 1200, 2400], metavar="N", help="(default: 300 600 1200 2400)"
@@ -55,7 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--batch-size", type=int, default=16, metavar="N", help="(default: 16)")
     flags.add_argument("--plot", type=Path, metavar="FILE", help="draw memory against clips, as a PNG")
     flags.add_argument("--json", type=Path, metavar="FILE", help="write what was measured to it")
-    arguments = common.parse(flags, argv)
+    return flags
+
+
+@common.entry_point(parser)
+def main(arguments: argparse.Namespace) -> None:
     if min(arguments.clips) < HELD_OUT:
         raise UserError(f"Expected --clips of {HELD_OUT} or more, got {min(arguments.clips)}")
     smallest = _mel_mib(min(arguments.clips), arguments.frames)
@@ -82,7 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         limits = {"cap_mib": arguments.cap_mib, "limit_mib": arguments.limit_mib}
         write_json(arguments.json, {**limits, "rows": rows, "growth": grew})
-    return 0
 
 
 def _draw(rows: list[dict[str, float]], limit_mib: float, path: Path) -> None:
@@ -158,8 +154,9 @@ def train(folder: Path, batch_size: int, cap_mib: float, limit_mib: float) -> fl
     from dataclasses import replace
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="google.api_core")
-    from mtmusic.training import genre
+    from mtmusic.data.folder import LoadOptions
     from mtmusic.training import train as training
+    from mtmusic.training.genre import GenreTask
     from mtmusic.training.recipes import LAB_LSTM
 
     training.MEMORY_CACHE_BYTES = int(cap_mib * 2**20)
@@ -167,9 +164,8 @@ def train(folder: Path, batch_size: int, cap_mib: float, limit_mib: float) -> fl
     before = _status_mib("VmHWM")
     limit = int((_status_mib("VmData") + limit_mib) * 2**20)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
-        genre.train_genre(genre.GenreOptions(out=folder.parent / "run", data=folder, recipe=recipe, beat=False))
+    options = training.TrainOptions(LoadOptions(folder, beat=False), recipe=recipe, out=folder.parent / "run")
+    training.train(options, GenreTask())
     return _status_mib("VmHWM") - before
 
 

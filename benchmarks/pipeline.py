@@ -13,6 +13,7 @@ profiler, from the second epoch on; the batches come from the training job's own
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
+import argparse
 import os
 import statistics
 import sys
@@ -26,13 +27,9 @@ from typing import Any
 from lab_folder import LAB_CLIPS, lab_lengths, write_clips
 from layer_profile import operations
 
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT / "scripts"))
-
-import common  # noqa: E402
-
-from mtmusic.errors import UserError  # noqa: E402
-from mtmusic.files import write_json  # noqa: E402
+from mtmusic.cli import common
+from mtmusic.errors import UserError
+from mtmusic.files import write_json
 
 BATCH = 32
 NUMPY = "NumPy loop"
@@ -59,15 +56,18 @@ CNN_CLIPS, FULL_CLIPS = 320, 320
 """Their epochs take long: so many stand for the lab's."""
 
 
-@common.reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
+def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
     flags.add_argument("--only", choices=PARTS, help="this part alone")
     flags.add_argument("--rounds", type=int, default=7, metavar="N", help="each way in turn, N times (default: 7)")
     flags.add_argument("--seed", type=common.seed, default=0, help="of the arrays and of the shuffle (default: 0)")
     flags.add_argument("--quick", action="store_true", help="a twentieth of the clips, to see that it runs")
     flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
-    arguments = common.parse(flags, argv)
+    return flags
+
+
+@common.entry_point(parser)
+def main(arguments: argparse.Namespace) -> None:
     if arguments.rounds < 1:
         raise UserError(f"Expected --rounds of 1 or more, got {arguments.rounds}")
     warnings.filterwarnings("ignore", category=FutureWarning, module="google.api_core")
@@ -80,7 +80,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         content["rows" if part == "rate" else part] = rows
     if arguments.json:
         write_json(arguments.json, content)
-    return 0
 
 
 def _measure_rate(rounds: int, seed: int, share: int) -> list[dict[str, Any]]:
@@ -190,11 +189,10 @@ def _waits(network: str, clips: Any, cached: bool, rounds: int, seed: int) -> li
     from mtmusic.models.backbones import FRAMES
     from mtmusic.models.heads import genre_classifier
     from mtmusic.training import train as training
-    from mtmusic.training.recipes import RECIPES, build_backbone, complete
+    from mtmusic.training.recipes import RECIPES, build_backbone, fill_in
 
-    recipe = replace(
-        complete(RECIPES[network], FRAMES[True], len(clips), len(clips)), batch_size=min(BATCH, max(1, len(clips) // 8))
-    )
+    recipe = fill_in(RECIPES[network], FRAMES[True], {"train": clips})
+    recipe = replace(recipe, batch_size=min(BATCH, max(1, len(clips) // 8)))
     model = genre_classifier(build_backbone(recipe), clips.classes)
     with patch.object(training, "MEMORY_CACHE_BYTES", training.MEMORY_CACHE_BYTES if cached else 0):
         dataset = training.batches_of(clips, recipe, shuffle=True, seed=seed)

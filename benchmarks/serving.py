@@ -10,23 +10,23 @@ mtmusic`, `predict.py --help`, and predict.py on one short song, which is nearly
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
+import argparse
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mtmusic.cli import common
+from mtmusic.errors import UserError
+from mtmusic.files import write_json
+
 PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT / "scripts"))
 
-import common  # noqa: E402
-
-from mtmusic.errors import UserError  # noqa: E402
-from mtmusic.files import write_json  # noqa: E402
 
 SECONDS, QUICK_SECONDS = 30.0, 6.0
 SONGS, QUICK_SONGS = 32, 2
@@ -34,13 +34,16 @@ MODELS = {"cnn, beats": True, "lstm, full rate": False}
 """Whether each hears beats."""
 
 
-@common.reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
+def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
     flags.add_argument("--rounds", type=int, default=5, metavar="N", help="medians of so many (default: 5)")
     flags.add_argument("--quick", action="store_true", help="songs of 6 s, one round, to see that it runs")
     flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
-    arguments = common.parse(flags, argv)
+    return flags
+
+
+@common.entry_point(parser)
+def main(arguments: argparse.Namespace) -> None:
     if arguments.rounds < 1:
         raise UserError(f"Expected --rounds of 1 or more, got {arguments.rounds}")
     rounds = 1 if arguments.quick else arguments.rounds
@@ -55,7 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name}: {seconds:.3g} s")
     if arguments.json:
         write_json(arguments.json, {"rounds": rounds, "rows": dict(zip(MODELS, rows, strict=True)), "starts": starts})
-    return 0
 
 
 def write_songs(folder: Path, count: int, seconds: float) -> list[Path]:

@@ -11,6 +11,7 @@ Prints medians of the time that passed, and of the processor time, which other u
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
+import argparse
 import json
 import os
 import resource
@@ -23,13 +24,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mtmusic.cli import common
+from mtmusic.errors import UserError
+from mtmusic.files import write_json
+
 PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT / "scripts"))
 
-import common  # noqa: E402
-
-from mtmusic.errors import UserError  # noqa: E402
-from mtmusic.files import write_json  # noqa: E402
 
 REAL_FOLDER = Path("emotify") / "fma_genre_spectrograms_beat"
 CLIPS, QUICK_CLIPS, QUICK_SCALE = {"train": 200, "test": 100}, {"train": 100, "test": 20}, 4
@@ -39,15 +39,18 @@ GOALS = {"help": 0.5, "first step": 20.0}
 CHILD = "import sys, startup; startup.run_to_first_step(sys.argv[1:])"
 
 
-@common.reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
+def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
     flags.add_argument("--data", type=Path, metavar="FOLDER", help="a genre data folder to start on")
     flags.add_argument("--backbone", choices=("cnn", "lstm"), default="cnn", help="(default: cnn, the script's)")
     flags.add_argument("--rounds", type=int, default=7, metavar="N", help="medians of so many (default: 7)")
     flags.add_argument("--quick", action="store_true", help="120 short synthetic clips, one round, to see that it runs")
     flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
-    arguments = common.parse(flags, argv)
+    return flags
+
+
+@common.entry_point(parser)
+def main(arguments: argparse.Namespace) -> None:
     if arguments.rounds < 1:
         raise UserError(f"Expected --rounds of 1 or more, got {arguments.rounds}")
     rounds = 1 if arguments.quick else arguments.rounds
@@ -61,11 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(_table(rows))
     if arguments.json:
         write_json(arguments.json, {"rounds": rounds, "data": str(arguments.data or data.name), "rows": rows})
-    return 0
 
 
 def _scripts() -> list[Path]:
-    return sorted(path for path in (PROJECT / "scripts").glob("*.py") if path.name != "common.py")
+    return sorted((PROJECT / "scripts").glob("*.py"))
 
 
 def _folder(temporary: Path, quick: bool) -> Path:
@@ -109,7 +111,8 @@ def _first_steps(data: Path, backbone: str, temporary: Path) -> dict[str, dict[s
 def run_to_first_step(argv: Sequence[str]) -> None:
     """Runs train_genre.py in this process and ends it after the first training step, telling when that was."""
     import keras
-    import train_genre
+
+    from mtmusic.cli import train_genre
 
     def end(callbacks: Any, batch: int, logs: dict[str, Any]) -> None:
         float(logs["loss"])  # waits for the step
@@ -132,7 +135,7 @@ def _help(script: Path) -> dict[str, float]:
 
 
 def _run(command: Sequence[str], added: dict[str, str]) -> str:
-    paths = os.pathsep.join([str(PROJECT), str(PROJECT / "benchmarks"), str(PROJECT / "scripts")])
+    paths = os.pathsep.join([str(PROJECT), str(PROJECT / "benchmarks")])
     environment = {**os.environ, "PYTHONPATH": paths, **added}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:

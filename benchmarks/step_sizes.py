@@ -6,21 +6,18 @@ Each point is the median of a process's repeats, ours and the peer in turn. Writ
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT / "scripts"))
-sys.path.insert(0, str(PROJECT / "benchmarks"))
+import training_step
+from peer import add_torch_flags, torch_program
 
-import common  # noqa: E402
-import training_step  # noqa: E402
-from peer import add_torch_flags, torch_program  # noqa: E402
-
-from mtmusic.files import write_json  # noqa: E402
+from mtmusic.cli import common
+from mtmusic.files import write_json
 
 FRAMES = {"cnn": (32, 64, 128), "lstm": (32, 64, 128, 256, 512, 1024)}
 BATCHES = (4, 8, 16, 32)
@@ -41,8 +38,7 @@ CASES = {
 PRECISIONS = {"cnn": ("float32", "bfloat16"), "lstm": ("float32",)}
 
 
-@common.reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
+def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
     add_torch_flags(flags)
     flags.add_argument(
@@ -50,7 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     flags.add_argument("--quick", action="store_true", help="two sizes of 2 clips, to see that it runs")
     flags.add_argument("--json", type=Path, metavar="FILE", help="write the points to it")
-    arguments = common.parse(flags, argv)
+    return flags
+
+
+@common.entry_point(parser)
+def main(arguments: argparse.Namespace) -> None:
     program = torch_program(arguments)
 
     panels: dict[str, dict[str, list[tuple[int, float]]]] = {}
@@ -69,7 +69,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"Picture: {arguments.out}")
     if arguments.json:
         write_json(arguments.json, panels)
-    return 0
 
 
 def lines(

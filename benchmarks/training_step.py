@@ -11,6 +11,7 @@ median of seven.
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
+import argparse
 import statistics
 import sys
 import time
@@ -25,13 +26,9 @@ from typing import Any
 
 from peer import add_torch_flags, run_torch, torch_program
 
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT / "scripts"))
-
-import common  # noqa: E402
-
-from mtmusic.errors import UserError  # noqa: E402
-from mtmusic.files import write_json  # noqa: E402
+from mtmusic.cli import common
+from mtmusic.errors import UserError
+from mtmusic.files import write_json
 
 HEADER = ("case", "pass", "beside", "ours, s", "other, s", "as fast", "min to max")
 PASSES = {"step": "step_seconds", "forward": "forward_seconds"}
@@ -84,15 +81,18 @@ CASES = {
 }
 
 
-@common.reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
+def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
     add_torch_flags(flags)
     flags.add_argument("--only", choices=CASES, help="this comparison alone")
     flags.add_argument("--rounds", type=int, default=7, metavar="N", help="ours and the others in turn (default: 7)")
     flags.add_argument("--quick", action="store_true", help="2 clips of 32 frames, one repeat, to see that it runs")
     flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
-    arguments = common.parse(flags, argv)
+    return flags
+
+
+@common.entry_point(parser)
+def main(arguments: argparse.Namespace) -> None:
     if arguments.rounds < 1:
         raise UserError(f"Expected --rounds of 1 or more, got {arguments.rounds}")
     names = [arguments.only] if arguments.only else list(CASES)
@@ -114,7 +114,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.json:  # after each case: all of them take long
             rows = list(chain(*map(rows_of, measured)))
             write_json(arguments.json, {"rows": rows, "limits": limits, "measurements": measured})
-    return 0
 
 
 def can_compute(name: str, precision: str) -> bool:

@@ -170,9 +170,10 @@ def _text(value: Any) -> str:
 
 
 def filled(kind: type[Filled], arguments: argparse.Namespace, **more: Any) -> Filled:
-    """A dataclass with the arguments that are named as its fields are, and with more."""
+    """A dataclass with more, and with the given arguments that are named as its fields are."""
     names = {field.name for field in fields(kind)}
-    return kind(**{name: value for name, value in vars(arguments).items() if name in names} | more)
+    given = {name: value for name, value in vars(arguments).items() if name in names and value is not None}
+    return kind(**given | more)
 
 
 def seed(text: str) -> int:

@@ -13,6 +13,7 @@ Exit code 0; 2 where it cannot run, with what to do.
 import argparse
 
 from mtmusic.cli import common
+from mtmusic.errors import UserError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,9 +44,12 @@ def parser() -> argparse.ArgumentParser:
 
 @common.entry_point(parser)
 def main(arguments: argparse.Namespace) -> None:
+    from mtmusic.data.labels import is_genre_folder
     from mtmusic.datasets.demo import AFFECT_FOLDERS, GENRE_FOLDERS
     from mtmusic.training.crossval.study import CrossOptions, cross_validate
 
     folders = AFFECT_FOLDERS if arguments.task or arguments.multitask else GENRE_FOLDERS
     options = common.load_options(arguments, folders)
+    if arguments.classes is not None and not is_genre_folder(options.folder):
+        raise UserError(f"Expected --classes with a genre folder, got an affect folder: {options.folder}")
     cross_validate(common.filled(CrossOptions, arguments, data=options, recipes=tuple(arguments.recipes)))

@@ -55,13 +55,9 @@ def main(arguments: argparse.Namespace) -> int:
     from mtmusic.audio.extraction import Excerpt
     from mtmusic.datasets.extract import ExtractOptions, extract_features
 
-    done = extract_features(
-        common.filled(
-            ExtractOptions,
-            arguments,
-            songs=tuple(arguments.songs),
-            excerpt=Excerpt(arguments.offset, arguments.duration, arguments.dtype),
-            jobs=arguments.jobs or -1,
-        )
-    )
+    excerpt = Excerpt(arguments.offset, arguments.duration, arguments.dtype)
+    options = common.filled(ExtractOptions, arguments, songs=tuple(arguments.songs), excerpt=excerpt)
+    done = extract_features(options)
+    for folder in done.trainable:
+        print(f"Train: {common.command('train-genre', folder=folder, classes='all')}")
     return 1 if done.failed else 0

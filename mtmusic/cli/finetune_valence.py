@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     from mtmusic.datasets.demo import AFFECT_FOLDERS
     from mtmusic.training.affect import AffectTask
-    from mtmusic.training.finetune import finetune
+    from mtmusic.training.compare import finetune
     from mtmusic.training.recipes import RECIPES
 
     options = common.train_options(arguments, AFFECT_FOLDERS, RECIPES)

@@ -57,5 +57,5 @@ def main(arguments: argparse.Namespace) -> int:
 
     from mtmusic.serving.songs import PredictOptions, predict_songs
 
-    models, jobs = arguments.models or [MODEL], arguments.jobs or -1
-    return 1 if predict_songs(common.filled(PredictOptions, arguments, models=tuple(models), jobs=jobs)) else 0
+    models = tuple(arguments.models or [MODEL])
+    return 1 if predict_songs(common.filled(PredictOptions, arguments, models=models)) else 0

@@ -35,13 +35,14 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.jobs is not None and arguments.jobs < 1:
         raise UserError(f"Expected `jobs` of 1 or more, got {arguments.jobs}")
 
-    from mtmusic.datasets.fma import plan_fma, print_next_steps, print_plan, write_fma
+    from mtmusic.datasets.fma import genre_folders, plan_fma, plan_table, write_fma
 
     plan = plan_fma(arguments.audio, arguments.metadata, arguments.size, arguments.seed)
-    print_plan(plan)
+    print(plan_table(plan))
     out, rate = arguments.out, arguments.rate
     failed = [] if arguments.dry_run else write_fma(plan, out, rate, arguments.jobs or -1, arguments.scheduler)
     for outcome in failed:
         print(f"Failed: {outcome.failure}")
-    print_next_steps(plan, out, rate)
+    for folder in genre_folders(plan, out, rate):
+        print(f"Train with: {common.command('train-genre', folder=folder, classes='all')}")  # not the lab's genres
     return 1 if failed else 0

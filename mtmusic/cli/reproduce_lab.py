@@ -5,15 +5,14 @@
     mtmusic reproduce-lab --data data --steps 5-7     some steps; the page is built of all that are finished
 
 DATA_ROOT holds fma_genre_spectrograms, fma_genre_spectrograms_beat, multitask_dataset, multitask_dataset_beat, or some
-of them: steps that lack theirs are skipped. Writes a folder a step, lab.html, lab.md and results.json, and prints a
-line a step with its time. Started again it goes on: finished steps are not done twice. --overwrite does the given steps
+of them: steps that lack theirs are skipped. Writes a folder a step, lab.html and results.json, and prints a line a step
+with its time. Started again it goes on: finished steps are not done twice. --overwrite does the given steps
 anew, and those that are there and read their runs; what was there waits in step_NN.old until the new step is finished.
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from mtmusic.cli import common
 
@@ -52,16 +51,16 @@ def parser() -> argparse.ArgumentParser:
 @common.entry_point(parser)
 def main(arguments: argparse.Namespace) -> None:
     from mtmusic.datasets.demo import demo_corpus
-    from mtmusic.lab.plan import FULL, QUICK
-    from mtmusic.lab.run import LabOptions, reproduce_lab
+    from mtmusic.lab.plan import FULL, QUICK, Lab
+    from mtmusic.lab.run import reproduce_lab
 
-    if arguments.seeds is None:
-        arguments.seeds = 1 if arguments.quick else 3
-    own = {name: value for name, value in vars(arguments).items() if name not in ("steps", "overwrite", "command")}
-
-    def command(name: str, **values: Any) -> str:
-        """The lab's own has this one's settings."""
-        return common.command(name, **(own | values if name == "reproduce-lab" else values))
-
-    data, scale = arguments.data or demo_corpus(), QUICK if arguments.quick else FULL
-    reproduce_lab(common.filled(LabOptions, arguments, data=data, scale=scale, command=command))
+    reproduce_lab(
+        common.filled(
+            Lab,
+            arguments,
+            data=arguments.data or demo_corpus(),
+            scale=QUICK if arguments.quick else FULL,
+            seeds=arguments.seeds if arguments.seeds is not None else (1 if arguments.quick else 3),
+            command=common.command,
+        )
+    )
