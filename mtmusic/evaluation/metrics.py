@@ -1,7 +1,7 @@
 """Predictions in, numbers out: reports fit for JSON (no NaN) and their tables for the terminal."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,46 +14,41 @@ from sklearn.metrics import (
     r2_score,
 )
 
-RESAMPLES = 2000
-RESAMPLES_AT_ONCE = 100
-"""Keeps the memory small with thousands of clips."""
-
-INTERVAL = (2.5, 97.5)
-"""Percentiles: the 95 % bootstrap interval."""
+from mtmusic.evaluation.bootstrap import Fold, model_scores
 
 FEWEST_CLIPS = 3
 """Two clips always correlate by +1, -1 or not at all."""
 
+Groups = Sequence[str] | np.ndarray | None
+"""`(clips,)` names; None, each clip is its own."""
+
 AFFECT_SCORES = ("spearman", "spearman_low", "spearman_high", "pearson", "r2", "mse", "mse_constant")
 
 
-def genre_report(true: np.ndarray, predicted: np.ndarray, classes: Sequence[str], seed: int = 0) -> dict[str, Any]:
+def genre_report(
+    true: np.ndarray, predicted: np.ndarray, classes: Sequence[str], groups: Groups = None, seed: int = 0
+) -> dict[str, Any]:
     """Accuracy with its interval, macro and micro averages, scores by class, confusion.
 
     Both arrays are class indices, `(clips,)`. Rows of `confusion` are true classes, columns predicted ones.
-    A class without clips, or never predicted, scores 0 and counts so in the macro averages.
+    A class without clips, or never predicted, scores 0 and counts so in the macro averages. The interval is of the
+    bootstrap over `groups`.
     Raises ValueError for other shapes or no clips.
     """
     true, predicted = _same_clips(true, predicted, dims=1)
     accuracy = float(accuracy_score(true, predicted))
-    low, high = _accuracy_interval(accuracy, len(true), seed)
+    answers = predicted[:, None] == np.arange(len(classes))
+    interval = model_scores(Fold(groups, true), answers, seed=seed)["accuracy"]
     return {
         "clips": len(true),
         "accuracy": accuracy,
-        "accuracy_low": low,
-        "accuracy_high": high,
+        "accuracy_low": interval["low"],
+        "accuracy_high": interval["high"],
         **_averaged(true, predicted, "macro", len(classes)),
         **_averaged(true, predicted, "micro", len(classes)),
         "per_class": _per_class(true, predicted, classes),
         "confusion": confusion_matrix(true, predicted, labels=range(len(classes))).tolist(),
     }
-
-
-def _accuracy_interval(accuracy: float, clips: int, seed: int) -> tuple[float, float]:
-    # The hits among clips drawn with replacement are binomial: the same bootstrap without drawing the clips.
-    hits = np.random.default_rng(seed).binomial(clips, accuracy, RESAMPLES)
-    low, high = np.percentile(hits / clips, INTERVAL)
-    return float(low), float(high)
 
 
 def _averaged(true: np.ndarray, predicted: np.ndarray, average: str, classes: int) -> dict[str, float]:
@@ -104,7 +99,7 @@ def spearman(true: np.ndarray, predicted: np.ndarray) -> float:
     if reason := _undefined(true, predicted):
         warnings.warn(f"Spearman's rho is undefined and counted as 0: {reason}", RuntimeWarning, stacklevel=2)
         return 0.0
-    return float(_rank_correlation(true, predicted))
+    return _correlation(rankdata(true), rankdata(predicted))
 
 
 def _undefined(true: np.ndarray, predicted: np.ndarray) -> str | None:
@@ -119,21 +114,12 @@ def _undefined(true: np.ndarray, predicted: np.ndarray) -> str | None:
     return None
 
 
-def _rank_correlation(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Spearman's rho along the last axis: Pearson's of the ranks, ties sharing their mean rank.
-
-    Both hold NaN where a label is missing; such clips are left out.
-    """
-    return _correlation(*(rankdata(values, axis=-1, nan_policy="omit") for values in (true, predicted)))
-
-
-def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Pearson's along the last axis, NaN left out; 0.0 where one side is constant, as in some resamples."""
-    counts = np.maximum((~np.isnan(x)).sum(axis=-1, keepdims=True), 1)
-    x, y = (np.nan_to_num(values - np.nansum(values, axis=-1, keepdims=True) / counts) for values in (x, y))
-    scale = np.sqrt((x**2).sum(axis=-1) * (y**2).sum(axis=-1))
-    varies = (np.ptp(x, axis=-1) > 0) & (np.ptp(y, axis=-1) > 0)
-    return np.where(varies, (x * y).sum(axis=-1) / np.where(varies, scale, 1), 0.0)
+def _correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Pearson's; 0.0 where one side is constant."""
+    x, y = x - x.mean(), y - y.mean()
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return 0.0
+    return float((x * y).sum() / np.sqrt((x**2).sum() * (y**2).sum()))
 
 
 def affect_report(
@@ -141,6 +127,7 @@ def affect_report(
     predicted: np.ndarray,
     tasks: Sequence[str],
     baseline_mean: dict[str, float],
+    groups: Groups = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Scores by task: `spearman` holds each task's rho and their `mean`, `per_task` the rest.
@@ -148,40 +135,27 @@ def affect_report(
     Both arrays are `(clips, tasks)`; NaN targets are left out. `mse_constant` is the error of always
     answering `baseline_mean[task]`, the train mean: a model above it has learnt nothing.
     With fewer than 3 labelled clips rho is 0.0 and the other scores of that task are None. Intervals are of the
-    bootstrap over clips, all tasks of a clip drawn together, so that the mean has one too.
+    bootstrap over `groups`, all tasks of a clip drawn together, so that the mean has one too.
     Raises ValueError for other shapes.
     """
     true, predicted = _same_clips(true, predicted, dims=2)
-    low, high = np.percentile(_resampled(true, predicted, seed), INTERVAL, axis=0).tolist()
+    intervals = model_scores(Fold(groups, true), predicted, tasks, seed)
     per_task = {
-        task: _task_scores(true[:, column], predicted[:, column], baseline_mean[task], (low[column], high[column]))
+        task: _task_scores(true[:, column], predicted[:, column], baseline_mean[task], intervals[f"rho_{task}"])
         for column, task in enumerate(tasks)
     }
     rho = {task: scores["spearman"] for task, scores in per_task.items()}
     return {
         "clips": len(true),
         "spearman": {**rho, "mean": float(np.mean(list(rho.values())))},
-        "spearman_mean_low": low[-1],
-        "spearman_mean_high": high[-1],
+        "spearman_mean_low": intervals["rho"]["low"],
+        "spearman_mean_high": intervals["rho"]["high"],
         "per_task": per_task,
     }
 
 
-def _resampled(true: np.ndarray, predicted: np.ndarray, seed: int) -> np.ndarray:
-    """`(resamples, tasks + 1)`, rho by task and their mean."""
-    rng = np.random.default_rng(seed)
-    targets = true.T.astype(np.float64)
-    known = np.where(np.isnan(targets), np.nan, predicted.T)
-    rhos = []
-    for _ in range(RESAMPLES // RESAMPLES_AT_ONCE):
-        draw = rng.integers(len(true), size=(RESAMPLES_AT_ONCE, len(true)))
-        rhos.append(_rank_correlation(targets[:, draw], known[:, draw]).T)
-    rho = np.concatenate(rhos)
-    return np.column_stack([rho, rho.mean(axis=1)])
-
-
 def _task_scores(
-    true: np.ndarray, predicted: np.ndarray, baseline: float, interval: tuple[float, float]
+    true: np.ndarray, predicted: np.ndarray, baseline: float, interval: Mapping[str, float]
 ) -> dict[str, Any]:
     rho = spearman(true, predicted)
     true, predicted = _labelled(true, predicted)
@@ -189,9 +163,9 @@ def _task_scores(
     if len(true) < FEWEST_CLIPS:
         return scores
     return scores | {
-        "spearman_low": interval[0],
-        "spearman_high": interval[1],
-        "pearson": float(_correlation(true, predicted)),
+        "spearman_low": interval["low"],
+        "spearman_high": interval["high"],
+        "pearson": _correlation(true, predicted),
         "r2": float(r2_score(true, predicted)),
         "mse": float(mean_squared_error(true, predicted)),
         "mse_constant": float(np.mean((true - baseline) ** 2)),

@@ -13,7 +13,7 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score
 
 from mtmusic.data.labels import read_affect_labels
-from mtmusic.evaluation import resampling
+from mtmusic.evaluation import bootstrap
 from mtmusic.training import recipes
 from mtmusic.training.crossval import study as cross_validation
 from tests.folders import write_tiny_affect_folder, write_tiny_genre_folder
@@ -29,7 +29,7 @@ def small(quick_module_figures):
         lstm = replace(recipes.LAB_LSTM, units=4, batch_size=8)
         patched.setitem(recipes.NAMED_RECIPES, "lab-lstm", lstm)
         patched.setitem(recipes.NAMED_RECIPES, "lab-cnn", replace(recipes.LAB_CNN, blocks=((4, 3),), frames=16))
-        patched.setattr(resampling.group_draws, "__defaults__", (200,))
+        patched.setattr(bootstrap, "RESAMPLES", 200)
         yield
 
 

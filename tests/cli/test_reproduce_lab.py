@@ -15,7 +15,7 @@ from joblib import Parallel
 
 from mtmusic.datasets import demo
 from mtmusic.errors import UserError
-from mtmusic.evaluation import metrics
+from mtmusic.evaluation import bootstrap
 from mtmusic.evaluation.reports.lab import Part
 from mtmusic.lab import affect as lab_affect
 from mtmusic.lab import genre as lab_genre
@@ -72,7 +72,7 @@ def resumed(corpus, tmp_path_factory, quick_module_figures) -> tuple[LabOptions,
         for name in ("RECIPES", "AFFECT_RECIPES"):
             small = {kind: replace(one, blocks=((8, 3), (4, 3))) for kind, one in getattr(lab_plan, name).items()}
             patched.setattr(lab_plan, name, small)
-        patched.setattr(metrics, "RESAMPLES", 200)
+        patched.setattr(bootstrap, "RESAMPLES", 200)
         patched.setattr(lab.keras.utils, "clear_session", lambda free_memory: None)  # a garbage collection each
         for module, name in ((lab_affect, "train_affect"), (lab_genre, "train_genre")):
             original = getattr(module, name)

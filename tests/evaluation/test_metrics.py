@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import f1_score, r2_score
 
+from mtmusic.evaluation.bootstrap import Fold, cross_scores, interval
 from mtmusic.evaluation.metrics import (
     affect_report,
     affect_table,
@@ -69,6 +70,37 @@ def test_the_interval_is_seeded():
     assert first == again
     bounds = ("accuracy_low", "accuracy_high")
     assert [first[bound] for bound in bounds] == pytest.approx([other[bound] for bound in bounds], abs=0.03)
+
+
+def test_the_interval_of_groups_is_that_of_a_loop_which_copies_their_clips():
+    rng = np.random.default_rng(1)
+    true, hit, groups = rng.integers(0, 4, 30), rng.random(30) < 0.6, np.array([f"artist {i // 4}" for i in range(30)])
+    predicted = np.where(hit, true, (true + 1) % 4)
+    report = genre_report(true, predicted, CLASSES, groups, seed=3)
+    drawn = np.random.default_rng(3).integers(8, size=(2000, 8))
+    scores = [np.concatenate([hit[4 * group : 4 * group + 4] for group in row]).mean() for row in drawn]
+    expected = interval(report["accuracy"], np.array(scores))
+    assert (report["accuracy_low"], report["accuracy_high"]) == pytest.approx(expected)
+    assert report != genre_report(true, predicted, CLASSES, seed=3)
+
+
+@pytest.mark.parametrize("names", [None, [f"artist {i // 3}" for i in range(60)]], ids=["clips", "groups"])
+def test_reports_have_the_intervals_of_a_comparison(affect, names):
+    """A comparison has probabilities, and names of its own where a run has no groups."""
+    rng = np.random.default_rng(2)
+    answers = rng.random((60, 4))
+    true = np.where(rng.random(60) < 0.5, answers.argmax(axis=1), rng.integers(0, 4, 60))
+    groups = np.array(names or [f"clip {i}" for i in range(60)])
+    report = genre_report(true, answers.argmax(axis=1), CLASSES, names, seed=4)
+    expected = cross_scores([Fold(groups, true)], {"run": [[answers]]}, (), 4)["recipes"]["run"]["accuracy"]
+    assert [report["accuracy_low"], report["accuracy_high"]] == [expected["low"], expected["high"]]
+
+    report = affect_report(*affect, TASKS, MEANS, names, seed=4)
+    rows = cross_scores([Fold(groups, affect[0])], {"run": [[affect[1]]]}, TASKS, 4)["recipes"]["run"]
+    for task in TASKS:
+        scores = report["per_task"][task]
+        assert [scores["spearman_low"], scores["spearman_high"]] == [rows[f"rho_{task}"][b] for b in ("low", "high")]
+    assert [report["spearman_mean_low"], report["spearman_mean_high"]] == [rows["rho"][b] for b in ("low", "high")]
 
 
 def test_perfect_predictions():
@@ -175,6 +207,15 @@ def test_affect_interval_as_scipys_bootstrap(affect):
         rng=np.random.default_rng(0),
     ).confidence_interval
     assert [scores["spearman_low"], scores["spearman_high"]] == pytest.approx(list(oracle), abs=0.04)
+
+
+def test_affect_intervals_are_wider_where_clips_of_a_group_are_alike(affect):
+    true, predicted = (np.repeat(values[10:25], 4, axis=0) for values in affect)
+    groups = np.repeat(np.arange(15), 4).astype(str)
+    clips, groups = (affect_report(true, predicted, TASKS, MEANS, names) for names in (None, groups))
+    assert clips["spearman"] == groups["spearman"]
+    width = [report["spearman_mean_high"] - report["spearman_mean_low"] for report in (clips, groups)]
+    assert width[1] > 1.5 * width[0]
 
 
 def test_a_task_without_labels_has_no_other_scores():

@@ -1,3 +1,5 @@
+import base64
+import re
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,9 @@ from mtmusic.evaluation.reports.lab import (
 
 PART = Part(
     ["A < b, of valence_cnn."],
-    [Table("What it is", ("", "rho"), [("valence|energy", 0.5)])],
+    [Table("What it is", ("", "rho"), [("valence|energy", 0.5)]), Table("Words", ("", "why"), [("x", None)], "words")],
     [Picture("step 1/a.png", "A curve.", "A line that falls.")],
-    ["python scripts/train_genre.py --data my data"],
+    ["python scripts/train_genre.py --data my data", "python scripts/predict.py"],
 )
 
 
@@ -26,30 +28,33 @@ def written(tmp_path) -> Path:
     (tmp_path / "step 1").mkdir()
     Figure(figsize=(0.1, 0.1)).savefig(tmp_path / "step 1" / "a.png")
     sections = [Section("step-1", "Step 1", "3 s", PART), Section("end", "The end", "", Part(["No more."]))]
-    write_lab_page(tmp_path, "The lab", ["Demo."], Part(["Hello."]), sections)
+    assert write_lab_page(tmp_path, "The lab", ["Demo."], Part(["Hello."]), sections) == tmp_path / "lab.html"
     return tmp_path
 
 
 def test_the_page_has_contents_tables_and_pictures_inside(written):
     page = (written / "lab.html").read_text()
-    assert '<li><a href="#step-1">Step 1 (3 s)</a></li><li><a href="#end">The end</a></li>' in page
-    assert '<section id="step-1">' in page
-    assert "A &lt; b, of valence_cnn." in page
+    assert re.findall('<li><a href="(.*)">(.*)</a></li>', page) == [("#step-1", "Step 1 (3 s)"), ("#end", "The end")]
+    assert re.findall(r'<section id="(.*)">\n<h2>(.*)</h2>', page) == [("step-1", "Step 1"), ("end", "The end")]
+    assert "<p>A &lt; b, of valence_cnn.</p>" in page
+    assert '<table class="numbers"><caption>What it is</caption>' in page
     assert '<th scope="row">valence|energy</th><td>0.500</td>' in page
-    assert 'src="data:image/png;base64,' in page
-    assert 'alt="A line that falls.">' in page
+    assert '<table class="words"><caption>Words</caption>' in page
+    assert '<th scope="row">x</th><td>-</td>' in page
+    content = base64.b64encode((written / "step 1" / "a.png").read_bytes()).decode()
+    assert f'<img src="data:image/png;base64,{content}" alt="A line that falls.">' in page
     assert "<figcaption>A curve.</figcaption>" in page
-    assert "<pre><code>python scripts/train_genre.py --data my data</code></pre>" in page
+    commands = "python scripts/train_genre.py --data my data\npython scripts/predict.py"
+    assert f"<p>To do this again:</p>\n<pre><code>{commands}</code></pre>" in page
+    assert page.count("To do this again") == 1
     assert '<p class="banner">Demo.</p>' in page
 
 
-def test_the_copy_links_the_pictures_and_escapes_what_markdown_would_read(written):
-    copy = (written / "lab.md").read_text()
-    assert "- [Step 1 (3 s)](#step-1)" in copy
-    assert "A &lt; b, of valence\\_cnn." in copy
-    assert "| valence\\|energy | 0.500 |" in copy
-    assert "![A line that falls.](step%201/a.png)" in copy
-    assert "```\npython scripts/train_genre.py --data my data\n```" in copy
+def test_the_introduction_stands_before_the_contents_and_these_before_the_steps(written):
+    page = (written / "lab.html").read_text()
+    places = [page.index(words) for words in ("<h1>The lab</h1>", "Demo.", "Hello.", "<nav", "Step 1</h2>", "No more.")]
+    assert places == sorted(places)
+    assert [path.name for path in written.iterdir() if path.is_file()] == ["lab.html"]
 
 
 def test_a_part_comes_back_from_json_as_it_was():

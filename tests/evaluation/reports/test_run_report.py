@@ -165,7 +165,7 @@ def test_data_seed_history_versions(page):
     assert page.row("all") == ["all", "60", "4"]
     assert page.row("keras") == ["keras", "3.15.1"]
     assert page.rows[page.rows.index(["epoch", "loss", "val_loss"]) + 1] == ["1", "2.303", "2.4"]
-    text = " ".join(page.words)
+    text = " ".join("".join(page.words).split())
     assert "The cnn backbone, trained on the train clips of my <songs>: beat-synchronised mel, 128 frames." in text
     assert "Seed 7." in text
     assert "epochs: 20; best epoch: 12; seconds an epoch: 3.125" in text
