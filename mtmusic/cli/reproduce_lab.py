@@ -6,8 +6,8 @@
 
 DATA_ROOT holds fma_genre_spectrograms, fma_genre_spectrograms_beat, multitask_dataset, multitask_dataset_beat, or some
 of them: steps that lack theirs are skipped. Writes a folder a step, lab.html and results.json, and prints a line a step
-with its time. Started again it goes on: finished steps are not done twice. --overwrite does the given steps
-anew, and those that are there and read their runs; what was there waits in step_NN.old until the new step is finished.
+with its time. Started again it goes on: finished steps are not done twice. --overwrite does the given steps anew, and
+those that are there and read their runs; what was there waits in step_NN.old until the new step is finished.
 Exit code 0; 2 where it cannot run, with what to do.
 """
 

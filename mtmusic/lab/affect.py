@@ -1,53 +1,59 @@
-"""The lab's steps 8 and 10: affect by a model a task, and by one model of all tasks."""
+"""The lab's steps 8, 10 and 11: affect by a model a task, by one model of all tasks, and the submission."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
+import numpy as np
 
 from mtmusic.data.labels import read_affect_labels
 from mtmusic.evaluation import plots
-from mtmusic.evaluation.reports.lab import Part, Picture, Table
-from mtmusic.lab.numbers import (
+from mtmusic.evaluation.reports.lab import Table
+from mtmusic.lab.plan import (
+    AFFECT_BEAT,
     ROW_HEADER,
     ROW_NOTE,
+    Done,
+    Lab,
+    affect_options,
     cells,
+    history,
+    joined,
+    metrics_of,
     paired,
     rho_rows,
-    told,
+    summary,
     training_facts,
-    versus,
+    write_up,
 )
-from mtmusic.lab.plan import AFFECT_BEAT, Done, Lab, affect_options, history, metrics_of
-from mtmusic.training.affect import default_out, train_affect
+from mtmusic.training.affect import AffectTask, train_each
+from mtmusic.training.compare import own_scores, read_predictions
+from mtmusic.training.submission import LAB_TASKS, make_submission, read_submission, submit_command
 
 BACKBONES = ("lstm", "cnn")
-WEIGHTED: dict[str, dict[str, Any]] = {"fixed": {}, "learned": {"learned_weights": True}}
-"""How step 10 weighs the tasks' errors: by one over each one's variance, or by weights that are learned."""
+MULTITASK = {
+    "fixed": AffectTask(multitask=True),
+    "learned": AffectTask(multitask=True, learned_weights=True),
+}
+"""By how step 10 weighs the tasks' errors: by one over each one's variance, or by weights that are learned."""
 
-KAISER = (
-    "Kaiser and others (One Model To Learn Them All, arXiv:1706.05137, 2017) trained one network of convolutions, "
-    "attention and gated experts on eight corpora at once, of images, captions, translations, parses and speech. Tasks "
-    "with little data gained most from the company of the others, those with much lost little if anything, and a block "
-    "that one task did not need did it no harm."
-)
+Runs = list[list[Path]]
+"""Of each seed a run a task, or the one run."""
 
 
 def tasks_of(lab: Lab) -> tuple[str, ...]:
     return read_affect_labels(lab.folders[AFFECT_BEAT]).tasks
 
 
-def single_runs(lab: Lab, backbone: str) -> list[list[Path]]:
-    """Step 8's: of each seed a run a task."""
-    options = affect_options(lab, lab.step(8), 0, backbone)
-    names = [default_out(options, (task,)).name for task in tasks_of(lab)]
-    return [[_parent(lab, backbone, seed) / name for name in names] for seed in lab.seeds]
+def single_runs(lab: Lab, backbone: str) -> Runs:
+    """Step 8's."""
+    names = [f"{AffectTask((task,)).run_name}_{backbone}" for task in tasks_of(lab)]
+    return [[_parent(lab, backbone, seed) / name for name in names] for seed in lab.every_seed]
 
 
-def multitask_runs(lab: Lab, weighted: str) -> list[list[Path]]:
-    """Step 10's: of each seed the one run."""
-    return [[lab.step(10) / f"{weighted}_seed{seed}"] for seed in lab.seeds]
+def multitask_runs(lab: Lab, weighted: str) -> Runs:
+    """Step 10's."""
+    return [[lab.step(10) / f"{weighted}_seed{seed}"] for seed in lab.every_seed]
 
 
 def _parent(lab: Lab, backbone: str, seed: int) -> Path:
@@ -56,148 +62,143 @@ def _parent(lab: Lab, backbone: str, seed: int) -> Path:
 
 def regression(lab: Lab) -> Done:
     """Step 8: each task by an LSTM and by a CNN of its own."""
-    tasks = tasks_of(lab)
-    options = [
-        affect_options(lab, _parent(lab, backbone, seed), seed, backbone)
-        for backbone in BACKBONES
-        for seed in lab.seeds
-    ]
-    for one in options:
-        train_affect(one)
+    tasks, commands = tasks_of(lab), []
+    for backbone in BACKBONES:
+        for seed in lab.every_seed:
+            options = affect_options(lab, _parent(lab, backbone, seed), seed, backbone)
+            train_each(options, AffectTask())
+            commands.append(options.command)
     runs = {backbone: single_runs(lab, backbone) for backbone in BACKBONES}
+    first = {backbone: dict(zip(tasks, each[0], strict=True)) for backbone, each in runs.items()}
     rho = {backbone: rho_rows(each) for backbone, each in runs.items()}
-    last = "mean" if len(tasks) > 1 else tasks[0]
-    lstm, cnn = (rho[backbone][last] for backbone in BACKBONES)
-    difference = paired(runs["cnn"], runs["lstm"], last)
-    hardest = min(tasks, key=lambda task: rho["cnn"][task]["mean"])
-    easiest = max(tasks, key=lambda task: rho["cnn"][task]["mean"])
-    sentences = [
-        f"Spearman's rho of the test clips, mean of {', '.join(tasks)}: the CNN has {told(cnn)}, the LSTM "
-        f"{told(lstm)}. CNN less LSTM is {versus(difference)}.",
-        f"The CNN's highest is {easiest}, {told(rho['cnn'][easiest])}, its lowest {hardest}, "
-        f"{told(rho['cnn'][hardest])}. {_beaten_sentence(runs['cnn'][0])}",
-    ]
-    facts = {backbone: dict(zip(tasks, map(training_facts, each[0]), strict=True)) for backbone, each in runs.items()}
-    table = rho_table({f"{backbone.upper()}, a model a task": rows for backbone, rows in rho.items()})
-    part = Part(sentences, [table], _regression_pictures(lab, tasks), [one.command for one in options])
-    return Done(part, {"rho": rho, "cnn_less_lstm": difference, "training": facts})
-
-
-def _regression_pictures(lab: Lab, tasks: Sequence[str]) -> list[Picture]:
-    """Of the first seed."""
-    path, runs = lab.step(8) / "rho_by_epoch.png", {backbone: single_runs(lab, backbone)[0] for backbone in BACKBONES}
-    values = {backbone.upper(): [history(run)["val_spearman"] for run in runs[backbone]] for backbone in BACKBONES}
-    by_epoch = {task: {name: each[place] for name, each in values.items()} for place, task in enumerate(tasks)}
-    if len(tasks) > 1:  # as far as all tasks were trained
-        by_epoch["mean"] = {
-            name: [sum(rho) / len(rho) for rho in zip(*each, strict=False)] for name, each in values.items()
-        }
-    plots.save_figure(plots.curves(by_epoch, "Spearman's rho, validation"), path)
-    curves = lab.picture(
-        path,
-        "Spearman's rho of the validation clips by epoch; the mean goes as far as all tasks were trained. The epoch is "
-        "chosen by the error, not by rho.",
-        f"A panel for each of {', '.join(by_epoch)}, with a line for the LSTM and one for the CNN.",
+    tests = {task: metrics_of(run)["test"] for task, run in first["cnn"].items()}
+    numbers = {
+        "rho": rho,
+        "cnn_less_lstm": paired(runs["cnn"], runs["lstm"], "mean" if len(tasks) > 1 else tasks[0]),
+        "training": {
+            backbone: {task: training_facts(run) for task, run in each.items()} for backbone, each in first.items()
+        },
+    }
+    return write_up(
+        lab,
+        8,
+        numbers,
+        [rho_table({f"{backbone.upper()}, a model a task": rows for backbone, rows in rho.items()})],
+        commands,
+        tasks=tasks,
+        easiest=max(tasks, key=lambda task: rho["cnn"][task]["mean"]),
+        hardest=min(tasks, key=lambda task: rho["cnn"][task]["mean"]),
+        better=sum(row["mse"] < row["mse_constant"] for test in tests.values() for row in test["per_task"].values()),
+        panels=_draw_rho_by_epoch(lab, first),
+        runs={task: lab.relative(run) for task, run in first["cnn"].items()},
+        spearman={task: test["spearman"][task] for task, test in tests.items()},
     )
-    return [curves, *(_scatter(lab, task, run) for task, run in zip(tasks, runs["cnn"], strict=True))]
+
+
+def _draw_rho_by_epoch(lab: Lab, first: Mapping[str, Mapping[str, Path]]) -> list[str]:
+    """Of the first seed; returns the names of the panels."""
+    values = {
+        backbone.upper(): {task: history(run)["val_spearman"] for task, run in runs.items()}
+        for backbone, runs in first.items()
+    }
+    panels = {task: {name: each[task] for name, each in values.items()} for task in first["cnn"]}
+    if len(panels) > 1:  # as far as all tasks were trained
+        panels["mean"] = {
+            name: [sum(rho) / len(rho) for rho in zip(*each.values(), strict=False)] for name, each in values.items()
+        }
+    plots.save_figure(plots.curves(panels, "Spearman's rho, validation"), lab.step(8) / "rho_by_epoch.png")
+    return list(panels)
 
 
 def multitask(lab: Lab) -> Done:
     """Step 10: all tasks with one trunk, the loss weighed by fixed weights and by learned ones, against step 8."""
     tasks = tasks_of(lab)
     if len(tasks) < 2:
-        return Done(Part([KAISER, f"The folder has one task, {tasks[0]}: there is nothing to learn together."]))
-    options = [
-        affect_options(lab, run, seed, "cnn", multitask=True, **more)
-        for weighted, more in WEIGHTED.items()
-        for (run,), seed in zip(multitask_runs(lab, weighted), lab.seeds, strict=True)
-    ]
-    for one in options:
-        train_affect(one)
-    rho = {weighted: rho_rows(multitask_runs(lab, weighted)) for weighted in WEIGHTED}
-    single = rho_rows(single_runs(lab, "cnn"))
-    less = {weighted: paired(multitask_runs(lab, weighted), single_runs(lab, "cnn"), "mean") for weighted in WEIGHTED}
-    first = {weighted: multitask_runs(lab, weighted)[0][0] for weighted in WEIGHTED}
-    weights = {weighted: metrics_of(run)["weights"] for weighted, run in first.items()}
-    sentences = [
-        KAISER,
-        f"Here, the mean of the tasks' rho is {told(rho['fixed']['mean'])} with fixed weights, "
-        f"{told(rho['learned']['mean'])} with learned ones, and {told(single['mean'])} with a CNN a task (step 8). "
-        + " ".join(f"{weighted.capitalize()} less step 8 is {versus(row)}." for weighted, row in less.items()),
-        " ".join(_by_task_sentence(weighted, rho[weighted], single, tasks) for weighted in WEIGHTED),
-        f"The weights of seed {lab.seeds[0]}: "
-        + "; ".join(f"{weighted} {_listed(each)}" for weighted, each in weights.items())
-        + ". The fixed ones are one over each task's variance in train.",
-    ]
+        return write_up(lab, 10, {}, tasks=tasks)
+    commands = []
+    for weighted, task in MULTITASK.items():
+        for (run,), seed in zip(multitask_runs(lab, weighted), lab.every_seed, strict=True):
+            options = affect_options(lab, run, seed, "cnn", task)
+            train_each(options, task)
+            commands.append(options.command)
+    rho = {weighted: rho_rows(multitask_runs(lab, weighted)) for weighted in MULTITASK}
+    first = {weighted: multitask_runs(lab, weighted)[0][0] for weighted in MULTITASK}
+    runs, single = single_runs(lab, "cnn"), rho_rows(single_runs(lab, "cnn"))
     shown = {f"CNN, multitask, {weighted} weights": rows for weighted, rows in rho.items()}
     shown["CNN, a model a task (step 8)"] = single
-    part = Part(sentences, [rho_table(shown)], _multitask_pictures(lab, shown, first), [one.command for one in options])
-    training = {weighted: training_facts(run) for weighted, run in first.items()}
-    return Done(part, {"rho": rho, "less_step_8": less, "weights": weights, "training": training})
-
-
-def _by_task_sentence(
-    weighted: str, rho: Mapping[str, Mapping[str, Any]], single: Mapping[str, Mapping[str, Any]], tasks: Sequence[str]
-) -> str:
-    """Where the one model has more than a model a task, and where less."""
-    higher = [task for task in tasks if rho[task]["mean"] > single[task]["mean"]]
-    lower = [task for task in tasks if task not in higher]
-    found = {"higher": higher, "lower": lower}
-    told_of = [f"{way} for {', '.join(named)}" for way, named in found.items() if named]
-    return f"With {weighted} weights rho is, beside a model a task, {' and '.join(told_of)}."
-
-
-def _listed(weights: Mapping[str, float]) -> str:
-    return ", ".join(f"{task} {weight:.2f}" for task, weight in weights.items())
-
-
-def _multitask_pictures(
-    lab: Lab, shown: Mapping[str, Mapping[str, Mapping[str, Any]]], first: Mapping[str, Path]
-) -> list[Picture]:
-    path = lab.step(10) / "comparison.png"
-    plots.save_figure(_intervals(shown), path)
-    intervals = lab.picture(
-        path,
-        "Rho of the test clips by task, with 95 % intervals.",
-        f"Points with bars, a row for each of {len(shown)} models and a panel for each task and their mean.",
-    )
-    return [intervals, *(_learning(lab, f"Multitask, {weighted} weights", run) for weighted, run in first.items())]
-
-
-def _intervals(named: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Figure:
-    """rho with its interval, a row a model and a panel a task."""
-    rows = [
+    intervals = [
         (name, {task: (row["mean"], row["low"], row["high"]) for task, row in each.items()})
-        for name, each in named.items()
+        for name, each in shown.items()
     ]
-    return plots.intervals(rows, "Spearman's rho")
-
-
-def _beaten_sentence(runs: Sequence[Path]) -> str:
-    """Against the constant answer of the train mean, by which it shows whether anything was learnt."""
-    rows = [row for run in runs for row in metrics_of(run)["test"]["per_task"].values()]
-    better = sum(row["mse"] < row["mse_constant"] for row in rows)
-    return f"Its squared error is below that of always answering the train mean in {better} of {len(rows)} tasks."
-
-
-def _scatter(lab: Lab, task: str, run: Path) -> Picture:
-    rho = metrics_of(run)["test"]["spearman"][task]
-    return lab.picture(
-        run / "figures/scatter_test.png",
-        f"CNN, {task}: test clips, predicted against true; on the dashed line they are equal.",
-        f"A cloud of points, Spearman's rho {rho:.3f}.",
+    plots.save_figure(plots.intervals(intervals, "Spearman's rho"), lab.step(10) / "comparison.png")
+    numbers = {
+        "rho": rho,
+        "less_step_8": {weighted: paired(multitask_runs(lab, weighted), runs, "mean") for weighted in MULTITASK},
+        "weights": {weighted: metrics_of(run)["weights"] for weighted, run in first.items()},
+        "training": {weighted: training_facts(run) for weighted, run in first.items()},
+    }
+    return write_up(
+        lab,
+        10,
+        numbers,
+        [rho_table(shown)],
+        commands,
+        tasks=tasks,
+        single=single,
+        ways={weighted: _ways(rows, single, tasks) for weighted, rows in rho.items()},
+        runs={weighted: lab.relative(run) for weighted, run in first.items()},
     )
 
 
-def _learning(lab: Lab, title: str, run: Path) -> Picture:
-    metrics = metrics_of(run)
-    return lab.picture(
-        run / "figures/learning_curves.png",
-        f"{title}: the loss, the error over the labels' variance, and rho by epoch.",
-        f"Panels of train and validation by epoch, {metrics['epochs']} epochs, the best one {metrics['best_epoch']}.",
-    )
+def _ways(rho: Mapping[str, Any], single: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, list[str]]:
+    """The tasks where the one model has more than a model a task, and where less."""
+    higher = [task for task in tasks if rho[task]["mean"] > single[task]["mean"]]
+    return {"higher": higher, "lower": [task for task in tasks if task not in higher]}
 
 
 def rho_table(named: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
     rows = [(f"{name}: {task}", *cells(row)) for name, each in named.items() for task, row in each.items()]
     return Table(f"Spearman's rho, test clips. {ROW_NOTE}", ("", *ROW_HEADER), rows)
+
+
+def submission(lab: Lab) -> Done:
+    """Step 11: the best model by validation answers the competition's clips; rho to expect, by the test clips."""
+    tasks, path = tasks_of(lab), lab.step(11) / "solution.txt"
+    candidates = {f"{backbone.upper()}, a model a task": single_runs(lab, backbone) for backbone in BACKBONES}
+    if len(tasks) > 1:
+        candidates |= {f"CNN, multitask, {weighted} weights": multitask_runs(lab, weighted) for weighted in MULTITASK}
+    scores = {name: _validation_rho(runs) for name, runs in candidates.items()}
+    best = max(scores, key=lambda name: scores[name])
+    models, header = candidates[best][0], "lab" if sorted(tasks) == sorted(LAB_TASKS) else "plain"
+    make_submission(models, lab.folders[AFFECT_BEAT], path, header, overwrite=True)
+    ids, written, values = read_submission(path)
+    answers = dict(zip(written, values.T, strict=True))
+    plots.save_figure(plots.value_histograms(answers), lab.step(11) / "answers.png")
+    tested = read_predictions(joined(models))
+    numbers = {
+        "chosen": best,
+        "validation": scores,
+        "expected": summary([own_scores(tested)["mean" if len(tasks) > 1 else tasks[0]]]),
+        "rows": len(ids),
+        "header": header,
+    }
+    spread = [
+        (task, *(f"{number:.3f}" for number in (column.min(), column.mean(), column.std(), column.max())))
+        for task, column in answers.items()
+    ]
+    tables = [
+        Table("Mean rho on the validation clips, which chooses", ("", "rho"), list(scores.items())),
+        Table("What the file answers", ("task", "minimum", "mean", "sd", "maximum"), spread),
+    ]
+    given = {"model": models, "data": lab.folders[AFFECT_BEAT], "out": path, "header": header, "overwrite": True}
+    commands = [lab.command("make-submission", **given), submit_command(path, header)]
+    return write_up(lab, 11, numbers, tables, commands, tasks=written, clips=len(tested.ids))
+
+
+def _validation_rho(runs: Runs) -> float:
+    """Mean over tasks and seeds of rho on the validation split: what may choose a model."""
+    of_seeds = []
+    for parts in runs:
+        rows = [metrics_of(part)["validation"]["per_task"] for part in parts]
+        of_seeds.append(np.mean([task["spearman"] for row in rows for task in row.values()]))
+    return float(np.mean(of_seeds))

@@ -1,19 +1,24 @@
-"""What the lab's steps share: how much is done, on which folders, where runs lie, and what each hands to the page."""
+"""What the lab's steps share: the settings, the words, the trainings, and the scores of several seeds."""
 
 import csv
 import json
-import shlex
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jinja2 import PackageLoader
+
+from mtmusic.data.folder import LoadOptions
 from mtmusic.datasets.demo import AFFECT_FOLDERS, GENRE_FOLDERS
-from mtmusic.evaluation.reports.lab import Part, Picture
+from mtmusic.evaluation.reports import html
+from mtmusic.evaluation.reports.lab import Part, Picture, Table
 from mtmusic.files import write_json
 from mtmusic.models.trainer import OVERFIT_EPOCHS
-from mtmusic.training.affect import AffectOptions
-from mtmusic.training.genre import GenreOptions
+from mtmusic.training.affect import AffectTask
+from mtmusic.training.compare import JOINT, compare_runs, own_scores, read_predictions
 from mtmusic.training.recipes import AFFECT_RECIPES, RECIPES, Recipe
 from mtmusic.training.train import TrainOptions
 
@@ -24,10 +29,13 @@ FOLDERS = (GENRE, GENRE_BEAT, AFFECT, AFFECT_BEAT)
 FULL_RATE_BATCH = 8
 """Clips a step of a full-rate LSTM: its clips are twenty times as long."""
 
-UNNAMED = ("out", "data", "recipe", "command", "resume", "overwrite")
-"""Options that are no flags, or stand in front of the others."""
+ROW_HEADER = ("mean", "sd of seeds", "95 % interval")
+ROW_NOTE = "Interval: of the bootstrap, its bounds averaged over the seeds."
 
-FLAGS = {"source": "from", "error": "loss"}
+html.loaders.append(PackageLoader(__package__))
+
+PICTURE = re.compile(r'!\[(?P<alt>.*)\]\( ?(?P<path>\S+) "(?P<caption>.*)"\)')
+"""In a template, as Markdown has it: ![alt](path "caption")"""
 
 
 @dataclass(frozen=True)
@@ -51,18 +59,34 @@ QUICK = Scale("quick", subset=64, epochs=6, frames=32, units=32, overfit_epochs=
 
 @dataclass(frozen=True)
 class Lab:
-    """One reproduction. folders: those of the lab's four that are there. classes: see `labels.genre_mapping`.
+    """One reproduction of the lab.
 
-    precision: see models.precision. devices: see replicas.find_devices.
+    data: a folder with some of the lab's four. command: gives the command line of a command with these values, for the
+    page. steps: which to do. seeds: how many, from `seed` on. classes: see `labels.genre_mapping`. precision, devices:
+    of every training, see models.precision and models.distribution. overwrite: does those steps anew, and those that
+    are there and read their runs; an old step is set aside, and goes when the new one is finished.
     """
 
-    folders: Mapping[str, Path]
-    out: Path
-    scale: Scale
-    seeds: tuple[int, ...]
+    data: Path
+    command: Callable[..., str]
+    out: Path = Path("saved_models/lab")
+    scale: Scale = FULL
+    steps: Sequence[int] = range(1, 12)
+    seeds: int = 3
+    seed: int = 0
     classes: str = "lab"
     precision: str = "float32"
     devices: str = "1"
+    overwrite: bool = False
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """Those of the lab's four that are there."""
+        return {name: self.data / name for name in FOLDERS if (self.data / name).is_dir()}
+
+    @property
+    def every_seed(self) -> range:
+        return range(self.seed, self.seed + self.seeds)
 
     def step(self, number: int) -> Path:
         return self.out / f"step_{number:02}"
@@ -71,8 +95,15 @@ class Lab:
         """As the page, which lies in `out`, names it."""
         return path.relative_to(self.out).as_posix()
 
-    def picture(self, path: Path, caption: str, alt: str) -> Picture:
-        return Picture(self.relative(path), caption, alt)
+    def load_options(self, name: str, subset: int | None = None) -> LoadOptions:
+        """One of the folders, split by the first seed."""
+        return LoadOptions(self.data / name, self.classes, subset=subset, seed=self.seed)
+
+    def own_command(self, **values: Any) -> str:
+        """The command that does the lab with these settings, and with these values."""
+        names = ("data", "classes", "out", "seeds", "seed", "precision", "devices")
+        own = {name: getattr(self, name) for name in names} | {"quick": self.scale.name == QUICK.name}
+        return self.command("reproduce-lab", **own, **values)
 
 
 @dataclass(frozen=True)
@@ -83,52 +114,89 @@ class Done:
     numbers: dict[str, Any] = field(default_factory=dict)
 
 
+# --- the words
+
+
+def paragraphs(template: str, **values: Any) -> list[str]:
+    """The template's text, cut at blank lines; each paragraph in one line."""
+    text = html.render(template, interval=interval, versus=versus, **values)
+    return [" ".join(block.split()) for block in re.split(r"\n\s*\n", text) if block.strip()]
+
+
+def write_up(
+    lab: Lab,
+    step: int,
+    numbers: dict[str, Any],
+    tables: Sequence[Table] = (),
+    commands: Sequence[str] = (),
+    **values: Any,
+) -> Done:
+    """The step with the sentences and pictures of its template. values: what that needs in addition to the numbers."""
+    sentences, pictures = [], []
+    for paragraph in paragraphs(f"step_{step:02}.txt", lab=lab, **{**numbers, **values}):
+        if found := PICTURE.fullmatch(paragraph):
+            pictures.append(Picture(**found.groupdict()))
+        else:
+            sentences.append(paragraph)
+    return Done(Part(sentences, tables, pictures, commands), numbers)
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    """0.512 (0.430 to 0.590)"""
+    return html.interval(row["mean"], row["low"], row["high"])
+
+
+def versus(difference: Mapping[str, Any]) -> str:
+    """A `paired` difference in words, with what its interval shows."""
+    low, high = difference["low"], difference["high"]
+    verdict = "no difference is shown" if low <= 0 <= high else "more than chance among clips would give"
+    return f"{difference['mean']:+.3f} on the same clips ({low:.3f} to {high:.3f}): {verdict}"
+
+
+def cells(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Under ROW_HEADER."""
+    sd = "-" if row["sd"] is None else f"{row['sd']:.3f}"
+    return f"{row['mean']:.3f}", sd, f"{row['low']:.3f} to {row['high']:.3f}"
+
+
+# --- the trainings
+
+
 def genre_options(
-    lab: Lab, out: Path, seed: int, backbone: str, feature: str = "mel", beat: bool = True, **more: Any
-) -> GenreOptions:
-    """Options of `train_genre`, with the command that repeats it. more: further options; epochs, batch_size: of the
-    recipe."""
-    own = {name: more.pop(name) for name in ("epochs", "batch_size") if name in more}
-    recipe = replace(_scaled(RECIPES[backbone], lab), feature=feature, **own)
-    options = GenreOptions(
-        out=out,
-        data=lab.folders[GENRE_BEAT if beat else GENRE],
-        recipe=recipe,
-        subset=lab.scale.subset,
-        seed=seed,
-        classes=lab.classes,
-        devices=lab.devices,
-        resume=True,
-        **more,
-    )
-    return replace(options, command=command("train_genre", options, RECIPES[backbone]))
+    lab: Lab, out: Path, seed: int, backbone: str, beat: bool = True, retrain_on_all: bool = False, **settings: Any
+) -> TrainOptions:
+    """Options to train a genre model, with the command that repeats it. settings: of the recipe."""
+    recipe = replace(_scaled(RECIPES[backbone], lab), **settings)
+    options = _options(lab, GENRE_BEAT if beat else GENRE, out, seed, recipe, retrain_on_all=retrain_on_all)
+    flags = {"classes": lab.classes, "retrain_on_all": retrain_on_all}
+    return _with_command(lab, options, "train-genre", RECIPES[backbone], flags)
 
 
-def affect_options(lab: Lab, out: Path, seed: int, backbone: str, **more: Any) -> AffectOptions:
-    """Options of `train_affect`. more: further options."""
-    recipe = _scaled(AFFECT_RECIPES[backbone], lab)
-    options = _affect(lab, out, seed, recipe, more)
-    return replace(options, command=command("train_affect", options, AFFECT_RECIPES[backbone]))
+def affect_options(lab: Lab, out: Path, seed: int, backbone: str, task: AffectTask | None = None) -> TrainOptions:
+    """As `genre_options`."""
+    options = _options(lab, AFFECT_BEAT, out, seed, _scaled(AFFECT_RECIPES[backbone], lab))
+    flags = {"multitask": task.multitask, "learned_weights": task.learned_weights} if task is not None else {}
+    return _with_command(lab, options, "train-affect", AFFECT_RECIPES[backbone], flags)
 
 
-def finetune_options(lab: Lab, out: Path, seed: int, **more: Any) -> AffectOptions:
-    """Options of `finetune`, whose network is its source's. more: further options."""
-    recipe = replace(_scaled(Recipe(), lab), frames=None)
-    options = _affect(lab, out, seed, recipe, more)
-    return replace(options, command=command("finetune_valence", options, Recipe()))
+def finetune_options(lab: Lab, out: Path, seed: int, task: str, **transfer: Any) -> TrainOptions:
+    """As `genre_options`, with the network of a source. transfer: which, and how much is transferred and frozen."""
+    options = _options(lab, AFFECT_BEAT, out, seed, replace(_scaled(Recipe(), lab), frames=None), **transfer)
+    return _with_command(lab, options, "finetune-valence", Recipe(), {"task": task, **transfer})
 
 
-def _affect(lab: Lab, out: Path, seed: int, recipe: Recipe, more: Mapping[str, Any]) -> AffectOptions:
-    return AffectOptions(
-        out=out,
-        data=lab.folders[AFFECT_BEAT],
-        recipe=recipe,
-        subset=lab.scale.subset,
-        seed=seed,
-        devices=lab.devices,
-        resume=True,
-        **more,
-    )
+def _options(lab: Lab, folder: str, out: Path, seed: int, recipe: Recipe, **more: Any) -> TrainOptions:
+    data = replace(lab.load_options(folder, lab.scale.subset), seed=seed)
+    return TrainOptions(data, out, recipe, devices=lab.devices, resume=True, verbose=2, **more)
+
+
+def _with_command(lab: Lab, options: TrainOptions, name: str, usual: Recipe, flags: Mapping[str, Any]) -> TrainOptions:
+    """usual: the recipe that the command takes where no setting is given."""
+    start = vars(replace(usual, backbone="cnn"))
+    settings = {name: value for name, value in vars(options.recipe).items() if value != start[name]}
+    own: dict[str, Any] = {"data": options.data.folder, "subset": options.data.subset, "seed": options.data.seed}
+    own |= {"out": options.out, "devices": options.devices, "overwrite": True}
+    return replace(options, command=lab.command(name, **own, **settings, **flags))
 
 
 def _scaled(recipe: Recipe, lab: Lab) -> Recipe:
@@ -140,30 +208,64 @@ def _scaled(recipe: Recipe, lab: Lab) -> Recipe:
     return replace(recipe, **{name: value for name, value in given.items() if value is not None})
 
 
-def command(script: str, options: TrainOptions, recipe: Recipe) -> str:
-    """The command of a script that does this training anew. recipe: what the script takes where nothing is given."""
-    start = replace(recipe, backbone="cnn")
-    words = ["python", f"scripts/{script}.py", "--data", str(options.data)]
-    words += [*_flags(options.recipe, start), *_flags(options, type(options)()), "--out", str(options.out)]
-    return shlex.join([*words, "--overwrite"])
-
-
-def _flags(given: Any, default: Any) -> Iterator[str]:
-    """Of each field that is not the default's."""
-    for one in fields(given):
-        value = getattr(given, one.name)
-        if one.name in UNNAMED or value == getattr(default, one.name):
-            continue
-        yield f"--{FLAGS.get(one.name, one.name.replace('_', '-'))}"
-        if value is not True:
-            yield str(value)
-
-
 def kept(path: Path, compute: Callable[[], Any]) -> Any:
     """What the JSON file holds; computed and written where it is not there yet: a step that goes on does it once."""
     if not path.is_file():
         write_json(path, compute())
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+# --- the scores
+
+
+def summary(values: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Of {value, low, high}, one a seed: all values, their mean and sd (None for one seed), and the mean bounds."""
+    numbers = [row["value"] for row in values]
+    return {
+        "values": numbers,
+        "mean": float(np.mean(numbers)),
+        "sd": float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None,
+        "low": float(np.mean([row["low"] for row in values])),
+        "high": float(np.mean([row["high"] for row in values])),
+    }
+
+
+def paired(first: Sequence[Sequence[Path]], other: Sequence[Sequence[Path]], measure: str) -> dict[str, Any]:
+    """The first network's score less the other's, clip by clip of the same test split, as `summary`.
+
+    first, other: of each seed one run, or one a task. measure: "accuracy", "mean" or a task.
+    """
+    names = [(joined(one), joined(two)) for one, two in zip(first, other, strict=True)]
+    return summary([compare_runs(pair)["differences"][pair[1]][measure] for pair in names])
+
+
+def accuracy(runs: Sequence[Path]) -> dict[str, Any]:
+    """Of genre runs, one a seed: the test split's accuracy as `summary`."""
+    names = {"value": "accuracy", "low": "accuracy_low", "high": "accuracy_high"}
+    tests = [metrics_of(run)["test"] for run in runs]
+    return summary([{name: test[key] for name, key in names.items()} for test in tests])
+
+
+def mean_of(runs: Sequence[Path], split: str, name: str) -> float:
+    return float(np.mean([metrics_of(run)[split][name] for run in runs]))
+
+
+def rho_rows(runs: Sequence[Sequence[Path]]) -> dict[str, dict[str, Any]]:
+    """Of each task, and of several their mean: rho of the test split as `summary`. runs: as `paired`."""
+    seeds = [own_scores(read_predictions(joined(parts))) for parts in runs]
+    return {name: summary([seed[name] for seed in seeds]) for name in seeds[0]}
+
+
+def joined(parts: Sequence[Path]) -> str:
+    """As `compare_runs` takes runs of single tasks."""
+    return JOINT.join(map(str, parts))
+
+
+def training_facts(run: Path) -> dict[str, Any]:
+    """Epochs, their time, and the loss of the first and of the last epoch."""
+    metrics, loss = metrics_of(run), history(run)["loss"]
+    names = ("epochs", "best_epoch", "seconds_per_epoch")
+    return {name: metrics[name] for name in names} | {"first_loss": loss[0], "last_loss": loss[-1]}
 
 
 def history(run: Path) -> dict[str, list[float]]:

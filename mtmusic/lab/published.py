@@ -1,11 +1,10 @@
-"""Ours beside the figures of the lab's report (Tsoufis 2022) and the best published ones, and what may be compared."""
+"""Our figures next to the lab's report (Tsoufis 2022) and the best published ones, and what may be compared."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from mtmusic.evaluation.reports.lab import Part, Table
-from mtmusic.lab.numbers import cells
-from mtmusic.lab.plan import AFFECT, AFFECT_BEAT, GENRE, GENRE_BEAT
+from mtmusic.lab.plan import AFFECT, AFFECT_BEAT, GENRE, GENRE_BEAT, cells, paragraphs
 from mtmusic.training.submission import LAB_TASKS
 
 OWN_CLIPS = {GENRE: 2305 + 575, GENRE_BEAT: 2305 + 575, AFFECT: 1122, AFFECT_BEAT: 1122}
@@ -18,15 +17,15 @@ MEAN = "mean"
 
 
 class Published(NamedTuple):
-    """A row. step, place: where ours stands among a step's numbers. apart: what cannot be compared, and why, even on
-    the lab's own data. folder: whose clips are judged."""
+    """A row. step, place: where ours stands among a step's numbers. limits: what cannot be compared, and why, even on
+    the lab's own data. folder: whose test clips they are."""
 
     title: str
     step: int
     place: tuple[str, ...]
     report: str = "-"
     best: str = "-"
-    apart: str = ""
+    limits: str = ""
     folder: str = GENRE_BEAT
 
 
@@ -61,7 +60,7 @@ def is_own(folder: str, clips: Mapping[str, int]) -> bool:
     return clips.get(folder) == OWN_CLIPS[folder]
 
 
-def beside_published(
+def compare_with_published(
     numbers: Mapping[int, Mapping[str, Any]], clips: Mapping[str, int], seeds: int, quick: bool
 ) -> Part:
     """numbers: of each finished step. clips: of each folder all that have labels."""
@@ -70,7 +69,8 @@ def beside_published(
     ]
     shown = [row for row in rows if row[1] != "-" or row[4:6] != ("-", "-")]
     caption = "Test clips, one seed" if seeds == 1 else f"Test clips, mean and sd of {seeds} seeds"
-    return Part([_statement(clips, quick)], [Table(caption, HEADER, shown)])
+    own = [name for name in OWN_CLIPS if is_own(name, clips)]
+    return Part(paragraphs("published.txt", own=own, quick=quick), [Table(caption, HEADER, shown)])
 
 
 def _affect_rows(numbers: Mapping[int, Mapping[str, Any]]) -> Iterator[Published]:
@@ -105,7 +105,7 @@ def _comparable(row: Published, ours: Any, own: bool, quick: bool) -> str:
         return "no: not measured here"
     if not own:
         return "no: other data"
-    return "no: a quick run" if quick else row.apart or "yes"
+    return "no: a quick run" if quick else row.limits or "yes"
 
 
 def _found(numbers: Mapping[int, Mapping[str, Any]], step: int, place: tuple[str, ...]) -> Any:
@@ -114,20 +114,3 @@ def _found(numbers: Mapping[int, Mapping[str, Any]], step: int, place: tuple[str
     for name in place:
         found = found.get(name) if isinstance(found, Mapping) else None
     return found
-
-
-def _statement(clips: Mapping[str, int], quick: bool) -> str:
-    known = [name for name in OWN_CLIPS if is_own(name, clips)]
-    if not known:
-        return (
-            "No row is comparable: only numbers on the lab's own data are, and this is other data. The figures of "
-            "others stand here for their order of size alone."
-        )
-    if quick:
-        return "No row is comparable: this is a quick run on a part of the lab's data."
-    return (
-        f"The number of clips is that of the lab's own data in {', '.join(known)}. Accuracies on its genre folders "
-        "are of the same 575 test clips, where one sd is 2.1 points, and comparable where the last column says so. No "
-        "row of rho is: the affect clips that others held out are not known to be ours; one sd is .03 of rho on "
-        "some 220 clips."
-    )
