@@ -16,7 +16,7 @@ from mtmusic.audio.loading import load_waveform
 from mtmusic.constants import SAMPLE_RATE
 from mtmusic.data.labels import is_beat_synchronised, read_affect_labels, read_genre_labels
 from mtmusic.data.spectrograms import read_array
-from mtmusic.datasets.array_folder import only_run
+from mtmusic.datasets.array_folder import lock_folders
 
 Script = Callable[[str], ModuleType]
 
@@ -68,7 +68,7 @@ def test_the_label_files_are_the_raw_tables_rows(
     assert script("prepare_fma").main([*command, "--jobs", "1"]) == 0
     printed = capsys.readouterr().out
     assert f"Left out, wrong sha1 sum (fetch it anew): {audio / '000/000010.mp3'}" in printed
-    assert f"Train with: python scripts/train_genre.py --data {out / 'genre_beat'} --classes all" in printed
+    assert f"Train with: mtmusic train-genre --data {out / 'genre_beat'} --classes all" in printed
 
     for ending in ("", "_beat"):
         check_genre_labels(out / f"genre{ending}", raw_table(metadata / "tracks.csv", 2))
@@ -215,7 +215,7 @@ def test_another_seed_moves_arrays_and_what_a_killed_run_left_is_cleared(
 def test_a_second_run_into_one_folder_is_refused(
     script: Script, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with only_run([tmp_path / "data"]):
+    with lock_folders([tmp_path / "data"]):
         assert script("prepare_fma").main(command) == 2
     assert "Another run is writing" in capsys.readouterr().err
 

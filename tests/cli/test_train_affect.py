@@ -261,11 +261,11 @@ BAD = {
     "no array": (lambda f: (f / "train" / "1.fused.full.npy").unlink(), (), "no array 1.fused.full.npy"),
     "constant labels": (edit_labels(constant), (), "labels of danceability that differ"),
     "task unknown": (nothing, ("--task", "arousal"), "Expected tasks among valence, energy, danceability, got arousal"),
-    "weights for one task": (nothing, ("--task", "energy", "--weights", "energy=1"), "beside --multitask"),
+    "weights for one task": (nothing, ("--task", "energy", "--weights", "energy=1"), "with --multitask"),
     "weights incomplete": (nothing, ("--multitask", "--weights", "valence=1"), "got none of energy, danceability"),
     "weights negative": (nothing, ("--multitask", "--weights", "valence=-1,energy=1,danceability=1"), "0 or more"),
     "weights unknown": (nothing, ("--multitask", "--weights", "a=1,valence=1,energy=1,danceability=1"), "one of a"),
-    "unfreeze without freeze": (nothing, ("--unfreeze-after", "3"), "--from RUN beside --freeze"),
+    "unfreeze without freeze": (nothing, ("--unfreeze-after", "3"), "Expected --from with --freeze"),
     "test share": (nothing, ("--test", "1.5"), "between 0 and 1"),
     "too few artists": (nothing, ("--test", "0.05"), "Too few clips"),
     "diverged": (nothing, ("--task", "energy", "--learning-rate", "1e38"), "lower --learning-rate"),
@@ -301,9 +301,9 @@ def test_bad_input_gets_one_line_exit_code_2_and_nothing_written(
 
 def test_genre_and_affect_folders_are_told_apart(script, affect_folder, genre_folder, tmp_path, capsys):
     assert train(script, genre_folder, tmp_path / "run", *TINY_LSTM) == 2
-    assert "scripts/train_genre.py takes genre folders" in capsys.readouterr().err
+    assert "mtmusic train-genre takes genre folders" in capsys.readouterr().err
     assert script("train_genre").main(["--data", str(affect_folder), "--out", str(tmp_path / "run")]) == 2
-    assert "scripts/train_affect.py takes affect folders" in capsys.readouterr().err
+    assert "mtmusic train-affect takes affect folders" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["valence", "valence=x", "a=1,a=2"])
