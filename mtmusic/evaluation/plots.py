@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -36,8 +37,6 @@ from mtmusic.files import whole_file
 DPI = 110
 COLOURS = [entry["color"] for entry in mpl.style.library["petroff10"]["axes.prop_cycle"]]
 BLUE, ORANGE, RED, GREY = COLOURS[:4]
-LINE_STYLES = ("-", "--", ":")
-"""The second ten lines of a picture are dashed, the third dotted."""
 
 SHOWN_CHANNELS = 8
 SHOWN_FRAMES = 2000
@@ -60,9 +59,8 @@ def spectrograms(
     figure = _figure(max(9, 2 + 4.5 * len(arrays)), sum(heights))
     axes = figure.subplots(len(features), len(arrays), sharex=True, sharey="row", squeeze=False, height_ratios=heights)
     for row, feature in enumerate(features):
-        show = _show_mel if feature == "mel" else _show_chroma
         for column, array in enumerate(arrays):
-            mesh = show(axes[row, column], array[FEATURE_ROWS[feature]], beat)
+            mesh = _show(axes[row, column], array[FEATURE_ROWS[feature]], feature, beat)
         figure.colorbar(mesh, ax=axes[row], label=COLOUR_LABELS[feature], pad=0.01)
     for column, title in enumerate(titles):
         axes[0, column].set_title(_plain(title))
@@ -72,44 +70,30 @@ def spectrograms(
     return figure
 
 
-def _show_mel(axes: Axes, mel: np.ndarray, beat: bool, stride: int = 1) -> QuadMesh:
-    """Each bin reaches halfway to its neighbours."""
+def _show(axes: Axes, rows: np.ndarray, feature: str, beat: bool, stride: int = 1) -> QuadMesh:
+    """Each mel bin reaches halfway to its neighbours."""
     peaks = mel_peaks()
-    mesh = _specshow(axes, mel, "mel", (peaks[1:] + peaks[:-1]) / 2, beat, (MEL_FLOOR_DB, 0), stride)
-    axes.set(ylabel="mel frequency (Hz)", ylim=(0, SAMPLE_RATE / 2))
-    return mesh
-
-
-def _show_chroma(axes: Axes, chroma: np.ndarray, beat: bool) -> QuadMesh:
-    mesh = _specshow(axes, chroma, "chroma", np.arange(CHROMA_BINS + 1) - 0.5, beat, (0, 1))
-    axes.set_ylabel("pitch class")
-    return mesh
-
-
-def _specshow(
-    axes: Axes,
-    rows: np.ndarray,
-    kind: str,
-    edges: np.ndarray,
-    beat: bool,
-    limits: tuple[float, float],
-    stride: int = 1,
-) -> QuadMesh:
+    edges, (low, high), ylabel = {
+        "mel": ((peaks[1:] + peaks[:-1]) / 2, (MEL_FLOOR_DB, 0), "mel frequency (Hz)"),
+        "chroma": (np.arange(CHROMA_BINS + 1) - 0.5, (0, 1), "pitch class"),
+    }[feature]
     mesh = specshow(
         rows,
         ax=axes,
         x_axis="frames" if beat else "s",
         x_coords=_edges(rows.shape[1], beat, stride),
-        y_axis=kind,
+        y_axis=feature,
         y_coords=edges,
         sr=SAMPLE_RATE,
         n_fft=FFT_LENGTH,
         hop_length=HOP_LENGTH,
         cmap="magma",
-        vmin=limits[0],
-        vmax=limits[1],
+        vmin=low,
+        vmax=high,
     )
-    axes.set_xlabel("time (beats)" if beat else "time (s)")
+    axes.set(xlabel="time (beats)" if beat else "time (s)", ylabel=ylabel)
+    if feature == "mel":
+        axes.set_ylim(0, SAMPLE_RATE / 2)
     return mesh
 
 
@@ -125,11 +109,9 @@ def mel_peaks() -> np.ndarray:
 
 def mean_profiles(profiles: Mapping[str, np.ndarray]) -> Figure:
     """The mean mel profile of each class: class -> `(128,)` in dB."""
-    figure = _figure(10, 5.5)
-    axes = figure.subplots()
+    figure, axes = _axes(10, 5.5)
     for index, (name, profile) in enumerate(profiles.items()):
-        style = LINE_STYLES[index // len(COLOURS) % len(LINE_STYLES)]
-        axes.plot(mel_peaks()[1:-1], profile, label=_plain(name), color=COLOURS[index % len(COLOURS)], linestyle=style)
+        axes.plot(mel_peaks()[1:-1], profile, label=_plain(name), **_style(index))
     axes.set_xscale("log")
     axes.set_xticks(FREQUENCY_TICKS_HZ, [f"{hertz:,}".replace(",", " ") for hertz in FREQUENCY_TICKS_HZ])
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -228,7 +210,8 @@ def learning_curves(history: Mapping[str, Sequence[float]], best_epoch: int) -> 
 
     Without a validation split: a panel for each metric.
     """
-    metrics = _curve_names(history)
+    metrics = [name.removeprefix("val_") for name in history if name.startswith("val_")] or list(history)
+    limits = 0.5, max(len(values) for values in history.values()) + 0.5
     figure, panels = _panels(len(metrics), 4.2, 3.3)
     for axes, metric in zip(panels, metrics, strict=True):
         if metric in history:
@@ -237,18 +220,9 @@ def learning_curves(history: Mapping[str, Sequence[float]], best_epoch: int) -> 
             _curve(axes, history[f"val_{metric}"], "validation", ORANGE)
         axes.axvline(best_epoch, color=GREY, linestyle="--", zorder=0, label=f"best epoch: {best_epoch}")
         axes.xaxis.set_major_locator(_whole_numbers(8))
-        axes.set(title=_plain(metric.replace("_", " ")), xlabel="epoch", xlim=_epoch_limits(history))
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        axes.set(title=_plain(metric.replace("_", " ")), xlabel="epoch", xlim=limits)
+        _grid_and_legend(axes, fontsize="small")
     return figure
-
-
-def _curve_names(history: Mapping[str, Sequence[float]]) -> list[str]:
-    return [name.removeprefix("val_") for name in history if name.startswith("val_")] or list(history)
-
-
-def _epoch_limits(history: Mapping[str, Sequence[float]]) -> tuple[float, float]:
-    return 0.5, max(len(values) for values in history.values()) + 0.5
 
 
 def _curve(axes: Axes, values: Sequence[float], label: str, colour: str) -> None:
@@ -267,15 +241,13 @@ def curves(panels: Mapping[str, Mapping[str, Sequence[float]]], ylabel: str, thr
             axes.set_yscale("log", nonpositive="clip")
         axes.xaxis.set_major_locator(_whole_numbers(8))
         axes.set(title=_plain(title), xlabel="epoch", ylabel=ylabel)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        _grid_and_legend(axes, fontsize="small")
     return figure
 
 
 def values_by_number(lines: Mapping[str, Mapping[int, tuple[float, float, float]]], xlabel: str, ylabel: str) -> Figure:
     """Named lines of (value, low, high) by a whole number: points with their intervals, drawn beside each other."""
-    figure = _figure(8, 4.5)
-    axes = figure.subplots()
+    figure, axes = _axes(8, 4.5)
     for index, (name, points) in enumerate(lines.items()):
         places = np.array(list(points)) + 0.06 * index
         values, low, high = np.array(list(points.values())).T
@@ -283,8 +255,7 @@ def values_by_number(lines: Mapping[str, Mapping[int, tuple[float, float, float]
         axes.errorbar(places, values, reach, label=_plain(name), color=COLOURS[index], marker="o", capsize=3)
     axes.xaxis.set_major_locator(_whole_numbers(10))
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.grid(alpha=0.3)
-    axes.legend()
+    _grid_and_legend(axes)
     return figure
 
 
@@ -299,8 +270,7 @@ def lines_by_size(panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
         axes.set(title=_plain(title), xlabel=title.rpartition(" ")[2], ylabel=ylabel)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        _grid_and_legend(axes, fontsize="small")
     return figure
 
 
@@ -312,8 +282,7 @@ def precision_recall_curves(
     true: `(clips,)` class indices; scores: `(clips, classes)`. The dashed line is a class's share of the clips, what
     chance would give.
     """
-    figure = _figure(7, 4.5)
-    axes = figure.subplots()
+    figure, axes = _axes(7, 4.5)
     for index, name in enumerate(shown):
         column = classes.index(name)
         hits = true == column
@@ -322,8 +291,7 @@ def precision_recall_curves(
         axes.step(recall, precision, where="post", color=COLOURS[index], label=label)
         axes.axhline(hits.mean(), color=COLOURS[index], linestyle="--", linewidth=1)
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title="Precision by recall")
-    axes.grid(alpha=0.3)
-    axes.legend()
+    _grid_and_legend(axes)
     return figure
 
 
@@ -332,8 +300,7 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
     matrix = np.asarray(matrix)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     size = max(5.0, 0.45 * len(classes) + 2.5)
-    figure = _figure(size + 1, size)
-    axes = figure.subplots()
+    figure, axes = _axes(size + 1, size)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(matrix.shape):
         colour = "white" if shares[row, column] > 0.5 else "black"
@@ -385,11 +352,9 @@ def scatter(true: np.ndarray, predicted: np.ndarray, tasks: Sequence[str], rho: 
     """Predicted against true targets in [0, 1], both `(clips, tasks)`; `rho` is Spearman's, by task."""
     figure, panels = _panels(len(tasks), 3.8, 4.0)
     for column, (axes, task) in enumerate(zip(panels, tasks, strict=True)):
-        axes.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=1)
+        _diagonal(axes, "true", "predicted")
         axes.scatter(true[:, column], predicted[:, column], s=12, alpha=0.5, color=BLUE, linewidths=0)
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel="true", ylabel="predicted")
         axes.set_title(f"{_plain(task)}\nSpearman's rho = {rho[task]:.3f}")
-        axes.grid(alpha=0.3)
     return figure
 
 
@@ -408,12 +373,17 @@ def calibration(true: np.ndarray, predicted: np.ndarray, tasks: Sequence[str]) -
         errors = [
             2 * true[group, column].std(ddof=1) / math.sqrt(group.size) if group.size > 1 else 0 for group in groups
         ]
-        axes.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=1)
+        _diagonal(axes, "mean predicted", "mean true")
         axes.errorbar(means, targets, errors, color=BLUE, marker="o", markersize=4, elinewidth=1)
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel="mean predicted", ylabel="mean true")
         axes.set_title(f"{_plain(task)}\n{len(groups)} groups of clips")
-        axes.grid(alpha=0.3)
     return figure
+
+
+def _diagonal(axes: Axes, xlabel: str, ylabel: str) -> None:
+    """Both axes reach from 0 to 1; on the line they are equal."""
+    axes.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=1)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel=xlabel, ylabel=ylabel)
+    axes.grid(alpha=0.3)
 
 
 def residuals(true: np.ndarray, predicted: np.ndarray, tasks: Sequence[str]) -> Figure:
@@ -457,8 +427,7 @@ def batch_padding(lengths: Sequence[np.ndarray], padded: Sequence[int]) -> Figur
     real = np.array([np.minimum(batch, frames).sum() for batch, frames in zip(lengths, padded, strict=True)])
     total = np.array([len(batch) * frames for batch, frames in zip(lengths, padded, strict=True)])
     batches = np.arange(1, len(real) + 1)
-    figure = _figure(10, 4)
-    axes = figure.subplots()
+    figure, axes = _axes(10, 4)
     axes.bar(batches, real, color=BLUE, label="frames of clips")
     axes.bar(batches, total - real, bottom=real, color=ORANGE, label="padding")
     axes.xaxis.set_major_locator(_whole_numbers(12))
@@ -480,18 +449,15 @@ def timeline(mel: np.ndarray, times: np.ndarray, panels: Mapping[str, Mapping[st
     figure = _figure(11, 3 + 2.4 * len(panels))
     first, *others = figure.subplots(1 + len(panels), sharex=True, squeeze=False)[:, 0]
     stride = math.ceil(mel.shape[1] / SHOWN_FRAMES)
-    mesh = _show_mel(first, mel[:, ::stride], beat=False, stride=stride)
+    mesh = _show(first, mel[:, ::stride], "mel", beat=False, stride=stride)
     figure.colorbar(mesh, cax=first.inset_axes((1.015, 0, 0.015, 1)), label="dB")
     first.set(title=_plain(title), xlim=(0, mel.shape[1] * HOP_LENGTH / SAMPLE_RATE))
     for axes, (quantity, lines) in zip(others, panels.items(), strict=True):
         for index, (name, values) in enumerate(lines.items()):
-            style = LINE_STYLES[index // len(COLOURS) % len(LINE_STYLES)]
-            colour = COLOURS[index % len(COLOURS)]
             edges = [times[0, 0], *times[:, 1]]
-            axes.stairs(values, edges, baseline=None, label=_plain(name), color=colour, linestyle=style, linewidth=2)
+            axes.stairs(values, edges, baseline=None, label=_plain(name), **_style(index), linewidth=2)
         axes.set(ylabel=_plain(quantity), ylim=(-0.02, 1.02), xlabel="time (s)")
-        axes.grid(alpha=0.3)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize="small")
+        _grid_and_legend(axes, loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize="small")
     for axes in (first, *others):
         axes.label_outer()
     return figure
@@ -499,16 +465,14 @@ def timeline(mel: np.ndarray, times: np.ndarray, panels: Mapping[str, Mapping[st
 
 def loss_curve(losses: Sequence[float], title: str, threshold: float | None = None) -> Figure:
     """The loss by epoch on a log scale, with the threshold that it has to fall below."""
-    figure = _figure(7, 4)
-    axes = figure.subplots()
+    figure, axes = _axes(7, 4)
     _curve(axes, losses, "loss", BLUE)
     if threshold is not None:
         axes.axhline(threshold, color=RED, linestyle="--", label=f"threshold {threshold:g}")
     axes.set_yscale("log", nonpositive="clip")
     axes.xaxis.set_major_locator(_whole_numbers(10))
     axes.set(title=_plain(title), xlabel="epoch", ylabel="loss (log scale)")
-    axes.grid(alpha=0.3)
-    axes.legend()
+    _grid_and_legend(axes)
     return figure
 
 
@@ -534,6 +498,11 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = _figure(width, height)
+    return figure, figure.subplots()
+
+
 def _panels(count: int, width: float, height: float) -> tuple[Figure, Iterable[Axes]]:
     """`count` panels of this size in inches, at most three a row."""
     columns = min(count, 3)
@@ -543,6 +512,16 @@ def _panels(count: int, width: float, height: float) -> tuple[Figure, Iterable[A
     for spare in panels[count:]:
         spare.remove()
     return figure, panels[:count]
+
+
+def _grid_and_legend(axes: Axes, **legend: Any) -> None:
+    axes.grid(alpha=0.3)
+    axes.legend(**legend)
+
+
+def _style(index: int) -> dict[str, Any]:
+    """Of a picture's line: another colour each; the second ten are dashed, the third dotted."""
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": ("-", "--", ":")[index // len(COLOURS) % 3]}
 
 
 def _whole_numbers(ticks: int) -> MaxNLocator:
