@@ -63,12 +63,23 @@ def replace_folder(new: Path, old: Path) -> None:
     shutil.rmtree(aside)
 
 
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Gives the path of a folder to make, and puts it in the place of `path` when the block ends without an error."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    try:
+        yield beside
+        replace_folder(beside, path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
 def refuse_other_things(out: Path, mark: str) -> None:
     """Raises UserError where `out` is neither new, nor empty, nor a folder of ours, which holds the file `mark`."""
     if out.name in ("", ".."):
-        raise UserError(f"Expected --out to name a folder of its own, got {out}")
+        raise UserError(f"Expected `out` to name a folder of its own, got {out}")
     if out.exists() and not (out / mark).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"Expected --out to be new or an earlier result, got {out}, which holds other things")
+        raise UserError(f"Expected `out` to be new or an earlier result, got {out}, which holds other things")
 
 
 def refuse_taken(paths: Iterable[Path | None], overwrite: bool) -> None:
@@ -80,7 +91,7 @@ def refuse_taken(paths: Iterable[Path | None], overwrite: bool) -> None:
         if not next(parent for parent in path.resolve().parents if parent.exists()).is_dir():
             raise UserError(f"Expected a folder to write {path} into, got a file in its place")
         if path.exists() and not overwrite:
-            raise UserError(f"{path} is there already: --overwrite replaces it")
+            raise UserError(f"{path} is there already: `overwrite=True` replaces it")
     if len({path.resolve() for path in given}) < len(given):
         raise UserError(f"Expected a file for each, got one for several: {', '.join(map(str, given))}")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mtmusic.files import cache_folder, replace_folder, whole_file, write_json, write_text
+from mtmusic.files import cache_folder, replace_folder, whole_file, whole_folder, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -102,6 +102,26 @@ def test_an_old_folder_comes_back_where_the_new_one_cannot_be_put(tmp_path: Path
         replace_folder(tmp_path / "absent", old)
     assert names(old) == ["old model"]
     assert names(tmp_path) == ["old"]
+
+
+@pytest.mark.parametrize("error", [None, OSError, KeyboardInterrupt])
+def test_an_old_folder_stands_until_the_new_one_is_whole(tmp_path: Path, error: type[BaseException] | None) -> None:
+    old = folder_with(tmp_path / "out", "old")
+
+    def write() -> None:
+        with whole_folder(old) as new:
+            folder_with(new, "new")
+            assert names(old) == ["old"]
+            if error:
+                raise error
+
+    if error:
+        with pytest.raises(error):
+            write()
+    else:
+        write()
+    assert names(old) == ["old" if error else "new"]
+    assert names(tmp_path) == ["out"]
 
 
 def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

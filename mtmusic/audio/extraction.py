@@ -1,8 +1,8 @@
-"""Many songs -> arrays, in parallel; a song that fails is told and stops nothing.
+"""Many songs -> arrays, in parallel; a song that fails is reported and stops nothing.
 
 With joblib's processes on one machine, or on an existing dask.distributed cluster; not by joblib's backend for the
 latter, which waits for ever where a task has killed its workers.
-How an array is written arrives as an argument, since files of arrays are the data wing's.
+How an array is written arrives as an argument, since files of arrays belong to the data package.
 """
 
 import hashlib
@@ -131,19 +131,19 @@ def extract_songs(
     """
     if scheduler is None:
         work = partial(extract_song, excerpt=excerpt, write=write)
-        for path, outcome in side_by_side(work, {song.path: song for song in songs}, jobs):
+        for path, outcome in parallel_map(work, {song.path: song for song in songs}, jobs):
             yield outcome or Outcome(path, KILLED)
     else:
         with _cluster(scheduler) as client:
-            yield from _extract_there(client, songs, excerpt, write)
+            yield from _extract_on_cluster(client, songs, excerpt, write)
 
 
-def side_by_side(
+def parallel_map(
     work: Callable[[Item], Result], items: Mapping[Path, Item], jobs: int = -1
 ) -> Iterator[tuple[Path, Result | None]]:
     """Yields each path with its work's result, in any order; None where the worker process was killed.
 
-    A killed worker ends all others: then the songs in flight go on one by one, and the rest side by side again.
+    A killed worker ends all others: then the songs in flight go on one by one, and the rest in parallel again.
     """
     left = dict(items)
     with parallel_config("loky", n_jobs=jobs):
@@ -174,7 +174,9 @@ def _noting(paths: Iterable[Path], begun: list[Path]) -> Iterator[Path]:
         yield path
 
 
-def _extract_there(client: "Client", songs: Sequence[Song], excerpt: Excerpt, write: WriteArray) -> Iterator[Outcome]:
+def _extract_on_cluster(
+    client: "Client", songs: Sequence[Song], excerpt: Excerpt, write: WriteArray
+) -> Iterator[Outcome]:
     """Those that several killed workers had are done once more, one by one, to find which of them kills."""
     from distributed import KilledWorker, as_completed
 
@@ -222,7 +224,7 @@ def _cluster(scheduler: str) -> Iterator["Client"]:
     try:
         from distributed import CancelledError, Client
     except ImportError as error:
-        raise UserError('--scheduler needs dask.distributed: pip install "mtmusic[cluster]"') from error
+        raise UserError('`scheduler` needs dask.distributed: pip install "mtmusic[cluster]"') from error
     try:
         client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
@@ -232,8 +234,8 @@ def _cluster(scheduler: str) -> Iterator["Client"]:
             client.wait_for_workers(1, timeout=CONNECT_SECONDS)
         except TimeoutError as error:
             raise UserError(f"No workers at {scheduler}: start some with `dask worker {scheduler}`") from error
-        if sum(client.ncores().values()) == 1:  # gains nothing over --jobs
-            raise UserError(f"Expected two cores or more at {scheduler}, got one: start more workers, or use --jobs")
+        if sum(client.ncores().values()) == 1:  # gains nothing over processes here
+            raise UserError(f"Expected two cores or more at {scheduler}, got one: start more workers, or use `jobs`")
         try:
             yield client
         except CancelledError as error:

@@ -1,4 +1,4 @@
-"""A song as a row of windows, each a clip of its own: what a model that learnt from clips is asked about a song."""
+"""A song as a row of windows, each a clip of its own: what a model that was trained on clips predicts from."""
 
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from mtmusic.audio.extraction import KILLED, reason_of, side_by_side
+from mtmusic.audio.extraction import KILLED, parallel_map, reason_of
 from mtmusic.audio.features import full_and_beat_spectrograms, fused_spectrogram, mel_db, mel_power, stft
 from mtmusic.audio.loading import load_with_doubts
 from mtmusic.constants import MEL_BINS, SAMPLE_RATE
@@ -20,7 +20,7 @@ Kind = tuple[float, bool]
 
 
 @dataclass(frozen=True)
-class HeardSong:
+class SongFeatures:
     """A song's features, or why it has none.
 
     samples: its length. windows: by kind a (140, frames) array a window. mel: the whole song's (128, frames) in dB, no
@@ -49,7 +49,7 @@ def window_bounds(samples: int, seconds: float) -> list[tuple[int, int]]:
     return bounds
 
 
-def hear(waveform: np.ndarray, kinds: Set[Kind], with_mel: bool = False) -> HeardSong:
+def window_features(waveform: np.ndarray, kinds: Set[Kind], with_mel: bool = False) -> SongFeatures:
     """(samples,) float32 at SAMPLE_RATE -> its windows of each kind. Each has its own maximum as the dB's reference."""
     windows: dict[Kind, list[np.ndarray]] = {kind: [] for kind in sorted(kinds)}
     for seconds in sorted({seconds for seconds, _ in kinds}):
@@ -57,8 +57,8 @@ def hear(waveform: np.ndarray, kinds: Set[Kind], with_mel: bool = False) -> Hear
         for begin, end in window_bounds(len(waveform), seconds):
             for beat, array in zip(rates, _arrays(waveform[begin:end], rates), strict=True):
                 windows[seconds, beat].append(array)
-    heard = HeardSong(len(waveform), windows)
-    return replace(heard, mel=mel_db(mel_power(stft(waveform)))) if with_mel else heard
+    features = SongFeatures(len(waveform), windows)
+    return replace(features, mel=mel_db(mel_power(stft(waveform)))) if with_mel else features
 
 
 def _arrays(waveform: np.ndarray, rates: Sequence[bool]) -> Sequence[np.ndarray]:
@@ -66,21 +66,21 @@ def _arrays(waveform: np.ndarray, rates: Sequence[bool]) -> Sequence[np.ndarray]
     return full_and_beat_spectrograms(waveform) if len(rates) == 2 else [fused_spectrogram(waveform, rates[0])]
 
 
-def hear_songs(
+def song_features(
     paths: Sequence[Path], kinds: Set[Kind], with_mel: bool = False, jobs: int = -1
-) -> Iterator[tuple[Path, HeardSong]]:
+) -> Iterator[tuple[Path, SongFeatures]]:
     """Each song's features, in any order, by worker processes (-1: one a core; a lone song by this one)."""
-    work = partial(_hear_file, kinds=kinds, with_mel=with_mel)
-    for path, heard in side_by_side(work, {path: path for path in paths}, 1 if len(paths) == 1 else jobs):
-        yield path, heard or HeardSong(failure=KILLED)
+    work = partial(_file_features, kinds=kinds, with_mel=with_mel)
+    for path, features in parallel_map(work, {path: path for path in paths}, 1 if len(paths) == 1 else jobs):
+        yield path, features or SongFeatures(failure=KILLED)
 
 
-def _hear_file(path: Path, kinds: Set[Kind], with_mel: bool) -> HeardSong:
+def _file_features(path: Path, kinds: Set[Kind], with_mel: bool) -> SongFeatures:
     """On one thread. Whatever is wrong with one song, the others go on."""
     try:
         with threadpool_limits(1):
             waveform, doubts = load_with_doubts(path)
-            heard = hear(waveform, kinds, with_mel)
+            features = window_features(waveform, kinds, with_mel)
     except Exception as error:
-        return HeardSong(failure=reason_of(error))
-    return replace(heard, doubts=tuple(doubts))
+        return SongFeatures(failure=reason_of(error))
+    return replace(features, doubts=tuple(doubts))

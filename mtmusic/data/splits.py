@@ -1,4 +1,4 @@
-"""Hold-out, k-fold and subsets: seeded, stratified, and never parting a group."""
+"""Hold-out, k-fold and subsets: seeded, stratified, a group's clips always in one part."""
 
 import warnings
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ TARGET_BINS = 4
 
 
 def hold_out(clips: Clips, fraction: float = 0.2, seed: int = 0) -> tuple[Clips, Clips]:
-    """Parts the clips in two; the second has about `fraction` of them.
+    """Splits the clips in two; the second has about `fraction` of them.
 
     Stratified by class, or by quartile of the mean standardised target. With groups the fraction is rounded to
     1/k: the split is then one of k folds. Raises UserError where there are too few clips, classes or groups.

@@ -1,8 +1,8 @@
-"""What every job that makes arrays of songs does alike: the pass over the songs, and the files beside the arrays."""
+"""What extraction and FMA have in common: the pass over the songs, and the files next to the arrays."""
 
 import fcntl
+import logging
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -15,10 +15,12 @@ from tqdm import tqdm
 from mtmusic import __version__
 from mtmusic.audio.extraction import Excerpt, Outcome, Song, extract_songs
 from mtmusic.constants import HOP_LENGTH, SAMPLE_RATE
-from mtmusic.data.labels import read_features_json
+from mtmusic.data.labels import label_path, read_features_json
 from mtmusic.data.spectrograms import array_path, write_array
 from mtmusic.errors import UserError
 from mtmusic.files import write_json
+
+logger = logging.getLogger(__name__)
 
 ANY_NAME = "surrogateescape"
 """How text holds names of files, which may be any bytes."""
@@ -30,12 +32,12 @@ RATES = {"full": (False,), "beat": (True,), "both": (False, True)}
 def extract_all(
     songs: Sequence[Song], excerpt: Excerpt, jobs: int = -1, scheduler: str | None = None
 ) -> tuple[Outcome, ...]:
-    """Writes the songs' arrays with a progress bar, says doubts as they come, and returns what failed, by path."""
+    """Writes the songs' arrays with a progress bar, logs doubts as they come, and returns what failed, by path."""
     failed = []
     with tqdm(total=len(songs), desc="Extracting", unit="song") as progress:
         for outcome in extract_songs(songs, excerpt, write_array, jobs, scheduler):
             for doubt in outcome.doubts:
-                progress.write(f"warning: {doubt}", file=sys.stderr)
+                logger.warning("warning: %s", doubt)
             if outcome.failure:
                 failed.append(outcome)
                 progress.set_postfix(failed=len(failed), refresh=False)
@@ -44,7 +46,7 @@ def extract_all(
 
 
 @contextmanager
-def only_run(folders: Sequence[Path]) -> Iterator[None]:
+def lock_folders(folders: Sequence[Path]) -> Iterator[None]:
     """Makes the folders and refuses them to a second run. The system lets go when this process ends, however it ends.
 
     Raises UserError where another run has one of them, and for what the file system refuses, a full disk say.
@@ -70,12 +72,6 @@ def _locked(handle: int) -> bool:
     return True
 
 
-def clear_half_written(folder: Path) -> None:
-    """Removes what a killed run was writing beside its arrays."""
-    for half_written in folder.glob("*/.*.fused.full.npy*"):
-        half_written.unlink(missing_ok=True)
-
-
 def has_array(folder: Path, clip_id: str, split: str, move: bool = True) -> bool:
     """Whether the array is there; one that an earlier run, with other labels, put into another split is moved."""
     found = next(filter(None, (array_path(folder / name, clip_id) for name in SPLITS)), None)
@@ -85,21 +81,29 @@ def has_array(folder: Path, clip_id: str, split: str, move: bool = True) -> bool
     return found is not None
 
 
-def made_how(beat: bool, excerpt: Excerpt) -> dict[str, Any]:
+def features_json(beat: bool, excerpt: Excerpt) -> dict[str, Any]:
     """What features.json says of the arrays, but for the versions."""
     return {"sample_rate": SAMPLE_RATE, "hop_length": HOP_LENGTH, "beat": beat, **asdict(excerpt)}
 
 
 def require_ours(folder: Path, content: Mapping[str, Any]) -> None:
-    """Raises UserError where the folder holds other things, or arrays that were made otherwise than `content`."""
+    """Raises UserError where the folder holds other things, or arrays that were not made as `content` says."""
     before = read_features_json(folder)
     if not before and folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise UserError(f"Expected a folder that is new, or made by this script, got {folder}: it holds other things")
+        raise UserError(f"Expected a folder that is new, or made by this command, got {folder}: it holds other things")
     differing = [f"{name} {before[name]}, now {now}" for name, now in content.items() if before.get(name, now) != now]
     if differing:
         raise UserError(f"{folder} holds arrays made with {'; '.join(differing)}: give another folder")
 
 
-def write_features_json(folder: Path, content: Mapping[str, Any]) -> None:
+def open_folder(folder: Path, content: Mapping[str, Any], labelled: bool = True) -> None:
+    """Writes features.json, and clears what does not fit any more: labels, groups, and a killed run's half an array.
+
+    Raises UserError as `require_ours`.
+    """
+    require_ours(folder, content)
+    labels = [*(label_path(folder, split) for split in SPLITS), folder / "groups.csv"] if labelled else []
+    for path in (*labels, *folder.glob("*/.*.fused.full.npy*")):
+        path.unlink(missing_ok=True)
     versions = {"mtmusic": __version__} | {name: version(name) for name in ("librosa", "soundfile", "numpy")}
     write_json(folder / "features.json", {**content, "versions": versions})

@@ -1,7 +1,5 @@
 """The demo corpus: synthesised music in the lab's four folders, made on first use into the cache."""
 
-import shutil
-import uuid
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +14,7 @@ from mtmusic.audio.synthesis import STYLES, synthesise
 from mtmusic.constants import HOP_LENGTH, SAMPLE_RATE
 from mtmusic.data.labels import write_affect_labels, write_genre_labels
 from mtmusic.data.spectrograms import write_array
-from mtmusic.files import cache_folder, replace_folder, write_json
+from mtmusic.files import cache_folder, whole_folder, write_json
 
 CLIPS_A_GENRE = 30
 AFFECT_CLIPS = 120
@@ -52,19 +50,15 @@ def make_demo_corpus(
     songs = [(GENRE_FOLDERS, i + 1, genre) for i, genre in enumerate(sorted(STYLES) * clips_a_genre)]
     songs += [(AFFECT_FOLDERS, i + 1, sorted(STYLES)[i % len(STYLES)]) for i in range(affect)]
     seeds = np.random.SeedSequence(seed).generate_state(len(songs))
-    beside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}")
-    try:
+    with whole_folder(folder) as root:
         tasks = (
-            delayed(_make_clip)(beside, folders, i, genre, int(song_seed))
+            delayed(_make_clip)(root, folders, i, genre, int(song_seed))
             for (folders, i, genre), song_seed in zip(songs, seeds, strict=True)
         )
         made = Parallel(n_jobs=-1, return_as="generator")(tasks)
         labels = list(tqdm(made, "Making the demo corpus", len(songs), unit="song"))
-        _write_genre_folders(beside, [(i, genre) for folders, i, genre in songs if folders is GENRE_FOLDERS])
-        _write_affect_folders(beside, labels[len(songs) - affect :])
-        replace_folder(beside, folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        _write_genre_folders(root, [(i, genre) for folders, i, genre in songs if folders is GENRE_FOLDERS])
+        _write_affect_folders(root, labels[len(songs) - affect :])
 
 
 def _split(clip_id: int, genres: int) -> str:
@@ -98,7 +92,7 @@ def _write_genre_folders(root: Path, clips: Sequence[tuple[int, str]]) -> None:
 
 
 def _write_affect_folders(root: Path, labels: Sequence[dict[str, float]]) -> None:
-    """As the lab's, the test part has no labels."""
+    """As the lab's, the test split has no labels."""
     train = [i for i in range(len(labels)) if _split(i + 1, len(STYLES)) == "train"]
     values = np.array([[labels[i][task] for task in TASKS] for i in train])
     for beat, folder in AFFECT_FOLDERS.items():

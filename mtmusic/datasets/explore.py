@@ -1,6 +1,6 @@
 """The lab's steps 0 to 4 on a genre folder: what is there, as pictures and counts."""
 
-import shutil
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,51 +8,40 @@ import numpy as np
 import tensorflow as tf
 
 from mtmusic.constants import FEATURE_ROWS, PAD_VALUE
-from mtmusic.data.folder import Checks, GenreData, load_genre_data, print_data
+from mtmusic.data.folder import GenreData, LoadOptions, data_table, load_genre_data
 from mtmusic.data.labels import Clips, label_path, two_of_different_classes
 from mtmusic.data.pipeline import make_dataset
 from mtmusic.data.spectrograms import array_path, read_array
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
-from mtmusic.files import refuse_other_things, replace_folder, write_json
+from mtmusic.files import refuse_other_things, whole_folder, write_json
 from mtmusic.models.backbones import FRAMES
+
+logger = logging.getLogger(__name__)
 
 SHOWN_BATCHES = 12
 SUMMARY = "summary.json"
 
 
-def explore_genre_data(
-    folder: Path | None,
-    out: Path,
-    classes: str = "lab",
-    beat: bool | None = None,
-    skip_bad: bool = False,
-    checks: Checks = "on",
-    batch_size: int = 32,
-    seed: int = 0,
-) -> dict[str, Any]:
+def explore_genre_data(options: LoadOptions, out: Path, batch_size: int = 32) -> dict[str, Any]:
     """Writes pictures and summary.json into `out`, replaced whole, and returns what summary.json holds.
 
     Raises UserError for a folder that cannot be used, and for an `out` that holds other things.
     """
     refuse_other_things(out, SUMMARY)
     if batch_size < 1:
-        raise UserError(f"Expected --batch-size of 1 or more, got {batch_size}")
-    data = load_genre_data(folder, classes, beat, seed=seed, skip_bad=skip_bad, checks=checks)
+        raise UserError(f"Expected `batch_size` of 1 or more, got {batch_size}")
+    data = load_genre_data(options)
     clips = data.splits["train"]
-    work = out.with_name(out.name + ".partial")
-    shutil.rmtree(work, ignore_errors=True)
-    try:
+    with whole_folder(out) as work:
         _draw_clips(work, clips, data)
-        lengths, padded = batch_lengths(clips, batch_size, seed)
+        lengths, padded = batch_lengths(clips, batch_size, options.seed)
         plots.save_figure(plots.batch_padding(lengths[:SHOWN_BATCHES], padded[:SHOWN_BATCHES]), work / "batches.png")
         summary = _summary(data, clips, lengths, padded)
         write_json(work / SUMMARY, summary)
-        replace_folder(work, out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    _print_summary(summary, data)
-    print(f"Pictures: {out}")
+    logger.info(data_table(data))
+    logger.info(_summary_text(summary))
+    logger.info(f"Pictures: {out}")
     return summary
 
 
@@ -102,7 +91,7 @@ def _draw_clips(work: Path, clips: Clips, data: GenreData) -> None:
 
 
 def twin_folder(folder: Path) -> Path | None:
-    """The same clips at the other frame rate, where they lie beside: X for X_beat, X_beat for X."""
+    """The same clips at the other frame rate, where they lie next to each other: X for X_beat, X_beat for X."""
     folder = folder.resolve()
     name = folder.name.removesuffix("_beat") if folder.name.endswith("_beat") else f"{folder.name}_beat"
     twin = folder.with_name(name)
@@ -139,13 +128,18 @@ def _summary(data: GenreData, clips: Clips, lengths: list[np.ndarray], padded: l
     }
 
 
-def _print_summary(summary: dict[str, Any], data: GenreData) -> None:
-    print_data(data)
-    print(f"Devices: {', '.join(summary['devices'])}")
+def _summary_text(summary: dict[str, Any]) -> str:
     shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in summary["feature_shapes"].items())
-    print(f"First clip: {tuple(summary['array_shape'])}, as (bins, frames): {shapes}")
-    for split, counts in summary["contents"]["splits"].items():
-        print(f"{split}/: {counts['arrays']} arrays, {counts['labels']} rows of labels")
-    print(f"Other files: {', '.join(summary['contents']['files']) or 'none'}")
-    print(f"Batches: {summary['batches']} of train, {summary['padding_share']:.1%} of their frames are padding")
-    print(f"A flat CNN pads to {summary['flat_cnn_frames']} frames: {summary['flat_cnn_padding_share']:.1%} padding")
+    return "\n".join(
+        [
+            f"Devices: {', '.join(summary['devices'])}",
+            f"First clip: {tuple(summary['array_shape'])}, as (bins, frames): {shapes}",
+            *(
+                f"{split}/: {counts['arrays']} arrays, {counts['labels']} rows of labels"
+                for split, counts in summary["contents"]["splits"].items()
+            ),
+            f"Other files: {', '.join(summary['contents']['files']) or 'none'}",
+            f"Batches: {summary['batches']} of train, {summary['padding_share']:.1%} of their frames are padding",
+            f"A flat CNN pads to {summary['flat_cnn_frames']} frames: {summary['flat_cnn_padding_share']:.1%} padding",
+        ]
+    )

@@ -5,8 +5,8 @@ computed again.
 """
 
 import csv
+import logging
 import os
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -15,22 +15,22 @@ from pathlib import Path
 import numpy as np
 
 from mtmusic.audio.extraction import Excerpt, Outcome, Song, find_songs, song_ids
-from mtmusic.data.labels import label_path, write_affect_labels, write_genre_labels
+from mtmusic.data.labels import write_affect_labels, write_genre_labels
 from mtmusic.data.spectrograms import SUFFIXES
 from mtmusic.datasets.array_folder import (
     ANY_NAME,
     RATES,
-    clear_half_written,
     extract_all,
+    features_json,
     has_array,
-    made_how,
-    only_run,
-    require_ours,
-    write_features_json,
+    lock_folders,
+    open_folder,
 )
 from mtmusic.datasets.song_labels import SongLabels, labels_from_folders, labels_from_table, splits_of
 from mtmusic.errors import UserError
 from mtmusic.files import write_csv
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "test")
 SONGS, FAILURES, GROUPS = "songs.csv", "failures.csv", "groups.csv"
@@ -65,12 +65,17 @@ class DataFolder:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What was done. found: songs, with and without labels; splits: of those that have arrays now, by id."""
+    """What was done.
+
+    found: songs, with and without labels. splits: of those that have arrays now, by id. trainable: the genre folders
+    that a network can be trained on.
+    """
 
     folders: tuple[DataFolder, ...]
     found: int
     splits: Mapping[str, str]
     failed: tuple[Outcome, ...]
+    trainable: tuple[Path, ...] = ()
 
 
 def extract_features(options: ExtractOptions) -> Extraction:
@@ -82,12 +87,12 @@ def extract_features(options: ExtractOptions) -> Extraction:
     """
     paths = find_songs(options.songs)
     options = replace(options, out=Path(os.path.abspath(options.out)))  # noqa: PTH100  a cluster works elsewhere
-    with only_run([options.out]):
+    with lock_folders([options.out]):
         known = _read_songs_csv(options.out / SONGS)
         ids = song_ids(paths, known)
         labels, splits = _labels_and_splits(options, ids)
         folders = _data_folders(options, labels, splits)
-        with only_run([folder.path for folder in folders if folder.path != options.out]):
+        with lock_folders([folder.path for folder in folders if folder.path != options.out]):
             for folder in folders:
                 _open_folder(folder, options.excerpt, known | ids)
             songs = [_song(path, ids[path], folders, options.gzip) for path in paths]
@@ -97,9 +102,8 @@ def extract_features(options: ExtractOptions) -> Extraction:
             for folder in folders:
                 _close_folder(folder, labels, bad, failed)
     extraction = Extraction(folders, len(paths), {i: split for i, split in splits.items() if i not in bad}, failed)
-    _print(extraction)
-    _print_next_step(extraction, labels)
-    return extraction
+    _log_counts(extraction)
+    return replace(extraction, trainable=_trainable(extraction, labels))
 
 
 def _labels_and_splits(options: ExtractOptions, ids: Mapping[Path, str]) -> tuple[SongLabels, dict[str, str]]:
@@ -128,14 +132,7 @@ def _data_folders(options: ExtractOptions, labels: SongLabels, splits: Mapping[s
 
 
 def _open_folder(folder: DataFolder, excerpt: Excerpt, ids: Mapping[Path, str]) -> None:
-    """Writes features.json and songs.csv, and clears what does not fit any more."""
-    content = made_how(folder.beat, excerpt)
-    require_ours(folder.path, content)
-    if folder.kind:  # an earlier split
-        for name in (*(label_path(folder.path, split).name for split in SPLITS), GROUPS):
-            (folder.path / name).unlink(missing_ok=True)
-    clear_half_written(folder.path)
-    write_features_json(folder.path, content)
+    open_folder(folder.path, features_json(folder.beat, excerpt), labelled=folder.kind is not None)
     write_csv(folder.path / SONGS, ("id", "path"), sorted((song_id, str(path)) for path, song_id in ids.items()))
 
 
@@ -179,27 +176,28 @@ def _read_songs_csv(path: Path) -> dict[Path, str]:
     return {Path(song): song_id for song_id, song in rows}
 
 
-def _print(extraction: Extraction) -> None:
+def _log_counts(extraction: Extraction) -> None:
     counts = Counter(extraction.splits.values())
     without_label = extraction.found - len(extraction.splits) - len(extraction.failed)
-    print(f"Songs: {extraction.found}; train {counts['train']}, test {counts['test']}, without a label {without_label}")
+    logger.info(
+        f"Songs: {extraction.found}; train {counts['train']}, test {counts['test']}, without a label {without_label}"
+    )
     if extraction.failed:
-        print(f"Failed: {len(extraction.failed)}, listed in {extraction.folders[0].path / FAILURES}")
+        logger.info(f"Failed: {len(extraction.failed)}, listed in {extraction.folders[0].path / FAILURES}")
     for folder in extraction.folders:
         kind = f", {folder.kind} labels" if folder.kind else ""
-        print(f"Folder: {folder.path} ({'beat-synchronised' if folder.beat else 'full rate'}{kind})")
+        logger.info(f"Folder: {folder.path} ({'beat-synchronised' if folder.beat else 'full rate'}{kind})")
 
 
-def _print_next_step(extraction: Extraction, labels: SongLabels) -> None:
-    """The commands that train on the genre folders, or that failures left a genre without a song to train on."""
-    trained = {labels.genres[i] for i, split in extraction.splits.items() if split == "train" and i in labels.genres}
-    judged = {labels.genres[i] for i, split in extraction.splits.items() if split == "test" and i in labels.genres}
-    for folder in extraction.folders:
-        if folder.kind != "genre":
-            continue
-        if judged - trained or len(trained) < 2:
-            lost = ", ".join(sorted(judged - trained)) or "all but one genre"
-            print(f"warning: {lost} has no song in {folder.path / 'train'}: add songs, or give another --seed")
-        else:
-            arguments = ["--data", str(folder.path), "--classes", "all"]
-            print("Train:", shlex.join(["python", "scripts/train_genre.py", *arguments]))
+def _trainable(extraction: Extraction, labels: SongLabels) -> tuple[Path, ...]:
+    """The genre folders, unless failures left a genre without a song to train on."""
+    folders = tuple(folder.path for folder in extraction.folders if folder.kind == "genre")
+    genres: dict[str, set[str]] = {split: set() for split in SPLITS}
+    for song_id in extraction.splits.keys() & labels.genres.keys():
+        genres[extraction.splits[song_id]].add(labels.genres[song_id])
+    if not (genres["test"] - genres["train"] or len(genres["train"]) < 2):
+        return folders
+    for folder in folders:
+        lost = ", ".join(sorted(genres["test"] - genres["train"])) or "all but one genre"
+        logger.info(f"warning: {lost} has no song in {folder / 'train'}: add songs, or give another `seed`")
+    return ()

@@ -4,30 +4,28 @@ First the plan, which reads tables, names and sums alone; then the arrays, and t
 """
 
 import hashlib
-import shlex
 from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from mtmusic.audio.extraction import Excerpt, Outcome, Song
-from mtmusic.data.labels import Clips, label_path, write_affect_labels, write_genre_labels
+from mtmusic.data.labels import Clips, write_affect_labels, write_genre_labels
 from mtmusic.data.spectrograms import SUFFIXES
 from mtmusic.datasets.array_folder import (
     RATES,
-    clear_half_written,
     extract_all,
+    features_json,
     has_array,
-    made_how,
-    only_run,
+    lock_folders,
+    open_folder,
     require_ours,
-    write_features_json,
 )
 from mtmusic.datasets.fma_tables import (
-    SPLITS,
     UNDECODABLE,
     affect_clips,
     genre_clips,
@@ -118,10 +116,10 @@ def write_fma(
     """
     folders = fma_folders(plan, out.absolute(), rate)
     for folder in folders:
-        require_ours(folder.path, made_how(folder.beat, EXCERPT))
-    with only_run([out]):
+        require_ours(folder.path, features_json(folder.beat, EXCERPT))
+    with lock_folders([out]):
         for folder in folders:
-            _open_folder(folder)
+            open_folder(folder.path, features_json(folder.beat, EXCERPT))
         failed = extract_all(_songs_to_do(folders), EXCERPT, jobs, scheduler)
         rows = [(str(outcome.path), outcome.failure) for outcome in failed]
         write_csv(out / "failures.csv", ("path", "reason"), rows)
@@ -138,14 +136,6 @@ def fma_folders(plan: FmaPlan, out: Path, rate: str) -> list[FmaFolder]:
         for kind, splits in plan.splits.items()
         if (parts := {split: clips for split, clips in splits.items() if len(clips)})
     ]
-
-
-def _open_folder(folder: FmaFolder) -> None:
-    """Writes features.json, and drops the labels of an earlier call, which come back when the arrays are there."""
-    for split in SPLITS.values():
-        label_path(folder.path, split).unlink(missing_ok=True)
-    clear_half_written(folder.path)
-    write_features_json(folder.path, made_how(folder.beat, EXCERPT))
 
 
 def _songs_to_do(folders: Sequence[FmaFolder]) -> list[Song]:
@@ -175,44 +165,36 @@ def _write_labels(folder: FmaFolder, failed: Set[Path]) -> None:
     write_csv(folder.path / "groups.csv", ("id", "group"), groups)
 
 
-def print_plan(plan: FmaPlan) -> None:
-    """Each folder's clips by split and class or task, and what was left out, for the terminal."""
+def plan_table(plan: FmaPlan) -> str:
+    """Each folder's clips by split and class or task, and what was left out, as text."""
+    lines = []
     for folder, splits in plan.splits.items():
-        _print_counts(folder, splits)
-        for reason, count in plan.left_out[folder].items():
-            if count:
-                print(f"{count} left out: {reason}")
-        print()
-    for path in plan.wrong_sums:
-        print(f"Left out, wrong sha1 sum (fetch it anew): {path}")
+        lines += _counts(folder, splits)
+        lines += [f"{count} left out: {reason}" for reason, count in plan.left_out[folder].items() if count] + [""]
+    return "\n".join([*lines, *(f"Left out, wrong sha1 sum (fetch it anew): {path}" for path in plan.wrong_sums)])
 
 
-def print_next_steps(plan: FmaPlan, out: Path, rate: str) -> None:
-    """The commands that train on the plan's genre folders."""
-    for folder in fma_folders(plan, out, rate):
-        if next(iter(folder.splits.values())).classes:
-            command = ["python", "scripts/train_genre.py", "--data", str(folder.path), "--classes", "all"]
-            print(f"Train with: {shlex.join(command)}")  # FMA's genres are not the lab's
+def genre_folders(plan: FmaPlan, out: Path, rate: str) -> list[Path]:
+    """The plan's folders that a genre model can be trained on."""
+    return [folder.path for folder in fma_folders(plan, out, rate) if next(iter(folder.splits.values())).classes]
 
 
-def _print_counts(folder: str, splits: Mapping[str, Clips]) -> None:
+def _counts(folder: str, splits: Mapping[str, Clips]) -> list[str]:
     if not any(len(clips) for clips in splits.values()):
-        print(f"{folder}: no clips")
-        return
+        return [f"{folder}: no clips"]
     counts = {split: clips.counts() for split, clips in splits.items()}
-    rows: dict[str, list[int]] = {name: [count[name] for count in counts.values()] for name in counts["train"]}
+    rows: dict[str, list[Any]] = {folder: list(splits)}
+    rows |= {name: [count[name] for count in counts.values()] for name in counts["train"]}
     rows["clips"] = [len(clips) for clips in splits.values()]
     rows["artists"] = [len(set(clips.groups)) for clips in splits.values() if clips.groups is not None]
     width = max(len(name) for name in rows)
-    print(f"{folder:<{width}}" + "".join(f"{split:>12}" for split in splits))
-    for name, numbers in rows.items():
-        print(f"{name:<{width}}" + "".join(f"{number:>12}" for number in numbers))
+    return [f"{name:<{width}}" + "".join(f"{cell:>12}" for cell in cells) for name, cells in rows.items()]
 
 
 def _song_ids(audio: Path) -> set[int]:
     """The songs that lie below `audio` in FMA's folder scheme."""
     if not audio.is_dir():
-        raise UserError(f"Expected --audio to be the folder that one of FMA's archives holds, got no folder: {audio}")
+        raise UserError(f"Expected `audio` to be the folder that one of FMA's archives holds, got no folder: {audio}")
     songs = audio.glob(f"{DIGITS * 3}/{DIGITS * 6}.mp3")
     return {int(path.stem) for path in songs if path.stem.startswith(path.parent.name)}
 

@@ -50,31 +50,31 @@ def validate_folder(
 ) -> Validation:
     """Checks every label row and array of a genre or affect folder.
 
-    classes: raw genre names to classes. schema: judged by instead of the lab format's. infer_schema: where to write
-    one that is inferred from the train split, which is then judged by. strict: warnings are errors. Raises UserError
+    classes: raw genre names to classes. schema: used instead of the lab format's. infer_schema: where to write one
+    that is inferred from the train split, which is then used. strict: warnings are errors. Raises UserError
     where the folder or the schema cannot be read at all.
     """
     is_genre = is_genre_folder(folder)
-    validation.tfdv()  # where it is missing, that is told before the folder is read
-    judged_by = validation.read_schema(schema) if schema else None
+    validation.tfdv()  # raises where it is missing, before the folder is read
+    expected = validation.read_schema(schema) if schema else None
     splits = _checked_splits(folder, classes, is_genre)
     labels = splits["train"].scanned.tasks or ("genre",)
     rows = {split: clip_table(part) for split, part in splits.items()}
     frames = np.concatenate([part.frames for part in splits.values()])
     is_beat = beat_of_folder(folder, beat, frames) if len(frames) else bool(beat or is_beat_synchronised(folder))
-    findings = [*find_problems(splits), *_missing_parts(splits, is_genre)]
+    findings = [*find_problems(splits), *_missing_splits(splits, is_genre)]
     if len(frames):
         findings += check_splits(folder, splits, is_beat)
     findings += check_labels({split: part.clips for split, part in splits.items()})
 
     good = _unexplained(rows, findings)
     if infer_schema is not None:
-        judged_by = _inferred(good["train"], labels, folder)
-        validation.write_schema(infer_schema, judged_by)
+        expected = _inferred(good["train"], labels, folder)
+        validation.write_schema(infer_schema, expected)
     train = splits["train"].scanned
-    judged_by = judged_by or validation.lab_schema(train.classes, train.tasks)
+    expected = expected or validation.lab_schema(train.classes, train.tasks)
     whole = all(len(good[split]) >= (1 - threshold("doubtful_rows")) * len(rows[split]) for split in rows)
-    anomalies = validation.validate(good, judged_by, labels, compare=whole)  # what is left of a split is of other clips
+    anomalies = validation.validate(good, expected, labels, compare=whole)  # what is left of a split is of other clips
     findings += _unexplained_anomalies(anomalies, findings, labels)
     findings = [replace(finding, error=finding.error or strict) for finding in findings]
     return Validation(folder, is_beat, labels, rows, tuple(worst_first(findings)))
@@ -136,12 +136,13 @@ def _checked_splits(folder: Path, classes: GenreClasses, is_genre: bool) -> dict
     return checked
 
 
-def _missing_parts(splits: dict[str, CheckedSplit], is_genre: bool) -> list[Finding]:
+def _missing_splits(splits: dict[str, CheckedSplit], is_genre: bool) -> list[Finding]:
     """What a training would stop on: no clips, a class alone, a genre folder without test labels."""
     findings = []
     for split, part in splits.items():
         if not len(part.scanned) and not part.problems:
-            findings.append(Finding(True, f"no clips in {split}", (), "no row is of a class", "Look at --classes"))
+            advice = "Look at the class mapping"
+            findings.append(Finding(True, f"no clips in {split}", (), "no row is of a class", advice))
         if is_genre and len(part.scanned) and not part.scanned.classes:
             clips = tuple(f"{split}/{i}" for i in part.scanned.ids)
             message = f"{split} has arrays, but no rows in {split}_labels.txt"
@@ -174,7 +175,7 @@ def _inferred(train: Sequence[Row], labels: tuple[str, ...], folder: Path) -> An
 def _unexplained_anomalies(
     anomalies: Sequence[Finding], findings: Sequence[Finding], labels: tuple[str, ...]
 ) -> list[Finding]:
-    """A column whose values a finding explains is not told again."""
+    """A column whose values a finding explains is not reported again."""
     explained = {column for finding in findings for column in finding.columns}
     if explained >= LABELS:
         explained |= {*labels}

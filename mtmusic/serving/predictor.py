@@ -13,14 +13,14 @@ import numpy as np
 
 from mtmusic.audio.extraction import find_songs
 from mtmusic.audio.loading import load_waveform, resampled
-from mtmusic.audio.windows import HeardSong, Kind, hear, hear_songs, window_bounds
+from mtmusic.audio.windows import Kind, SongFeatures, song_features, window_bounds, window_features
 from mtmusic.constants import FEATURE_ROWS, FUSED_BINS, HOP_LENGTH, PAD_VALUE, SAMPLE_RATE
 from mtmusic.errors import UserError
 from mtmusic.models.savedmodel import Ask, open_model
 from mtmusic.models.saving import learnt_from_demo
 
 LAB_SECONDS = 30.0
-"""A clip of the lab's, where a card does not tell how long the model's were."""
+"""A clip of the lab's, where a card does not say how long the model's were."""
 
 SHORTEST_SECONDS = 1.0
 BATCH_FRAMES = 4096
@@ -30,7 +30,7 @@ SONGS_AT_ONCE = 16
 """Songs of a folder whose features are in memory together."""
 
 SONG, WARNING = "song", "warning"
-"""Keys beside those of the answers: no task may be named so."""
+"""Keys next to those of the answers: no task may be named so."""
 
 DEMO = "it learnt from the demo corpus, which is synthesised: what it says of real songs means nothing"
 
@@ -65,11 +65,11 @@ class SongAnswer:
 
 
 class Predictor:
-    """Hears genre and affect: `Predictor("saved_models/genre_cnn", "saved_models/affect_cnn").predict("song.mp3")`.
+    """Predicts genre and affect: `Predictor("saved_models/genre_cnn", "saved_models/affect_cnn").predict("song.mp3")`.
 
     runs: runs' folders, their model.keras, or exported SavedModels; the answer joins what each says. Features are made
-    as each card says. A song is heard in windows, one after the other, and the answer is their mean: by default windows
-    of the length of the clips that the model learnt from, else of 30 s. The last window ends with the song, and may
+    as each card says. A song is cut into windows, one after the other, and the answer is their mean: by default windows
+    of the length of the clips that the model was trained on, else of 30 s. The last window ends with the song, and may
     overlap the one before; a shorter song is one window.
 
     Raises UserError for a model that cannot be opened, and where two answer the same question.
@@ -101,25 +101,25 @@ class Predictor:
 
         song: a file; a waveform (samples,) of floats, mono, at `sample_rate` Hz; or a fused array (140, frames) as on
         disk, which is taken for one clip at the frame rate of the models. window: its length in seconds. The key
-        "warning" is there where a model learnt from the demo corpus.
+        "warning" is there where a model was trained on the demo corpus.
         Raises UserError for what is no song: no such file, damaged, empty, NaN, other shapes.
         """
         if isinstance(song, list | tuple):
             return [self.predict(one, sample_rate=sample_rate, window=window) for one in song]
         kinds = self._kinds(window)
-        return self._mean_answer(self._ask([_heard(song, set(kinds), sample_rate)], kinds)[0])
+        return self._mean_answer(self._ask([_features(song, set(kinds), sample_rate)], kinds)[0])
 
     def timeline(self, song: Song, *, sample_rate: float = SAMPLE_RATE, window: float | None = None) -> Timeline:
         """The answers along a song, a file or waveform, whose mean is what `predict` says.
 
-        Raises UserError as `predict`, for an array, which has no windows, and where the models learnt from clips of
-        different lengths and no window is given.
+        Raises UserError as `predict`, for an array, which has no windows, and where the models were trained on clips
+        of different lengths and no window is given.
         """
         kinds = self._kinds(window)
         _require_one_length(kinds)
         waveform = _waveform(song, sample_rate)
-        heard = hear(waveform, set(kinds), with_mel=True)
-        return self._timeline(heard, self._ask([heard], kinds)[0], kinds)
+        features = window_features(waveform, set(kinds), with_mel=True)
+        return self._timeline(features, self._ask([features], kinds)[0], kinds)
 
     def embed(self, song: Song, *, sample_rate: float = SAMPLE_RATE, window: float | None = None) -> np.ndarray:
         """(features,) float32: what the backbone makes of the song, the mean over windows.
@@ -129,7 +129,7 @@ class Predictor:
         if len(self._models) > 1:
             raise UserError(f"Expected one model to embed with, got {len(self._models)}")
         kinds, (model,) = self._kinds(window), self._models
-        arrays = _heard(song, set(kinds), sample_rate).windows[kinds[0]]
+        arrays = _features(song, set(kinds), sample_rate).windows[kinds[0]]
         return _in_batches(model.embed, arrays, model.card["feature"])["embedding"].mean(axis=0)
 
     def predict_folder(
@@ -143,7 +143,7 @@ class Predictor:
         """Yields the answer of every song below the folder, or of the files and folders in a list, sorted by path.
 
         Features are made by `jobs` processes, -1: one a core. Some 16 songs are in memory at a time, however many there
-        are. A song that cannot be heard has failed, and stops nothing. Raises UserError at once where there is no song,
+        are. A song that cannot be read has failed, and stops nothing. Raises UserError at once where there is no song,
         and as `timeline`.
         """
         places = [folder] if isinstance(folder, str | os.PathLike) else folder
@@ -155,11 +155,11 @@ class Predictor:
     def _answers(self, paths: list[Path], kinds: list[Kind], jobs: int, timelines: bool) -> Iterator[SongAnswer]:
         remaining = iter(paths)
         while some := list(islice(remaining, SONGS_AT_ONCE)):
-            heard = dict(hear_songs(some, set(kinds), timelines, jobs))
-            good = [path for path in some if not heard[path].failure]
-            asked = dict(zip(good, self._ask([heard[path] for path in good], kinds), strict=True))
+            features = dict(song_features(some, set(kinds), timelines, jobs))
+            good = [path for path in some if not features[path].failure]
+            asked = dict(zip(good, self._ask([features[path] for path in good], kinds), strict=True))
             for path in some:
-                song = heard[path]
+                song = features[path]
                 if song.failure:
                     yield SongAnswer(path, {}, failure=song.failure)
                 else:
@@ -167,12 +167,12 @@ class Predictor:
                     yield SongAnswer(path, self._mean_answer(asked[path]), timeline, doubts=song.doubts)
 
     def _kinds(self, window: float | None) -> list[Kind]:
-        """What each model hears. Raises UserError for a window below a second."""
+        """What each model takes. Raises UserError for a window below a second."""
         if window is not None and not SHORTEST_SECONDS <= window < math.inf:
             raise UserError(f"Expected a window of {SHORTEST_SECONDS:g} second or more, got {window:g}")
         return [(window or clip_seconds(model.card), model.card["beat"]) for model in self._models]
 
-    def _ask(self, songs: Sequence[HeardSong], kinds: list[Kind]) -> list[dict[str, np.ndarray]]:
+    def _ask(self, songs: Sequence[SongFeatures], kinds: list[Kind]) -> list[dict[str, np.ndarray]]:
         """What the models say of each song: by name (windows, 1), or of genre (windows, classes)."""
         said: list[dict[str, np.ndarray]] = [{} for _ in songs]
         if not songs:
@@ -188,10 +188,10 @@ class Predictor:
     def _mean_answer(self, said: Mapping[str, np.ndarray]) -> Answer:
         return self._answer({name: values.mean(axis=0, dtype=np.float64) for name, values in said.items()})
 
-    def _timeline(self, heard: HeardSong, said: Mapping[str, np.ndarray], kinds: list[Kind]) -> Timeline:
-        times = np.array(window_bounds(heard.samples, kinds[0][0])) / SAMPLE_RATE
+    def _timeline(self, features: SongFeatures, said: Mapping[str, np.ndarray], kinds: list[Kind]) -> Timeline:
+        times = np.array(window_bounds(features.samples, kinds[0][0])) / SAMPLE_RATE
         rows = [{name: values[i] for name, values in said.items()} for i in range(len(times))]
-        return Timeline(times, tuple(self._answer(row) for row in rows), heard.mel)
+        return Timeline(times, tuple(self._answer(row) for row in rows), features.mel)
 
     def _answer(self, values: Mapping[str, np.ndarray]) -> Answer:
         """One number a name, or one a class of genre, as the user sees them."""
@@ -209,7 +209,7 @@ def _names(card: Mapping[str, Any]) -> list[str]:
 
 
 def clip_seconds(card: Mapping[str, Any]) -> float:
-    """How long the clips were that the model learnt from: by their frames; of beats as their folder said, or 30 s."""
+    """How long the clips were that the model was trained on: by frames; of beats as their folder says, or 30 s."""
     if not card["beat"] and "clip_frames" in card:
         return round(card["clip_frames"] * HOP_LENGTH / SAMPLE_RATE, 1)  # 30 s have 1292 frames, which span 30.0008 s
     return card.get("clip_seconds") or LAB_SECONDS
@@ -221,13 +221,13 @@ def _require_one_length(kinds: Iterable[Kind]) -> None:
         raise UserError(f"Expected models that learnt from clips of one length, got {told}: give a window")
 
 
-def _heard(song: Song, kinds: set[Kind], sample_rate: float) -> HeardSong:
+def _features(song: Song, kinds: set[Kind], sample_rate: float) -> SongFeatures:
     if isinstance(song, np.ndarray) and song.ndim == 2:
         _require_fused(song)
         if len({beat for _, beat in kinds}) > 1:
             raise UserError("Expected a song or waveform, got an array: one model takes beats, another the full rate")
-        return HeardSong(windows={kind: [song.astype(np.float32)] for kind in kinds})
-    return hear(_waveform(song, sample_rate), kinds)
+        return SongFeatures(windows={kind: [song.astype(np.float32)] for kind in kinds})
+    return window_features(_waveform(song, sample_rate), kinds)
 
 
 def _waveform(song: Any, sample_rate: float) -> np.ndarray:

@@ -1,11 +1,10 @@
-"""Many songs -> a row each on the terminal, a table, pictures of timelines."""
+"""Many songs -> a row each in the log, a table, pictures of timelines."""
 
+import logging
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -14,6 +13,8 @@ from mtmusic.audio.extraction import find_songs, song_ids
 from mtmusic.evaluation import plots
 from mtmusic.files import refuse_taken, write_csv, write_json
 from mtmusic.serving.predictor import SONG, WARNING, Answer, Predictor, SongAnswer, Timeline
+
+logger = logging.getLogger(__name__)
 
 SHOWN_NAME = 48
 PROGRESS_AFTER_SECONDS = 2
@@ -35,9 +36,9 @@ class PredictOptions:
 
 
 def predict_songs(options: PredictOptions) -> int:
-    """Prints a row a song as its answer comes, writes what was asked for, and returns how many songs failed.
+    """Logs a row a song as its answer comes, writes what was asked for, and returns how many songs failed.
 
-    Failed songs are told on standard error and left out. Raises UserError where it cannot run, and where a file to be
+    Failed songs are logged as warnings and left out. Raises UserError where it cannot run, and where a file to be
     written is there already without `overwrite`.
     """
     paths = find_songs(options.songs)
@@ -45,7 +46,7 @@ def predict_songs(options: PredictOptions) -> int:
     refuse_taken((options.csv, options.json, *pictures.values()), options.overwrite)
     predictor = Predictor(*options.models)
     if predictor.warning:
-        print(f"warning: {predictor.warning}", file=sys.stderr)
+        logger.warning("warning: %s", predictor.warning)
     shown = {path: _shown(path) for path in paths}
     width = max(map(len, shown.values()))
     answers: list[tuple[Path, Answer]] = []
@@ -54,18 +55,18 @@ def predict_songs(options: PredictOptions) -> int:
     with tqdm(total=len(paths), desc="Predicting", unit="song", delay=PROGRESS_AFTER_SECONDS, disable=None) as progress:
         for song in songs:
             if song.answer and not answers:
-                progress.write(_header(song.answer, width, options.top))
+                logger.info(_header(song.answer, width, options.top))
             if song.answer:
-                progress.write(_row(shown[song.path].ljust(width), song.answer, options.top))
+                logger.info(_row(shown[song.path].ljust(width), song.answer, options.top))
                 answers.append((song.path, _with_doubts(song)))
-            failed += _tell_trouble(song, progress)
+            failed += _log_trouble(song)
             if song.timeline and pictures:
                 plots.save_figure(timeline_picture(song.timeline, song.path.name), pictures[song.path])
             progress.update()
     _write(options, answers)
     for name, place in (("Table", options.csv), ("JSON", options.json), ("Pictures", options.timelines)):
         if place:
-            print(f"{name}: {place}")
+            logger.info(f"{name}: {place}")
     return failed
 
 
@@ -81,15 +82,15 @@ def _shown(path: Path) -> str:
 
 
 def _with_doubts(song: SongAnswer) -> Answer:
-    """What may be wrong with the song stands beside what the models warn of."""
+    """What may be wrong with the song joins what the models warn of."""
     warnings = [*filter(None, [song.answer.get(WARNING)]), *song.doubts]
     return song.answer | ({WARNING: "; ".join(warnings)} if warnings else {})
 
 
-def _tell_trouble(song: SongAnswer, progress: Any) -> bool:
+def _log_trouble(song: SongAnswer) -> bool:
     """Whether the song failed."""
     for line in (f"failed: {song.failure}",) if song.failure else (f"warning: {doubt}" for doubt in song.doubts):
-        progress.write(os.fsencode(line).decode(errors="replace"), file=sys.stderr)
+        logger.warning(os.fsencode(line).decode(errors="replace"))
     return bool(song.failure)
 
 

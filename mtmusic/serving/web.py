@@ -1,10 +1,10 @@
-"""The demo page: a song dropped on it, what saved models say of it, and what they heard. For this computer alone.
+"""The demo page: a song dropped on it, what saved models say of it, and its features. For this computer alone.
 
 Gradio serves it. Nothing is loaded from elsewhere and nothing is sent away; an upload is deleted once it is answered.
 """
 
-import base64
 import importlib
+import logging
 import os
 import shutil
 import socket
@@ -15,12 +15,12 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
+from jinja2 import PackageLoader
 
 from mtmusic.audio.extraction import reason_of
 from mtmusic.audio.features import fused_spectrogram
@@ -29,21 +29,25 @@ from mtmusic.audio.synthesis import synthesise
 from mtmusic.constants import SAMPLE_RATE
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
+from mtmusic.evaluation.reports.html import loaders, render
 from mtmusic.serving.predictor import WARNING, Answer, Predictor
 from mtmusic.serving.songs import timeline_picture
+
+logger = logging.getLogger(__name__)
+loaders.append(PackageLoader("mtmusic.serving"))
 
 HOST = "127.0.0.1"
 LARGEST_MB, LONGEST_MINUTES = 50, 15
 MOST_SAMPLES = LONGEST_MINUTES * 60 * 48_000 * 2
 WAITING = 16
-"""Songs in the queue; one is heard at a time."""
+"""Songs in the queue; one is answered at a time."""
 
 SHOWN_SECONDS = 30.0
 EXAMPLE = "three synthesised styles"
 EXAMPLE_PARTS = (("Classical", 30.0), ("Electronic", 30.0), ("Rock", 30.0))
 
 CLAIMED = "claimed"
-"""The folder of uploads that wait for their answer or are being heard."""
+"""The folder of uploads that wait for their answer or get it."""
 
 SWEEP_SECONDS = 10
 STALLED_SECONDS = 30
@@ -51,83 +55,59 @@ STALLED_SECONDS = 30
 UNANSWERED_SECONDS = 600
 """Whole uploads that wait so long for an answer are deleted: above the longest queue, since their page is gone."""
 
-TITLE = "What does a song sound like?"
-STYLE = """
-.gradio-container { width: 100%; max-width: 980px !important; margin: auto; }
-.warning, .refused { border-left: 4px solid #d97706; padding: .5em .8em; margin: .5em 0; }
-.answer { color: var(--body-text-color); }
-.answer h2 { font-size: 1.2em; margin: .6em 0 .2em; overflow-wrap: anywhere; }
-.answer h3 { font-size: 1em; margin: 1.2em 0 .4em; }
-.answer .bar { display: grid; grid-template-columns: 7.5em 1fr 3.2em; gap: .7em; align-items: center; margin: .3em 0; }
-.answer .bar .name { text-align: right; overflow-wrap: anywhere; }
-.answer .track { height: 1em; border-radius: 3px; background: var(--border-color-primary); }
-.answer .fill { height: 100%; border-radius: 3px; background: #3f90da; }
-.answer .gauges { display: flex; flex-wrap: wrap; gap: 1em; }
-.answer .gauge { flex: 1 1 100px; max-width: 150px; text-align: center; overflow-wrap: anywhere; }
-.answer .gauge path { fill: none; stroke-width: 12; stroke: var(--border-color-primary); }
-.answer .gauge path.fill { stroke: #3f90da; }
-.answer .gauge text { fill: var(--body-text-color); text-anchor: middle; font-size: 11px; }
-.answer .gauge text.value { font-size: 20px; font-weight: 600; }
-.answer .picture { overflow-x: auto; background: white; border-radius: 6px; padding: 6px;
-    contain: inline-size; }
-.answer .picture img { display: block; margin: auto; max-width: 100%; }
-.answer .picture.wide img { min-width: 640px; }
-.answer .picture.narrow img { min-width: 480px; }
-"""
-
 
 @dataclass(frozen=True)
-class Listener:
+class DemoApp:
     """Answers the page's songs. models: as the user named them. window: seconds, None: as the models' clips.
 
-    hearing: held while a song is heard.
+    busy: held while a song is answered.
     """
 
     predictor: Predictor
     models: tuple[str, ...]
     window: float | None = None
-    hearing: threading.Lock = field(default_factory=threading.Lock)
+    busy: threading.Lock = field(default_factory=threading.Lock)
 
-    def hear(self, song: Path, name: str) -> str:
+    def answer(self, song: Path, name: str) -> str:
         """The answer as HTML, or a sentence that says why there is none. name: what the page calls the song."""
         try:
-            with self.hearing:
+            with self.busy:
                 waveform, doubts = load_small(song)
-                body = self._answer(waveform)
+                content = self._content(waveform)
         except UserError as error:
-            return _refusal(str(error).replace(str(song), name))
+            return render("demo_answer.html", refused=str(error).replace(str(song), name))
         except Exception as error:
-            traceback.print_exc()
-            return _refusal(f"Cannot hear {name}: {reason_of(error)}")
-        told = "".join(f'<p class="warning">{escape(doubt.replace(str(song), name))}</p>' for doubt in doubts)
+            logger.warning(traceback.format_exc())
+            return render("demo_answer.html", refused=f"Cannot hear {name}: {reason_of(error)}")
+        doubts = [doubt.replace(str(song), name) for doubt in doubts]
         minutes, seconds = divmod(round(len(waveform) / SAMPLE_RATE), 60)
-        return f'<div class="answer"><h2>{escape(name)} ({minutes}:{seconds:02d})</h2>{told}{body}</div>'
+        return render("demo_answer.html", name=name, length=f"{minutes}:{seconds:02d}", doubts=doubts, **content)
 
-    def hear_upload(self, claimed: str) -> tuple[str, None]:
+    def answer_upload(self, claimed: str) -> tuple[str, None]:
         """The answer, and nothing for the place that held the upload, which is deleted whatever came of it."""
         path = Path(claimed)
         try:
-            return self.hear(path, path.name), None
+            return self.answer(path, path.name), None
         finally:
             shutil.rmtree(path.parent, ignore_errors=True)
 
-    def _answer(self, waveform: np.ndarray) -> str:
-        """(samples,) -> bars, gauges and pictures."""
+    def _content(self, waveform: np.ndarray) -> dict[str, Any]:
+        """(samples,) -> what demo_answer.html shows: numbers and pictures."""
         timeline = self.predictor.timeline(waveform, window=self.window)
         clip = fused_spectrogram(waveform[: round(SHOWN_SECONDS * SAMPLE_RATE)])
-        begin = f"First {SHOWN_SECONDS:g} s" if len(waveform) > SHOWN_SECONDS * SAMPLE_RATE else "The song"
-        windows = len(timeline.times)
-        return (
-            _answer_html(mean_answer(timeline.answers))
-            + f"<h3>{begin}: mel spectrogram and chromagram</h3>"
-            + _picture(plots.spectrograms([clip], [""], beat=False), "mel spectrogram and chromagram", "narrow")
-            + f"<h3>Along the song: {windows} window{'s' if windows > 1 else ''}, whose mean is the answer</h3>"
-            + _picture(timeline_picture(timeline, ""), "answers along the song", "wide")
-        )
+        answer = mean_answer(timeline.answers)
+        return {
+            "genres": sorted(answer.pop("genre", {}).items(), key=lambda item: -item[1]),
+            "tasks": answer,
+            "shown": f"First {SHOWN_SECONDS:g} s" if len(waveform) > SHOWN_SECONDS * SAMPLE_RATE else "The song",
+            "clip": plots.png(plots.spectrograms([clip], [""], beat=False)),
+            "windows": len(timeline.times),
+            "timeline": plots.png(timeline_picture(timeline, "")),
+        }
 
 
 def serve(models: Sequence[str], port: int, window: float | None = None) -> None:
-    """Serves the page on this computer's `port` until KeyboardInterrupt, and prints its address once it is there.
+    """Serves the page on this computer's `port` until KeyboardInterrupt, and logs its address once it is there.
 
     Raises UserError where Gradio is missing, the port is taken, or the models cannot be opened or do not go together.
     """
@@ -138,12 +118,12 @@ def serve(models: Sequence[str], port: int, window: float | None = None) -> None
         (folder / CLAIMED).mkdir()
         gradio = _gradio(uploads)
         write_example(example)
-        listener = Listener(Predictor(*models), tuple(models), window)
-        listener.predictor.timeline(example, window=window)  # models that do not go together are told of now
-        page = build_page(gradio, listener, example)
+        app = DemoApp(Predictor(*models), tuple(models), window)
+        app.predictor.timeline(example, window=window)  # refuses models that do not go together before the page is up
+        page = build_page(gradio, app, example)
         _launch(gradio, page, port)
         try:
-            print(f"The page: http://{HOST}:{port}  (Ctrl-C ends it)", flush=True)
+            logger.info(f"The page: http://{HOST}:{port}  (Ctrl-C ends it)")
             while True:
                 time.sleep(SWEEP_SECONDS)
                 sweep(uploads, STALLED_SECONDS)
@@ -152,27 +132,29 @@ def serve(models: Sequence[str], port: int, window: float | None = None) -> None
             pass
         finally:
             page.close(verbose=False)
-            with listener.hearing:  # TensorFlow aborts where Python ends while it is asked
+            with app.busy:  # TensorFlow aborts where Python ends while it is asked
                 pass
 
 
-def build_page(gradio: Any, listener: Listener, example: Path) -> Any:
+def build_page(gradio: Any, app: DemoApp, example: Path) -> Any:
     """The page's gradio.Blocks."""
+    predictor = app.predictor
+    heading = render("demo_heading.html", models=app.models, names=predictor.names, warning=predictor.warning)
     with gradio.Blocks(title="mtmusic", analytics_enabled=False, delete_cache=(60, UNANSWERED_SECONDS)) as page:
-        gradio.HTML(_heading(listener))
+        gradio.HTML(heading)
         upload = gradio.File(label=f"A song: up to {LARGEST_MB} MB and {LONGEST_MINUTES} minutes", height=140)
         button = gradio.Button("Try the example song")
         answer = gradio.HTML(min_height=80)
         shared: dict[str, Any] = {
             "concurrency_limit": 1,
-            "concurrency_id": "hear",
+            "concurrency_id": "answer",
             "api_visibility": "private",
             "show_progress_on": answer,
         }
         claimed = gradio.State()
         arrived = upload.upload(claim, upload, claimed, queue=False, api_visibility="private")
-        arrived.success(listener.hear_upload, claimed, [answer, upload], **shared)
-        button.click(lambda: listener.hear(example, f"Example: {EXAMPLE}"), None, answer, **shared)
+        arrived.success(app.answer_upload, claimed, [answer, upload], **shared)
+        button.click(lambda: app.answer(example, f"Example: {EXAMPLE}"), None, answer, **shared)
     return page
 
 
@@ -183,7 +165,7 @@ def _launch(gradio: Any, page: Any, port: int) -> None:
         server_port=port,
         max_file_size=LARGEST_MB * 2**20,
         theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-        css=STYLE,
+        css=render("demo.css"),
         footer_links=[],
         run_history=False,
         share=False,
@@ -197,16 +179,16 @@ def _launch(gradio: Any, page: Any, port: int) -> None:
 
 
 def load_small(song: Path) -> tuple[np.ndarray, list[str]]:
-    """As `load_with_doubts`. Raises UserError for a song over the page's limits too, undecoded where its header tells.
+    """As `load_with_doubts`. Raises UserError for a song over the page's limits too, undecoded if the header says so.
 
-    What tells no length, or a wrong one, is decoded no further than the limit.
+    What has no length in its header, or a wrong one, is decoded no further than the limit.
     """
     if song.is_file() and song.stat().st_size > LARGEST_MB * 2**20:
         raise UserError(f"Expected at most {LARGEST_MB} MB, got {song.stat().st_size / 2**20:.0f} MB in {song}")
     _require_modest(song)
     longest = 60 * LONGEST_MINUTES
-    told = header_seconds(song)
-    if told is None or told <= longest:
+    seconds = header_seconds(song)
+    if seconds is None or seconds <= longest:
         waveform, doubts = load_with_doubts(song, duration=longest + 1.0)
         if len(waveform) <= longest * SAMPLE_RATE:
             return waveform, doubts
@@ -272,7 +254,7 @@ def _private_folder() -> Iterator[Path]:
 
 
 def _gradio(folder: Path) -> Any:
-    """Gradio, told to keep its files in the folder and to send nothing. Raises UserError where it is not installed."""
+    """Gradio, set to keep its files in the folder and to send nothing. Raises UserError where it is not installed."""
     os.environ |= {
         "GRADIO_TEMP_DIR": str(folder),
         "GRADIO_ANALYTICS_ENABLED": "False",
@@ -294,51 +276,4 @@ def _require_free(port: int) -> None:
         try:
             taken.bind((HOST, port))
         except OSError as error:
-            raise UserError(f"Cannot serve on port {port}: {error.strerror}: --port takes another") from error
-
-
-def _heading(listener: Listener) -> str:
-    models, names = (escape(", ".join(parts)) for parts in (listener.models, listener.predictor.names))
-    warning = listener.predictor.warning
-    told = f'<p class="warning">Warning about a model: {escape(warning)}.</p>' if warning else ""
-    return (
-        f"<h1>{TITLE}</h1><p>Drop a song, or choose one. It stays on this computer, and is deleted once it is "
-        f"answered.</p><p>Models: {models}. They answer: {names}.</p>{told}"
-    )
-
-
-def _answer_html(answer: Answer) -> str:
-    genres = sorted(answer.get("genre", {}).items(), key=lambda item: -item[1])
-    tasks = {name: value for name, value in answer.items() if name != "genre"}
-    html = "<h3>Genre (probability)</h3>" + "".join(_bar(*genre) for genre in genres) if genres else ""
-    if tasks:
-        html += f'<h3>Affect (0 to 1)</h3><div class="gauges">{"".join(_gauge(*task) for task in tasks.items())}</div>'
-    return html
-
-
-def _bar(name: str, share: float) -> str:
-    return (
-        f'<div class="bar"><span class="name">{escape(name)}</span><span class="track"><div class="fill" '
-        f'style="width: {share:.1%}"></div></span><span class="share">{share:.0%}</span></div>'
-    )
-
-
-def _gauge(name: str, value: float) -> str:
-    """A half circle, filled from the left."""
-    arc = 'd="M 16 66 A 54 54 0 0 1 124 66" pathLength="100"'
-    return (
-        f'<div class="gauge"><svg viewBox="0 0 140 84" role="img" aria-label="{escape(name)}: {value:.2f} of 1">'
-        f'<path {arc}/><path class="fill" {arc} stroke-dasharray="{100 * value:.1f} 200"/>'
-        f'<text class="value" x="70" y="64">{value:.2f}</text><text x="16" y="81">0</text>'
-        f'<text x="124" y="81">1</text></svg><div>{escape(name)}</div></div>'
-    )
-
-
-def _picture(figure: plots.Figure, caption: str, kind: str) -> str:
-    """Inside the page, so that no file of it is left. kind: "wide" or "narrow", how far a phone may shrink it."""
-    content = base64.b64encode(plots.png(figure)).decode("ascii")
-    return f'<div class="picture {kind}"><img src="data:image/png;base64,{content}" alt="{caption}"></div>'
-
-
-def _refusal(sentence: str) -> str:
-    return f'<p class="refused">{escape(sentence)}</p>'
+            raise UserError(f"Cannot serve on port {port}: {error.strerror}: `port` takes another") from error

@@ -174,7 +174,7 @@ def test_a_second_run_computes_nothing_and_moves_what_changed_its_split(extract:
     assert len(read_genre_labels(tmp_path / "data", "train", "all")) == 3
 
 
-def test_refuses_arrays_made_otherwise_and_other_things(extract: Extract, tmp_path: Path) -> None:
+def test_refuses_arrays_made_in_another_way_and_other_things(extract: Extract, tmp_path: Path) -> None:
     extract()
     with pytest.raises(UserError, match=r"made with duration 5.0, now 4.0: give another folder"):
         extract(excerpt=Excerpt(duration=4.0))
@@ -237,7 +237,11 @@ def odd_songs(folder: Path, waveform: np.ndarray) -> list[str]:
 
 
 def test_bad_songs_are_listed_and_the_others_done(
-    extract: Extract, waveforms: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    extract: Extract,
+    waveforms: dict[str, np.ndarray],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     folder = tmp_path / "songs"
     folder.mkdir()
@@ -248,10 +252,9 @@ def test_bad_songs_are_listed_and_the_others_done(
     for path, reason in rows_of(tmp_path / "data" / "failures.csv"):
         assert path in reason
     assert [path.name.split(".")[0] for path in arrays_below(tmp_path / "data")] == odd
-    errors = capsys.readouterr().err
-    assert "short.wav is short: 0.2 s" in errors
-    assert "cut.mp3 is truncated" in errors
-    assert "failed=5" in errors
+    assert f"warning: {folder / 'short.wav'} is short: 0.2 s" in caplog.messages
+    assert "cut.mp3 is truncated" in caplog.text
+    assert "failed=5" in capsys.readouterr().err
 
 
 def start(*arguments: object) -> subprocess.Popen[bytes]:
@@ -352,19 +355,26 @@ def test_a_cluster_one_of_whose_workers_is_killed(
         extract(scheduler=address)
 
 
-def test_failures_that_leave_a_genre_without_a_song_to_train_on_are_told(
-    extract: Extract, music: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_failures_that_leave_a_genre_without_a_song_to_train_on_are_logged(
+    extract: Extract, music: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    splits = extract(genres_from_folders=True).splits
-    assert "Train: python scripts/train_genre.py" in capsys.readouterr().out
+    caplog.set_level("INFO", "mtmusic.datasets")
+    done = extract(genres_from_folders=True)
+    splits = done.splits
+    assert done.trainable == (tmp_path / "data",)
+    assert caplog.messages == [
+        "Songs: 6; train 3, test 3, without a label 0",
+        f"Folder: {tmp_path / 'data'} (beat-synchronised, genre labels)",
+    ]
+    caplog.clear()
     ids = {Path(path): i for i, path in rows_of(tmp_path / "data" / "songs.csv")}
     shutil.rmtree(tmp_path / "data")
     trained = next(path for path, i in ids.items() if splits[i] == "train" and path.parent.name == "Jazz")
     trained.write_bytes(b"")
-    assert [outcome.path for outcome in extract(genres_from_folders=True).failed] == [trained]
-    printed = capsys.readouterr().out
-    assert "warning: Jazz has no song in" in printed
-    assert "Train: " not in printed
+    done = extract(genres_from_folders=True)
+    assert ([outcome.path for outcome in done.failed], done.trainable) == ([trained], ())
+    assert caplog.messages[1] == f"Failed: 1, listed in {tmp_path / 'data' / 'failures.csv'}"
+    assert caplog.messages[3].startswith(f"warning: Jazz has no song in {tmp_path / 'data' / 'train'}: add songs")
 
 
 def test_few_songs_of_few_groups_are_split_as_far_as_the_groups_allow(extract: Extract, tmp_path: Path) -> None:

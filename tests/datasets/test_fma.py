@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mtmusic.datasets.fma import FmaPlan, plan_fma, print_plan
+from mtmusic.datasets.fma import FmaPlan, genre_folders, plan_fma, plan_table
 from mtmusic.datasets.fma_tables import song_path
 from mtmusic.errors import UserError
 
@@ -62,7 +62,7 @@ def plan(folder: Path, size: str = "large", seed: int = 0) -> FmaPlan:
     return plan_fma(folder / "audio", folder / "metadata", size, seed)
 
 
-def told(folder: Path, counts: dict[str, int]) -> dict[str, int]:
+def reasons(folder: Path, counts: dict[str, int]) -> dict[str, int]:
     return {reason.replace(f" in {folder / 'audio'}", ""): count for reason, count in counts.items() if count}
 
 
@@ -75,7 +75,7 @@ def test_the_genre_folder_has_the_official_split(folder: Path) -> None:
     }
 
 
-def test_the_affect_folder_has_every_label_and_parts_no_artist(folder: Path) -> None:
+def test_the_affect_folder_has_every_label_and_splits_no_artist(folder: Path) -> None:
     train, test = plan(folder).splits["affect"].values()
     assert sorted((*train.ids, *test.ids)) == ["2", "3", "4", "6", "7"]
     assert train.groups is not None
@@ -85,14 +85,14 @@ def test_the_affect_folder_has_every_label_and_parts_no_artist(folder: Path) -> 
 
 def test_what_is_left_out_is_counted_by_its_first_reason(folder: Path) -> None:
     left_out = plan(folder).left_out
-    assert told(folder, left_out["genre"]) == {
+    assert reasons(folder, left_out["genre"]) == {
         "not in tracks.csv, so of no known artist": 1,
         "no artist in tracks.csv": 1,
         "no genre_top": 1,
         "known not to decode": 1,
         "no audio": 21,
     }
-    assert told(folder, left_out["affect"]) == {
+    assert reasons(folder, left_out["affect"]) == {
         "not in tracks.csv, so of no known artist": 1,
         "no label": 1,
         "no audio": 21,
@@ -113,33 +113,36 @@ def test_songs_with_a_wrong_sum_are_left_out_and_listed(folder: Path) -> None:
     result = plan(folder)
     assert result.wrong_sums == tuple(song_path(folder / "audio", i) for i in (4, 7))
     assert result.splits["genre"]["train"].ids == ("2", "3")
-    assert told(folder, result.left_out["genre"])["wrong sha1 sum"] == 1  # track 7 has no genre_top anyway
-    assert told(folder, result.left_out["affect"])["wrong sha1 sum"] == 2
+    assert reasons(folder, result.left_out["genre"])["wrong sha1 sum"] == 1  # track 7 has no genre_top anyway
+    assert reasons(folder, result.left_out["affect"])["wrong sha1 sum"] == 2
 
 
-def test_the_plan_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    print_plan(plan(folder))
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+def test_the_plan_as_a_table(folder: Path) -> None:
+    lines = [line.split() for line in plan_table(plan(folder)).splitlines()]
     assert ["genre", "train", "validation", "test"] in lines
     assert ["Rock", "2", "1", "0"] in lines
     assert ["Hip-Hop", "1", "0", "1"] in lines
     assert ["1", "left", "out:", "no", "genre_top"] in lines
 
 
-def test_clips_too_few_to_part_by_artist_make_no_affect_folder(folder: Path) -> None:
+def test_a_genre_model_can_be_trained_on_the_genre_folders(folder: Path) -> None:
+    assert genre_folders(plan(folder), Path("out"), "both") == [Path("out/genre"), Path("out/genre_beat")]
+
+
+def test_clips_too_few_to_split_by_artist_make_no_affect_folder(folder: Path) -> None:
     with (folder / "metadata" / "echonest.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(ECHONEST[:7])
     result = plan(folder)
     assert result.splits["affect"] == {}
     assert len(result.splits["genre"]["train"]) == 3
-    (problem,) = told(folder, result.left_out["affect"])
+    (problem,) = reasons(folder, result.left_out["affect"])
     assert problem.startswith("Too few clips for a hold-out of 0.2 that parts no group: 3 in 2 groups")
 
 
 # --- bad input
 
 
-def test_no_song_at_all_is_told(folder: Path) -> None:
+def test_no_song_at_all_is_refused(folder: Path) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(
         UserError, match=r"Expected the 7 songs of size small as 000/000002\.mp3 below .*empty, got none"
@@ -147,12 +150,12 @@ def test_no_song_at_all_is_told(folder: Path) -> None:
         plan_fma(folder / "empty", folder / "metadata")
 
 
-def test_an_absent_audio_folder_is_told(folder: Path) -> None:
+def test_an_absent_audio_folder_is_refused(folder: Path) -> None:
     with pytest.raises(UserError, match=r"got no folder: .*absent"):
         plan_fma(folder / "absent", folder / "metadata")
 
 
-def test_an_unknown_size_is_told(folder: Path) -> None:
+def test_an_unknown_size_is_refused(folder: Path) -> None:
     with pytest.raises(UserError, match="Expected a size of FMA, small, medium, large, got 'tiny'"):
         plan(folder, "tiny")
 

@@ -131,7 +131,7 @@ def test_the_real_tracks_are_those_of_the_file(real_data: Path) -> None:
 
 
 @pytest.mark.real
-def test_the_real_affect_split_parts_no_artist_and_loses_no_track(real_data: Path) -> None:
+def test_the_real_affect_split_splits_no_artist_and_loses_no_track(real_data: Path) -> None:
     tracks, echonest = read_tracks(real_data / "fma_metadata"), read_echonest(real_data / "fma_metadata")
     raw = {row["id"]: row for row in raw_rows(real_data / "fma_metadata" / "echonest.csv", 3)}
     assert len(echonest) == len(raw) == 1500

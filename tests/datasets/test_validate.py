@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mtmusic.data.folder import load_genre_data
+from mtmusic.data.folder import LoadOptions, load_genre_data
 from mtmusic.data.labels import label_path
 from mtmusic.datasets.validate import findings_table, validate_folder, write_findings_json, write_findings_page
 from mtmusic.errors import UserError
@@ -170,7 +170,7 @@ def test_a_validation_split_is_looked_at_too(good_genre, tmp_path):
     assert len(found["clip in two splits"].clips) == 2 * 96
 
 
-def test_a_schema_of_the_user_is_judged_by(good_genre, tmp_path):
+def test_a_schema_of_the_user_is_used(good_genre, tmp_path):
     path = tmp_path / "schema.pbtxt"
     assert validate_folder(good_genre, infer_schema=path).findings == ()
     path.write_text(path.read_text().replace('value: "Rock"', ""))
@@ -196,7 +196,7 @@ def test_the_worst_comes_first(good_genre, tmp_path):
     assert lines[0] == f"{folder}: 288 train, 96 test clips, beat-synchronised; genre"
     assert lines[1].split() == ["error", "unreadable", "array", "1", "train/4"]
     assert lines[3].split() == ["warning", "constant", "chroma", "29", "train/1,", "train/11,", "train/21,", "..."]
-    assert "Use --feature mel" in lines[4]
+    assert "Use the feature mel" in lines[4]
 
 
 def test_the_json_holds_every_clip(good_genre, tmp_path):
@@ -212,10 +212,10 @@ def test_the_json_holds_every_clip(good_genre, tmp_path):
 
 def test_the_page_shows_findings_and_columns(good_affect, tmp_path):
     folder = planted(good_affect, tmp_path / "affect_beat", faults.AFFECT_FAULTS["missing labels"])
-    write_findings_page(tmp_path / "data.html", validate_folder(folder), "python scripts/validate_data.py <x>")
+    write_findings_page(tmp_path / "data.html", validate_folder(folder), "mtmusic validate-data <x>")
     page = (tmp_path / "data.html").read_text()
     assert "missing labels: warning, 30 clips" in page
-    assert "python scripts/validate_data.py &lt;x&gt;" in page
+    assert "mtmusic validate-data &lt;x&gt;" in page
     assert page.count("data:image/png;base64,") == 1
     assert '<tr><th scope="row">danceability</th><td>train</td><td>30</td>' in page
     assert "http" not in page.replace("http-equiv", "")
@@ -225,7 +225,7 @@ def test_without_tfdv_it_is_told_what_to_install(good_genre, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_data_validation", None)
     with pytest.raises(UserError, match=r"mtmusic\[validation\].* on Python 3.11"):
         validate_folder(good_genre)
-    assert load_genre_data(good_genre).findings == ()  # training needs none
+    assert load_genre_data(LoadOptions(good_genre)).findings == ()  # training needs none
 
 
 def test_what_is_no_data_folder_is_refused(tmp_path):

@@ -25,7 +25,7 @@ RATE = 22_050
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    """genre hears full-rate mel in windows of 1 s, affect beats of all features in windows of 2 s."""
+    """genre takes full-rate mel in windows of 1 s, affect beats of all features in windows of 2 s."""
     folder = tmp_path_factory.mktemp("runs")
     card = tiny_card(beat=False, clip_frames=43)
     model = write_tiny_run(folder / "genre", card, sharpness=8)
@@ -246,12 +246,12 @@ def test_a_folder_with_only_bad_songs(genre, tmp_path):
 
 
 def test_memory_holds_a_few_songs_of_a_folder(genre, tmp_path, monkeypatch):
-    """The next songs are heard only once these are answered."""
+    """The next songs are read only once these are answered."""
     asked = []
     monkeypatch.setattr(predictor_module, "SONGS_AT_ONCE", 2)
-    original = windows.hear_songs
+    original = windows.song_features
     monkeypatch.setattr(
-        predictor_module, "hear_songs", lambda paths, *rest: asked.append(len(paths)) or original(paths, *rest)
+        predictor_module, "song_features", lambda paths, *rest: asked.append(len(paths)) or original(paths, *rest)
     )
     for name in "abcde":
         soundfile.write(tmp_path / f"{name}.wav", synthesise("Jazz", 0, 1.0)[0], RATE)

@@ -1,4 +1,4 @@
-"""What stands behind the page; the page itself is tried in a browser, in tests/scripts/test_web_demo.py."""
+"""What stands behind the page; the page itself is tried in a browser, in tests/cli/test_web_demo.py."""
 
 import os
 import re
@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from mtmusic.audio.synthesis import synthesise
 from mtmusic.errors import UserError
 from mtmusic.serving import web
 from mtmusic.serving.predictor import Predictor
-from mtmusic.serving.web import Listener, claim, load_small, mean_answer, serve, sweep, write_example
+from mtmusic.serving.web import DemoApp, build_page, claim, load_small, mean_answer, serve, sweep, write_example
 from tests.runs import tiny_card, write_tiny_run
 
 CLASSES = ("<b>Blues</b>", "Jazz & Soul", "Rock")
@@ -28,7 +29,7 @@ NO_SONG = b"no song\n" * 100
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    """Windows of 1 s; the last hears in windows of 2 s."""
+    """Windows of 1 s; the last has windows of 2 s."""
     folder = tmp_path_factory.mktemp("runs")
     write_tiny_run(folder / "genre", tiny_card(CLASSES, beat=False, clip_frames=43), sharpness=8)
     demo = {"beat": False, "clip_frames": 43, "data": {"demo": True}}
@@ -38,8 +39,8 @@ def runs(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def listener(runs) -> Listener:
-    return Listener(Predictor(runs / "genre", runs / "affect"), ("saved_models/<genre>", "affect"))
+def app(runs) -> DemoApp:
+    return DemoApp(Predictor(runs / "genre", runs / "affect"), ("saved_models/<genre>", "affect"))
 
 
 @pytest.fixture
@@ -66,9 +67,9 @@ def free_port() -> int:
         return taken.getsockname()[1]
 
 
-def test_an_answer_holds_bars_gauges_and_pictures(listener, song):
-    answer = listener.predictor.predict(song)
-    page = listener.hear(song, "A & B.wav")
+def test_an_answer_holds_bars_gauges_and_pictures(app, song):
+    answer = app.predictor.predict(song)
+    page = app.answer(song, "A & B.wav")
     assert "<h2>A &amp; B.wav (0:05)</h2>" in page
     genres = sorted(answer["genre"].items(), key=lambda item: -item[1])
     shown = {"<b>Blues</b>": "&lt;b&gt;Blues&lt;/b&gt;", "Jazz & Soul": "Jazz &amp; Soul", "Rock": "Rock"}
@@ -86,27 +87,34 @@ def test_an_answer_holds_bars_gauges_and_pictures(listener, song):
     assert 'class="warning"' not in page
 
 
-def test_what_may_be_wrong_with_a_song_is_told(listener, tmp_path):
+def test_what_may_be_wrong_with_a_song_is_told(app, tmp_path):
     soundfile.write(tmp_path / "hush.wav", np.zeros(RATE), RATE)
-    page = listener.hear(tmp_path / "hush.wav", "hush.wav")
+    page = app.answer(tmp_path / "hush.wav", "hush.wav")
     assert re.findall(r'class="warning">(.*?)</p>', page) == ["hush.wav is silent", "hush.wav is short: 1.0 s"]
     assert "1 window, whose" in page
 
 
-def test_the_mean_of_the_windows_is_what_predict_says(listener, song):
-    answer = listener.predictor.predict(song)
-    mean = mean_answer(listener.predictor.timeline(song).answers)
+def test_the_mean_of_the_windows_is_what_predict_says(app, song):
+    answer = app.predictor.predict(song)
+    mean = mean_answer(app.predictor.timeline(song).answers)
     assert mean["genre"] == pytest.approx(answer["genre"], abs=1e-6)
     assert [mean[name] for name in ("valence", "joy <3")] == pytest.approx([answer["valence"], answer["joy <3"]])
     assert "warning" in answer
     assert "warning" not in mean
 
 
-def test_the_heading_names_the_models_and_warns_of_the_demo_corpus(listener, runs):
-    heading = web._heading(listener)
+def heading_of(app: DemoApp) -> str:
+    """The heading of the page, of which Gradio's part is played by a mock."""
+    gradio = MagicMock()
+    build_page(gradio, app, Path("example.flac"))
+    return gradio.HTML.call_args_list[0].args[0]
+
+
+def test_the_heading_names_the_models_and_warns_of_the_demo_corpus(app, runs):
+    heading = heading_of(app)
     assert "Models: saved_models/&lt;genre&gt;, affect. They answer: genre, valence, joy &lt;3." in heading
     assert "learnt from the demo corpus" in heading
-    assert "warning" not in web._heading(Listener(Predictor(runs / "genre"), ("genre",)))
+    assert "warning" not in heading_of(DemoApp(Predictor(runs / "genre"), ("genre",)))
 
 
 @pytest.mark.parametrize(
@@ -115,25 +123,25 @@ def test_the_heading_names_the_models_and_warns_of_the_demo_corpus(listener, run
         ("notes.txt", NO_SONG, "No decoder reads notes.txt: install ffmpeg"),
         ("bad.mp3", NO_SONG, "Expected audio, got what no decoder reads in bad.mp3: damaged, or no audio?"),
         ("empty.wav", b"", "Expected audio, got an empty file: empty.wav"),
-        ("absent.wav", None, "Expected a song&#x27;s file, got no such file: absent.wav"),
+        ("absent.wav", None, "Expected a song&#39;s file, got no such file: absent.wav"),
         ("<i>.wav", NO_SONG, "no decoder reads in &lt;i&gt;.wav"),
     ],
 )
-def test_wrong_files_get_a_sentence(listener, tmp_path, capsys, name, content, told):
+def test_wrong_files_get_a_sentence(app, tmp_path, capsys, caplog, name, content, told):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    page = listener.hear(tmp_path / name, name)
+    page = app.answer(tmp_path / name, name)
     assert page.startswith('<p class="refused">')
     assert told in page
     assert str(tmp_path) not in page
-    assert capsys.readouterr().err == ""
+    assert (capsys.readouterr().err, caplog.text) == ("", "")
 
 
-def test_what_nobody_foresaw_is_a_sentence_too_and_a_traceback_on_the_terminal(listener, song, capsys, monkeypatch):
+def test_what_nobody_foresaw_is_a_sentence_too_and_a_traceback_in_the_log(app, song, caplog, monkeypatch):
     monkeypatch.setattr(web, "fused_spectrogram", lambda waveform: 1 / 0)
-    page = listener.hear(song, "song.wav")
-    assert page == '<p class="refused">Cannot hear song.wav: ZeroDivisionError: division by zero</p>'
-    assert "Traceback" in capsys.readouterr().err
+    page = app.answer(song, "song.wav")
+    assert page == '<p class="refused">Cannot hear song.wav: ZeroDivisionError: division by zero</p>\n'
+    assert "Traceback" in caplog.text
 
 
 def test_a_file_that_is_too_large_is_refused_unread(tmp_path, monkeypatch):
@@ -166,7 +174,7 @@ def test_a_song_whose_header_tells_nothing_is_decoded_up_to_the_limit(song, monk
     assert asked == [{"duration": 4.0}]
 
 
-def test_uploads_of_one_content_are_parted(tmp_path):
+def test_uploads_of_one_content_go_to_folders_of_their_own(tmp_path):
     (tmp_path / "claimed").mkdir()
     upload = tmp_path / "uploads" / "content" / "song.wav"
     claimed = []
@@ -208,22 +216,22 @@ def test_uploads_go_within_a_minute_of_an_answer():
     assert web.SWEEP_SECONDS + web.STALLED_SECONDS < 60
 
 
-def test_an_upload_is_deleted_with_its_answer(listener, song, tmp_path):
+def test_an_upload_is_deleted_with_its_answer(app, song, tmp_path):
     upload = tmp_path / "content" / "mine.wav"
     upload.parent.mkdir()
     upload.write_bytes(song.read_bytes())
-    answer, cleared = listener.hear_upload(str(upload))
+    answer, cleared = app.answer_upload(str(upload))
     assert "<h2>mine.wav (0:05)</h2>" in answer
     assert cleared is None
     assert not upload.parent.exists()
 
 
-def test_an_upload_is_deleted_even_where_hearing_it_broke(listener, tmp_path, monkeypatch):
-    monkeypatch.setattr(Listener, "hear", lambda *given: 1 / 0)
+def test_an_upload_is_deleted_even_where_answering_broke(app, tmp_path, monkeypatch):
+    monkeypatch.setattr(DemoApp, "answer", lambda *given: 1 / 0)
     (tmp_path / "content").mkdir()
     (tmp_path / "content" / "mine.wav").touch()
     with pytest.raises(ZeroDivisionError):
-        listener.hear_upload(str(tmp_path / "content" / "mine.wav"))
+        app.answer_upload(str(tmp_path / "content" / "mine.wav"))
     assert not (tmp_path / "content").exists()
 
 
@@ -243,7 +251,7 @@ def test_a_port_in_use_is_told(runs):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(UserError, match=r"Cannot serve on port \d+: Address already in use: --port takes another"):
+        with pytest.raises(UserError, match=r"Cannot serve on port \d+: Address already in use: `port` takes another"):
             serve([str(runs / "genre")], taken.getsockname()[1])
     for port in (0, -1, 65_536):
         with pytest.raises(UserError, match=f"Expected a port of 1 to 65535, got {port}"):
@@ -273,11 +281,12 @@ def test_models_of_different_windows_are_refused_at_the_start(runs, private, wit
     assert list(private.iterdir()) == []
 
 
-def test_the_page_is_served_until_it_is_interrupted(runs, private, without_page, capsys):
+def test_the_page_is_served_until_it_is_interrupted(runs, private, without_page, caplog):
+    caplog.set_level("INFO", "mtmusic.serving")
     port = free_port()
     serve([str(runs / "genre"), str(runs / "long")], port, window=3.0)
     assert without_page == [f"launch {port}", "close"]
-    assert capsys.readouterr().out == f"The page: http://127.0.0.1:{port}  (Ctrl-C ends it)\n"
+    assert caplog.messages == [f"The page: http://127.0.0.1:{port}  (Ctrl-C ends it)"]
     assert list(private.iterdir()) == []
 
 
@@ -304,18 +313,18 @@ def test_gradio_is_told_to_send_nothing_and_to_keep_its_files_with_us(tmp_path, 
     assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == os.environ["HF_HUB_OFFLINE"] == "1"
 
 
-def test_a_song_that_is_being_heard_is_heard_to_its_end(runs, private, without_page, monkeypatch):
-    def build(gradio: None, listener: Listener, example: Path) -> SimpleNamespace:
+def test_a_song_that_is_being_answered_is_answered_to_its_end(runs, private, without_page, monkeypatch):
+    def build(gradio: None, app: DemoApp, example: Path) -> SimpleNamespace:
         def finish() -> None:
-            without_page.append("heard")
-            listener.hearing.release()
+            without_page.append("answered")
+            app.busy.release()
 
         def close(verbose: bool) -> None:
-            listener.hearing.acquire()
+            app.busy.acquire()
             threading.Timer(0.2, finish).start()
 
         return SimpleNamespace(close=close)
 
     monkeypatch.setattr(web, "build_page", build)
     serve([str(runs / "genre")], free_port())
-    assert without_page[-1] == "heard"
+    assert without_page[-1] == "answered"
