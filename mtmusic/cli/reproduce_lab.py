@@ -54,13 +54,7 @@ def main(arguments: argparse.Namespace) -> None:
     from mtmusic.lab.plan import FULL, QUICK, Lab
     from mtmusic.lab.run import reproduce_lab
 
-    reproduce_lab(
-        common.filled(
-            Lab,
-            arguments,
-            data=arguments.data or demo_corpus(),
-            scale=QUICK if arguments.quick else FULL,
-            seeds=arguments.seeds if arguments.seeds is not None else (1 if arguments.quick else 3),
-            command=common.command,
-        )
-    )
+    if arguments.seeds is None:
+        arguments.seeds = 1 if arguments.quick else 3
+    data, scale = arguments.data or demo_corpus(), QUICK if arguments.quick else FULL
+    reproduce_lab(common.filled(Lab, arguments, data=data, scale=scale, command=common.command))
