@@ -4,6 +4,7 @@
 import mtmusic.models.clip_statistics
 import mtmusic.models.cpu.convolution
 import mtmusic.models.cpu.lstm
+import mtmusic.models.cpu.normalization
 import mtmusic.models.frontend
 import mtmusic.models.heads
 import mtmusic.models.layers

@@ -1,11 +1,11 @@
 """The networks below the heads: functional models named "backbone".
 
 They take (batch, frames, bins) in the array's own units, absent frames filled with PAD_VALUE, and give
-(batch, features). The layers of block N are named blockN_*, which is what `transfer.freeze` counts.
+(batch, features). The layers of block N are named blockN_*, which is what `transfer.freeze` counts. With `stock` a
+backbone is built of Keras's own layers where `cpu` has quicker ones; weights and numbers are the same.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import layers
@@ -13,24 +13,26 @@ from keras import layers
 from mtmusic.constants import CHROMA_BINS, FEATURE_BINS, MEL_BINS
 from mtmusic.errors import UserError
 from mtmusic.models.clip_statistics import (
-    CepstralCoefficients,
+    MFCC,
     ChromaIntervals,
-    FrameChanges,
-    FrameMoments,
+    DeltaStatistics,
     GaussianEmbedding,
-    SpectralRoughness,
+    SpectralVariation,
+    StatisticsPooling,
 )
+from mtmusic.models.cpu import layer_type
 from mtmusic.models.cpu.convolution import WinogradConv2D
 from mtmusic.models.cpu.lstm import LastStateLSTM
+from mtmusic.models.cpu.normalization import FusedBatchNormalization
 from mtmusic.models.layers import (
     FrameMask,
-    FusedBatchNormalization,
     MaskedAveragePooling,
     SpectrogramNormalization,
     StridedMask,
+    Tensor,
     ZeroAbsentFrames,
 )
-from mtmusic.models.nystroem import KERNELS, GaussianKernel
+from mtmusic.models.nystroem import KERNELS, NystroemFeatures
 
 CNN_BLOCKS = ((128, 5), (64, 5), (32, 5), (8, 5))
 """Filters and kernel size of each block, as the lab's step 7 has them."""
@@ -44,21 +46,26 @@ AFFECT_FRAMES = {True: 96, False: 1280}
 dense layer takes 512 features for genre and 384 for affect, whose beat-synchronised clips are shorter."""
 
 POOL = 2
-"""Of each block: frames and bins of which one is left, as the lab has it."""
+"""Frames and bins that a block's pooling makes one, as the lab has it."""
 
 CEPSTRUM = 20
 """Coefficients of the cepstrum."""
 
 MEL_PARTS, CHROMA_PARTS = ("embedding", "changes", "roughness"), ("moments", "intervals")
 STATISTICS = MEL_PARTS + CHROMA_PARTS
-"""What a clip can be told by: of its mel spectrogram, and of its chromagram."""
+"""Statistics of a clip: of its mel spectrogram, and of its chromagram."""
 
 Blocks = Sequence[tuple[int, int]]
 """Filters and kernel size of each block of a CNN."""
 
 
 def lstm_backbone(
-    feature: str = "mel", units: int = 128, layers_count: int = 1, bidirectional: bool = False, dropout: float = 0.0
+    feature: str = "mel",
+    units: int = 128,
+    layers_count: int = 1,
+    bidirectional: bool = False,
+    dropout: float = 0.0,
+    stock: bool = False,
 ) -> keras.Model:
     """The lab's step 5: the LSTM's state after each clip's last present frame.
 
@@ -68,10 +75,8 @@ def lstm_backbone(
     spectrogram, x, mask = _normalised(feature, None)
     for number in range(1, layers_count + 1):
         name, last = f"block{number}_lstm", number == layers_count
-        if last and not bidirectional:
-            layer = LastStateLSTM(units, name=name)
-        else:
-            layer = layers.LSTM(units, return_sequences=not last, name=name)
+        kind = layer_type(LastStateLSTM, stock) if last and not bidirectional else layers.LSTM
+        layer = kind(units, return_sequences=not last, name=name)
         if bidirectional:
             layer = layers.Bidirectional(layer, name=name)
         x = layer(x, mask=mask)
@@ -88,6 +93,7 @@ def cnn_backbone(
     pool: int = POOL,
     dense: int = 0,
     dropout: float = 0.0,
+    stock: bool = False,
 ) -> keras.Model:
     """The lab's step 7: four blocks of Conv2D 5x5, BatchNorm, ReLU, MaxPool 2; or others by their table.
 
@@ -103,10 +109,13 @@ def cnn_backbone(
     if pooling not in ("flatten", "masked"):
         raise ValueError(f'Expected pooling "flatten" or "masked", got {pooling!r}')
     if pooling == "masked" and pool != POOL:
-        raise UserError(f"Expected --pooling flatten where blocks pool {pool} frames, got masked")
-    spectrogram, x = _masked_cnn(feature, blocks) if pooling == "masked" else _flat_cnn(feature, frames, blocks, pool)
+        raise UserError(f'Expected `pooling="flatten"` where blocks pool {pool} frames, got masked')
+    if pooling == "masked":
+        spectrogram, x = _masked_cnn(feature, blocks, stock)
+    else:
+        spectrogram, x = _flat_cnn(feature, frames, blocks, pool, stock)
     if dense:
-        x = _dense_block(x, f"block{len(blocks) + 1}", dense, dropout)
+        x = _dense_block(x, f"block{len(blocks) + 1}", dense, dropout, stock)
     return keras.Model(spectrogram, x, name="backbone")
 
 
@@ -116,57 +125,59 @@ def statistics_backbone(
     parts: Sequence[str] = STATISTICS,
     kernels: Sequence[str] = KERNELS,
     dropout: float = 0.0,
+    stock: bool = False,
 ) -> keras.Model:
     """Statistics of a clip's present frames, and how near they are to those of known clips.
 
     (batch, any number of frames, bins) -> (batch, centres). parts: of mel "embedding" (mean and covariance of the
     cepstrum), "changes" (of the cepstrum from frame to frame) and "roughness"; of chroma "moments" (mean and
     deviation) and "intervals"; "fused" has all of them, another feature its own. Padding changes nothing.
-    kernels: see `GaussianKernel`. `kernel.adapt` it to the training clips before the head learns. centres 0: the
-    statistics themselves, normalised. dropout: behind them. Raises ValueError where the feature has none of the parts.
+    kernels: see `NystroemFeatures`. `nystroem.adapt` it to the training clips before the head is trained. centres 0:
+    the statistics themselves, normalised. dropout: behind them. Raises ValueError where the feature has none of the
+    parts.
     """
     parts = [part for part in parts if part in {"mel": MEL_PARTS, "chroma": CHROMA_PARTS}.get(feature, STATISTICS)]
     if not parts:
         raise ValueError(f"Expected parts of {feature}, got none: {', '.join(STATISTICS)}")
     spectrogram, x, present = _normalised(feature, None)
     mel, chroma = x[..., :MEL_BINS], x[..., -CHROMA_BINS:]
-    cepstrum = CepstralCoefficients(CEPSTRUM, name="cepstrum")(mel) if {"embedding", "changes"} & {*parts} else None
+    cepstrum = MFCC(CEPSTRUM, name="cepstrum")(mel) if {"embedding", "changes"} & {*parts} else None
     layer_of = {
         "embedding": (GaussianEmbedding, cepstrum),
-        "changes": (FrameChanges, cepstrum),
-        "roughness": (SpectralRoughness, mel),
-        "moments": (FrameMoments, chroma),
+        "changes": (DeltaStatistics, cepstrum),
+        "roughness": (SpectralVariation, mel),
+        "moments": (StatisticsPooling, chroma),
         "intervals": (ChromaIntervals, chroma),
     }
-    told = [layer_of[part][0](name=part)(layer_of[part][1], present) for part in parts]
-    x = layers.Concatenate(name="statistics", dtype="float32")(told) if len(told) > 1 else told[0]
+    statistics = [layer_of[part][0](name=part)(layer_of[part][1], present) for part in parts]
+    x = layers.Concatenate(name="statistics", dtype="float32")(statistics) if len(statistics) > 1 else statistics[0]
     if centres:
-        x = GaussianKernel(centres, [part.shape[-1] for part in told], kernels, name="block1_kernel")(x)
+        x = NystroemFeatures(centres, [part.shape[-1] for part in statistics], kernels, name="block1_kernel")(x)
     else:
-        x = FusedBatchNormalization(momentum=NORM_MOMENTUM, name="block1_norm")(x)
+        x = _norm("block1", stock)(x)
     if dropout:
         x = layers.Dropout(dropout, name="block1_dropout")(x)
     return keras.Model(spectrogram, x, name="backbone")
 
 
-def _flat_cnn(feature: str, frames: int | None, blocks: Blocks, pool: int) -> tuple[Any, Any]:
+def _flat_cnn(feature: str, frames: int | None, blocks: Blocks, pool: int, stock: bool) -> tuple[Tensor, Tensor]:
     shortest = pool ** len(blocks)
     if frames is None or frames < shortest:
         raise UserError(
-            f"Expected {shortest} frames or more for the CNN's {len(blocks)} poolings, got {frames} (--frames)"
+            f"Expected {shortest} frames or more for the CNN's {len(blocks)} poolings, got {frames} (`frames`)"
         )
     spectrogram, x, _ = _normalised(feature, frames)
     x = layers.Reshape((*x.shape[1:], 1), name="channel")(x)
     for number, (filters, kernel) in enumerate(blocks, 1):
         block = f"block{number}"
-        x = WinogradConv2D(filters, kernel, padding="same", use_bias=False, name=f"{block}_conv")(x)
-        x = FusedBatchNormalization(momentum=NORM_MOMENTUM, name=f"{block}_norm")(x)
+        x = _conv(block, filters, kernel, stock)(x)
+        x = _norm(block, stock)(x)
         x = layers.ReLU(name=f"{block}_relu")(x)
         x = layers.MaxPooling2D((pool, min(pool, x.shape[2])), name=f"{block}_pool")(x)
     return spectrogram, layers.Flatten(name="flatten")(x)
 
 
-def _masked_cnn(feature: str, blocks: Blocks) -> tuple[Any, Any]:
+def _masked_cnn(feature: str, blocks: Blocks, stock: bool) -> tuple[Tensor, Tensor]:
     """As the flat one, but every block sets absent frames to 0 and keeps them out of BatchNorm's statistics.
 
     'same' pooling reads the frames from the first on, so an odd last frame is pooled alone, whatever the padding.
@@ -176,8 +187,8 @@ def _masked_cnn(feature: str, blocks: Blocks) -> tuple[Any, Any]:
     for number, (filters, kernel) in enumerate(blocks, 1):
         block = f"block{number}"
         present = StridedMask(POOL ** (number - 1), name=f"{block}_mask")(mask)
-        x = WinogradConv2D(filters, kernel, padding="same", use_bias=False, name=f"{block}_conv")(x)
-        x = FusedBatchNormalization(momentum=NORM_MOMENTUM, name=f"{block}_norm")(x, mask=present)
+        x = _conv(block, filters, kernel, stock)(x)
+        x = _norm(block, stock)(x, mask=present)
         x = layers.ReLU(name=f"{block}_relu")(x)
         x = ZeroAbsentFrames(name=f"{block}_absent")(x, present)
         x = layers.MaxPooling2D((POOL, min(POOL, x.shape[2])), padding="same", name=f"{block}_pool")(x)
@@ -185,16 +196,25 @@ def _masked_cnn(feature: str, blocks: Blocks) -> tuple[Any, Any]:
     return spectrogram, MaskedAveragePooling(name="pooling")(x, present)
 
 
-def _dense_block(x: Any, block: str, units: int, dropout: float) -> Any:
+def _conv(block: str, filters: int, kernel: int, stock: bool) -> keras.layers.Layer:
+    conv = layer_type(WinogradConv2D, stock)
+    return conv(filters, kernel, padding="same", use_bias=False, name=f"{block}_conv")
+
+
+def _norm(block: str, stock: bool) -> keras.layers.Layer:
+    return layer_type(FusedBatchNormalization, stock)(momentum=NORM_MOMENTUM, name=f"{block}_norm")
+
+
+def _dense_block(x: Tensor, block: str, units: int, dropout: float, stock: bool) -> Tensor:
     """(batch, features) -> (batch, units): dropout, dense, PReLU, BatchNorm, dropout."""
     x = layers.Dropout(dropout, name=f"{block}_dropout")(x)
     x = layers.Dense(units, name=f"{block}_dense")(x)
     x = layers.PReLU(name=f"{block}_prelu")(x)
-    x = FusedBatchNormalization(momentum=NORM_MOMENTUM, name=f"{block}_norm")(x)
+    x = _norm(block, stock)(x)
     return layers.Dropout(dropout, name=f"{block}_dropout_after")(x)
 
 
-def _normalised(feature: str, frames: int | None) -> tuple[Any, Any, Any]:
+def _normalised(feature: str, frames: int | None) -> tuple[Tensor, Tensor, Tensor]:
     """The input, the normalised spectrogram and the mask of present frames."""
     bins = FEATURE_BINS[feature]
     spectrogram = keras.Input((frames, bins), dtype="float32", name="spectrogram")

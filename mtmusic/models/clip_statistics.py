@@ -1,9 +1,8 @@
-"""A clip to a few hundred numbers that a small network can learn from: what music research has long described sound by.
+"""A clip to a few hundred numbers that a small network can learn from: statistics long used in music research.
 
-They have no weights, so that a few hundred songs are enough for those above them, and compute in float32 under every
-precision policy. All take (batch, frames, bins) as SpectrogramNormalization gives it. CepstralCoefficients keeps the
-frames; the others take `present` (batch, frames) bool too, whose absent frames stand at the end and count in nothing,
-and give (batch, features).
+The layers have no weights, so a few hundred songs are enough to train what stands on them. All take
+(batch, frames, bins) as SpectrogramNormalization gives it. MFCC keeps the frames; the others also take `present`
+(batch, frames) bool, whose absent frames stand at the end and count in nothing, and give (batch, features).
 """
 
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from keras import ops
 from scipy.fft import dct
 
-from mtmusic.models.layers import PACKAGE
+from mtmusic.models.layers import PACKAGE, Float32Layer, Tensor
 
 SMALLEST_VARIANCE = 1e-8
 """Added under a root: a deviation of 0 must not divide."""
@@ -22,15 +21,8 @@ SMALLEST_EIGENVALUE = 1e-2
 """Added to each: a few frames vary in fewer directions than there are bins, and 0 has no logarithm."""
 
 
-class _Float32(keras.layers.Layer):
-    """Weightless, and in float32 whatever the policy."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
-
-
-@keras.saving.register_keras_serializable(PACKAGE)
-class CepstralCoefficients(_Float32):
+@keras.saving.register_keras_serializable(PACKAGE, name="CepstralCoefficients")
+class MFCC(Float32Layer):
     """(batch, frames, bins), levels -> (batch, frames, coefficients): the first of the orthonormal DCT-II over bins.
 
     Of a mel spectrogram, the shape of the spectrum in few numbers that hardly depend on one another (Davis and
@@ -41,7 +33,7 @@ class CepstralCoefficients(_Float32):
         super().__init__(**kwargs)
         self.coefficients = coefficients
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Tensor) -> Tensor:
         matrix = dct(np.eye(x.shape[-1]), norm="ortho")[:, : self.coefficients]
         return ops.matmul(x, ops.convert_to_tensor(matrix, "float32"))
 
@@ -49,35 +41,35 @@ class CepstralCoefficients(_Float32):
         return {**super().get_config(), "coefficients": self.coefficients}
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
-class FrameMoments(_Float32):
+@keras.saving.register_keras_serializable(PACKAGE, name="FrameMoments")
+class StatisticsPooling(Float32Layer):
     """(batch, frames, bins) -> (batch, 2 * bins): mean and deviation over frames."""
 
-    def call(self, x: Any, present: Any) -> Any:
+    def call(self, x: Tensor, present: Tensor) -> Tensor:
         mean, variance = _moments(x, present)
         return ops.concatenate([mean, _root(variance)], axis=-1)
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
-class FrameChanges(_Float32):
+@keras.saving.register_keras_serializable(PACKAGE, name="FrameChanges")
+class DeltaStatistics(Float32Layer):
     """(batch, frames, bins) -> (batch, bins): the deviation of the differences from frame to frame; 0 of one frame."""
 
-    def call(self, x: Any, present: Any) -> Any:
+    def call(self, x: Tensor, present: Tensor) -> Tensor:
         _, variance = _moments(x[:, 1:] - x[:, :-1], present[:, 1:])
         return _root(variance)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class GaussianEmbedding(_Float32):
+class GaussianEmbedding(Float32Layer):
     """(batch, frames, bins) -> (batch, (bins + 1) * (bins + 2) / 2): the Gaussian of the frames, as a point.
 
     Mean m and covariance C make one positive definite matrix, [[C + m m', m], [m', 1]] (Calvo and Oller 1990); its
-    logarithm is a point in a space where straight distances tell how unlike two Gaussians are (Arsigny et al. 2006).
-    The upper triangle row by row, what stands beside the diagonal times the root of 2, so that distances are those
-    of the matrices. Of cepstral coefficients, the Gaussian is what Mandel and Ellis (2005) describe a song by.
+    logarithm is a point in a space where straight distances say how unlike two Gaussians are (Arsigny et al. 2006).
+    The upper triangle row by row, off the diagonal times the root of 2, so that distances are the matrices'.
+    Of cepstral coefficients, the Gaussian is what Mandel and Ellis (2005) describe a song by.
     """
 
-    def call(self, x: Any, present: Any) -> Any:
+    def call(self, x: Tensor, present: Tensor) -> Tensor:
         one = ops.ones_like(x[..., :1])
         x, weights = ops.concatenate([x, one], axis=-1), _weights(present)
         count = ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1)
@@ -91,15 +83,15 @@ class GaussianEmbedding(_Float32):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class ChromaIntervals(_Float32):
+class ChromaIntervals(Float32Layer):
     """(batch, frames, 12) -> (batch, 32): which intervals sound, whatever the key; a song in another key is the same.
 
     The sizes of the Fourier coefficients over pitch classes, 7 of the mean frame and 7 as a mean over frames; the
-    correlation over frames of two pitch classes 1 to 6 semitones apart, a mean over the 12 pairs; and the product of a
+    correlation over frames of two pitch classes at 1 to 6 semitones, a mean over the 12 pairs; and the product of a
     frame with the next, turned by 0 to 11 semitones, a mean over pitch classes and frames.
     """
 
-    def call(self, chroma: Any, present: Any) -> Any:
+    def call(self, chroma: Tensor, present: Tensor) -> Tensor:
         classes = chroma.shape[-1]
         mean, variance = _moments(chroma, present)
         sizes, _ = _moments(_fourier_sizes(chroma), present)
@@ -112,23 +104,23 @@ class ChromaIntervals(_Float32):
         return ops.concatenate([_fourier_sizes(mean), sizes, together, following], axis=-1)
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
-class SpectralRoughness(_Float32):
+@keras.saving.register_keras_serializable(PACKAGE, name="SpectralRoughness")
+class SpectralVariation(Float32Layer):
     """(batch, frames, bins) -> (batch, (bins - 1) // 7): how much the levels of neighbouring bins differ, a mean over
     frames and over 7 neighbours: high where single tones stand, low where there is noise."""
 
-    def call(self, x: Any, present: Any) -> Any:
+    def call(self, x: Tensor, present: Tensor) -> Tensor:
         mean, _ = _moments(ops.abs(x[:, :, 1:] - x[:, :, :-1]), present)
         groups = mean.shape[1] // 7
         return ops.mean(ops.reshape(mean[:, : 7 * groups], (-1, groups, 7)), axis=-1)
 
 
-def _weights(present: Any) -> Any:
+def _weights(present: Tensor) -> Tensor:
     """(batch, frames) bool -> (batch, frames, 1) of 0 and 1"""
     return ops.expand_dims(ops.cast(present, "float32"), -1)
 
 
-def _moments(x: Any, present: Any) -> tuple[Any, Any]:
+def _moments(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     """(batch, frames, bins) -> (batch, bins) twice: mean and variance over present frames, 0 where there are none."""
     weights = _weights(present)
     count = ops.maximum(ops.sum(weights, axis=1), 1)
@@ -136,7 +128,7 @@ def _moments(x: Any, present: Any) -> tuple[Any, Any]:
     return mean, ops.sum(ops.square(x - mean[:, None]) * weights, axis=1) / count
 
 
-def _covariance(x: Any, present: Any) -> Any:
+def _covariance(x: Tensor, present: Tensor) -> Tensor:
     """(batch, frames, bins) -> (batch, bins, bins)"""
     weights = _weights(present)
     count = ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1)
@@ -144,18 +136,18 @@ def _covariance(x: Any, present: Any) -> Any:
     return ops.einsum("bti,btj->bij", away, away) / count
 
 
-def _root(variance: Any) -> Any:
+def _root(variance: Tensor) -> Tensor:
     return ops.sqrt(variance + SMALLEST_VARIANCE)
 
 
-def _fourier_sizes(x: Any) -> Any:
+def _fourier_sizes(x: Tensor) -> Tensor:
     """(..., classes) -> (..., classes // 2 + 1)"""
     basis = np.fft.rfft(np.eye(x.shape[-1]))
     real, imaginary = (ops.matmul(x, ops.convert_to_tensor(part, "float32")) for part in (basis.real, basis.imag))
     return _root(ops.square(real) + ops.square(imaginary))
 
 
-def _interval_means(pairs: Any) -> Any:
+def _interval_means(pairs: Tensor) -> Tensor:
     """(batch, classes, classes) -> (batch, classes): the mean of the entries [i, i + k], for each k, around the end."""
     classes = pairs.shape[-1]
     places = np.arange(classes)

@@ -1,7 +1,7 @@
-"""Several devices of one machine: each takes its share of every batch, and the result is that of one device.
+"""Splits each batch across the devices of one machine. The result matches a single device, apart from rounding.
 
-The network is mirrored, a copy of it on each device, all with the same weights. Loss and normalisation are taken over
-the whole batch, so that a share may have any number of clips, none too. Only dropout draws other numbers.
+Each device has a copy of the network, and all copies have the same weights. Loss and normalisation are computed over
+the whole batch, so a device's share may have any number of clips, even none. Only dropout draws other numbers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from mtmusic.errors import UserError
 def find_devices(wanted: str) -> list[str]:
     """The names of the first N devices, or of "all": the GPUs, where there are any, else the CPU.
 
-    A CPU is one device, whose cores all work for it, unless the process has parted it into logical ones. Raises
+    A CPU is one device, whose cores all work for it, unless the process has split it into logical ones. Raises
     UserError where there are fewer, and where `wanted` is neither a number above 0 nor "all".
     """
     gpus = tf.config.list_logical_devices("GPU")
@@ -25,20 +25,20 @@ def find_devices(wanted: str) -> list[str]:
     if wanted == "all":
         return names
     if not wanted.isdecimal() or int(wanted) < 1:
-        raise UserError(f'Expected --devices of 1 or more, or "all", got {wanted}')
+        raise UserError(f'Expected `devices` of 1 or more, or "all", got {wanted}')
     if int(wanted) > len(names):
         there = f"GPUs: {len(gpus)}" if gpus else "no GPU, and a CPU with all its cores is one device"
-        raise UserError(f"Expected --devices of {len(names)} at most, got {wanted}: TensorFlow sees {there}")
+        raise UserError(f"Expected `devices` of {len(names)} at most, got {wanted}: TensorFlow sees {there}")
     return names[: int(wanted)]
 
 
 @contextmanager
 def mirrored(model: keras.Model, devices: Sequence[str]) -> Iterator[keras.Model]:
-    """A copy of a compiled model to call `fit` on, which trains on these devices; with one or none, `model` itself.
+    """A copy of a compiled model that trains on these devices when `fit` is called; with one or none, `model` itself.
 
-    The dataset's batches and their order are those of one device. What the copy has learnt, the optimizer's state too,
-    is in `model` when the block ends; `model` stays one of a single device. Metrics must have been compiled as objects:
-    by name Keras would make them within the first step, too late for several devices.
+    The dataset's batches and their order are those of one device. When the block ends, the copy's weights and its
+    optimizer's state are in `model`, which stays on a single device. Metrics must have been compiled as objects: by
+    name Keras would make them within the first step, too late for several devices.
     """
     if len(devices) < 2:
         yield model
@@ -59,32 +59,32 @@ def replicas() -> int:
     return context.num_replicas_in_sync if context is not None else 1
 
 
-def sum_over_replicas(value: Any) -> Any:
+def sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
     """The sum of a tensor over the replicas, in each of them; so are the gradients."""
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
 class _Mirrored(keras.Model):
-    """Mixed into a model's class: its steps part each batch (spectrogram, target) among the replicas."""
+    """Mixed into a model's class: its steps split each batch (spectrogram, target) across the replicas."""
 
     strategy: tf.distribute.Strategy
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        self.strategy.run(self._train_on_part, data)
+        self.strategy.run(self._train_on_share, data)
         return self.get_metrics_result()
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        self.strategy.run(self._judge_part, (*data, False))
+        self.strategy.run(self._evaluate_share, (*data, False))
         return self.get_metrics_result()
 
-    def _train_on_part(self, spectrogram: tf.Tensor, target: tf.Tensor) -> None:
+    def _train_on_share(self, spectrogram: tf.Tensor, target: tf.Tensor) -> None:
         with tf.GradientTape() as tape:
-            loss = self.optimizer.scale_loss(self._judge_part(spectrogram, target, True) / replicas())
+            loss = self.optimizer.scale_loss(self._evaluate_share(spectrogram, target, True) / replicas())
         variables = self.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
 
-    def _judge_part(self, spectrogram: tf.Tensor, target: tf.Tensor, training: bool) -> tf.Tensor:
-        """The whole batch's loss, from this replica's predictions and those of the others; metrics take its own."""
+    def _evaluate_share(self, spectrogram: tf.Tensor, target: tf.Tensor, training: bool) -> tf.Tensor:
+        """The whole batch's loss, from the predictions of all replicas; the metrics take this replica's alone."""
         clips, first, last = _own_clips(spectrogram)
         start = tf.where(clips < replicas(), 0, first)
         stop = tf.where(clips < replicas(), clips, last)

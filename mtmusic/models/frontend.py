@@ -1,4 +1,4 @@
-"""The way from samples to the mel spectrogram, in the graph: so that a served model takes sound."""
+"""Samples to the mel spectrogram in the graph, so that a served model takes sound."""
 
 import math
 from typing import Any
@@ -8,14 +8,14 @@ import numpy as np
 import tensorflow as tf
 
 from mtmusic.constants import FFT_LENGTH, HOP_LENGTH, MEL_BINS, MEL_FLOOR_DB
-from mtmusic.models.layers import PACKAGE
+from mtmusic.models.layers import PACKAGE, Float32Layer, Tensor
 
 LEAST_POWER = 1e-10
 """Power below counts as this, as in librosa.power_to_db: a silent clip is 0 dB throughout, its own maximum."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class LogMelSpectrogram(keras.layers.Layer):
+class LogMelSpectrogram(Float32Layer):
     """(batch, samples) at SAMPLE_RATE -> (batch, 1 + samples // HOP_LENGTH, 128): the mel rows of fused arrays.
 
     In dB below each clip's own maximum, at least MEL_FLOOR_DB; all samples are taken for present, so the clips of a
@@ -24,15 +24,15 @@ class LogMelSpectrogram(keras.layers.Layer):
 
     filters: librosa's filter bank, (128, 1025). It is kept with the weights and not trained; a layer that is loaded
     gets it from there. Computes in float32 under every precision policy, but the Fourier transform in float64, since
-    float32's rounding would show beside a loud tone. Gives no implicit mask.
+    float32's rounding would show next to a loud tone. Gives no implicit mask.
     """
 
     def __init__(self, filters: np.ndarray | None = None, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         initial = "zeros" if filters is None else keras.initializers.Constant(filters)
         self.filters = self.add_weight((MEL_BINS, 1 + FFT_LENGTH // 2), initial, trainable=False, name="filters")
 
-    def call(self, samples: Any) -> Any:
+    def call(self, samples: Tensor) -> Tensor:
         margin = FFT_LENGTH // 2
         padded = tf.pad(tf.cast(samples, tf.float64), ((0, 0), (margin, margin)))
         spectrum = tf.signal.stft(padded, FFT_LENGTH, HOP_LENGTH)  # its window is librosa's: periodic Hann

@@ -1,4 +1,4 @@
-"""A fixed backbone gives a clip the same features in every epoch: computed once, the head learns on them."""
+"""A fixed backbone gives a clip the same features in every epoch: they are computed once, and train the head."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ def is_fixed(backbone: keras.Model) -> bool:
 
 
 def head_alone(model: keras.Model) -> keras.Model:
-    """What stands on the backbone, compiled alike: (batch, features) -> answers. Layers and optimizer are the model's
-    own, so that what it learns the model has learnt."""
+    """The layers on the backbone, compiled alike: (batch, features) -> answers. Layers and optimizer are the model's
+    own, so that training it trains the model."""
     number = model.layers.index(model.get_layer("backbone"))
     head = type(model)(model.layers[number + 1].input, model.output, name=model.name)
     head.compile_from_config(model.get_compile_config())

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from mtmusic.models.layers import PACKAGE
+from mtmusic.models.layers import PACKAGE, Tensor
 from mtmusic.models.losses import (
     ClassWeightedCrossentropy,
     NormalizedError,
@@ -116,10 +116,10 @@ def multitask_regressor(
     return model
 
 
-def _sigmoid_heads(features: Any, tasks: Sequence[str], means: Mapping[str, float] | None) -> list[Any]:
+def _sigmoid_heads(features: Tensor, tasks: Sequence[str], means: Mapping[str, float] | None) -> list[Tensor]:
     """(batch, 1) each, the layers named after their tasks as far as a layer's name may be.
 
-    A bias that starts at the label mean leaves the first steps to what tells clips apart.
+    With a bias that starts at the label mean, the first steps train what distinguishes clips.
     """
     names = [re.sub(r"^(?![A-Za-z0-9])", "task", re.sub(r"[^A-Za-z0-9_.-]", "_", task)) for task in tasks]
     if len({*names, "spectrogram", "backbone", "affect", "uncertainty"}) < len(names) + 4:

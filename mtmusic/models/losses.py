@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from mtmusic.errors import UserError
-from mtmusic.models.layers import PACKAGE
+from mtmusic.models.layers import PACKAGE, Float32Layer, Tensor
 
 ERRORS = ("mse", "huber")
 HUBER_DELTA = 0.1
@@ -22,7 +22,7 @@ LOG_VARIANCE_RANGE = (-8.0, 0.0)
 """What learned log-variances are clamped to: standard deviations from 0.018 to 1, of labels in [0, 1]."""
 
 
-def task_losses(targets: Any, predictions: Any, tasks: int, error: str = "mse") -> tuple[Any, Any]:
+def task_losses(targets: Tensor, predictions: Tensor, tasks: int, error: str = "mse") -> tuple[Tensor, Tensor]:
     """Of each task: its mean error over the labelled clips, 0 where there are none, and their number; (tasks,) both.
 
     error: "mse", or "huber" (Huber 1964) with HUBER_DELTA. Raises ValueError unless both are (batch, tasks):
@@ -32,7 +32,7 @@ def task_losses(targets: Any, predictions: Any, tasks: int, error: str = "mse") 
     return sums / ops.maximum(counts, 1), counts
 
 
-def _sums(targets: Any, predictions: Any, tasks: int, error: str) -> tuple[Any, Any]:
+def _sums(targets: Tensor, predictions: Tensor, tasks: int, error: str) -> tuple[Tensor, Tensor]:
     _require_shapes(targets, predictions, tasks)
     known = ops.logical_not(ops.isnan(targets))
     residuals = ops.where(known, targets, 0.0) - predictions  # NaN must not reach the gradient, not even times zero
@@ -43,7 +43,7 @@ def _sums(targets: Any, predictions: Any, tasks: int, error: str) -> tuple[Any, 
     return ops.sum(ops.where(known, errors, 0.0), axis=0), ops.sum(ops.cast(known, "float32"), axis=0)
 
 
-def _require_shapes(targets: Any, predictions: Any, tasks: int) -> None:
+def _require_shapes(targets: Tensor, predictions: Tensor, tasks: int) -> None:
     shapes = tuple(targets.shape), tuple(predictions.shape)
     batches = {shape[0] for shape in shapes if shape} - {None}
     if any(len(shape) != 2 or shape[1] != tasks for shape in shapes) or len(batches) > 1:
@@ -70,26 +70,26 @@ def complete_weights(
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class WeightedLoss(keras.layers.Layer):
+class WeightedLoss(Float32Layer):
     """The weighted sum of the tasks' losses, the lab's step 10: `model.compile(loss=WeightedLoss(tasks, weights))`.
 
     targets, predictions (batch, tasks), NaN a missing label -> a scalar. weights: by task, else 1 each; the heads give
     one over each label variance (`complete_weights`).
-    error: as `task_losses`, which also tells the errors raised. Holds no variables: learned weights are those of
+    error: as `task_losses`, which also says what is raised. Holds no variables: learned weights are in
     `TaskUncertainty`.
     """
 
     def __init__(
         self, tasks: Sequence[str], weights: Mapping[str, float] | None = None, error: str = "mse", **kwargs: Any
     ) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         if error not in ERRORS:
             raise ValueError(f"Expected error to be one of {', '.join(ERRORS)}, got {error!r}")
         self.tasks = list(tasks)
         self.task_weights = complete_weights(weights, tasks)
         self.error = error
 
-    def call(self, targets: Any, predictions: Any) -> Any:
+    def call(self, targets: Tensor, predictions: Tensor) -> Tensor:
         losses, _ = task_losses(targets, predictions, len(self.tasks), self.error)
         return ops.sum(losses * ops.convert_to_tensor(list(self.task_weights.values()), "float32"))
 
@@ -98,7 +98,7 @@ class WeightedLoss(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class TaskUncertainty(keras.layers.Layer):
+class TaskUncertainty(Float32Layer):
     """Learned weights: homoscedastic uncertainty (Kendall, Gal and Cipolla 2018, arXiv:1705.07115).
 
     Stands behind the heads and passes predictions (batch, tasks) on as they are, so that its log-variances are
@@ -108,7 +108,7 @@ class TaskUncertainty(keras.layers.Layer):
     """
 
     def __init__(self, tasks: Sequence[str], variances: Mapping[str, float], error: str = "mse", **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         self.tasks = list(tasks)
         self.variances = {task: float(variances[task]) for task in tasks}
         self.error = error
@@ -122,10 +122,10 @@ class TaskUncertainty(keras.layers.Layer):
             name="log_variances",
         )
 
-    def call(self, predictions: Any) -> Any:
+    def call(self, predictions: Tensor) -> Tensor:
         return predictions
 
-    def loss(self, targets: Any, predictions: Any) -> Any:
+    def loss(self, targets: Tensor, predictions: Tensor) -> Tensor:
         """A scalar; a task without a label in the batch adds nothing, its log-variance neither."""
         losses, counts = task_losses(targets, predictions, len(self.tasks), self.error)
         terms = ops.exp(-self.log_variances) * losses + self.log_variances
@@ -151,8 +151,13 @@ class UncertaintyWeightedModel(keras.Model):
     """
 
     def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Any:
+        self,
+        x: Tensor = None,
+        y: Tensor = None,
+        y_pred: Tensor = None,
+        sample_weight: Tensor = None,
+        training: bool = True,
+    ) -> Tensor:
         return self.get_layer("uncertainty").loss(y, y_pred)
 
 
@@ -167,7 +172,7 @@ class ClassWeightedCrossentropy(keras.losses.Loss):
         super().__init__(name=name, **kwargs)
         self.weights = [float(weight) for weight in weights]
 
-    def call(self, targets: Any, logits: Any) -> Any:
+    def call(self, targets: Tensor, logits: Tensor) -> Tensor:
         targets = ops.cast(ops.reshape(targets, (-1,)), "int32")
         losses = keras.losses.sparse_categorical_crossentropy(targets, logits, from_logits=True)
         return losses * ops.take(ops.convert_to_tensor(self.weights, "float32"), targets)
@@ -191,12 +196,12 @@ class NormalizedError(keras.metrics.Metric):
             self.add_variable((len(self.variances),), "zeros", name=name) for name in ("sums", "counts")
         )
 
-    def update_state(self, targets: Any, predictions: Any, sample_weight: Any = None) -> None:
+    def update_state(self, targets: Tensor, predictions: Tensor, sample_weight: Tensor | None = None) -> None:
         sums, counts = _sums(targets, predictions, len(self.variances), "mse")
         self.sums.assign_add(sums)
         self.counts.assign_add(counts)
 
-    def result(self) -> Any:
+    def result(self) -> Tensor:
         errors = (
             self.sums / ops.maximum(self.counts, 1) / ops.convert_to_tensor(list(self.variances.values()), "float32")
         )

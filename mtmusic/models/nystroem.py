@@ -1,4 +1,4 @@
-"""A kernel machine as a layer: a clip is told by how near it is to clips that are known."""
+"""A kernel machine as a layer: a clip is described by how near it is to known clips."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,23 +8,23 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from mtmusic.models.layers import PACKAGE
+from mtmusic.models.layers import PACKAGE, Float32Layer, Tensor
 
 KERNELS = ("whole", "parts")
 
 SMALLEST_EIGENVALUE = 1e-4
-"""Of the centres' own kernel matrix: two clips that are all but the same must not divide by 0."""
+"""Least eigenvalue of the centres' kernel matrix: two clips that are all but the same must not divide by 0."""
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
-class GaussianKernel(keras.layers.Layer):
+@keras.saving.register_keras_serializable(PACKAGE, name="GaussianKernel")
+class NystroemFeatures(Float32Layer):
     """(batch, features) -> (batch, centres): coordinates whose products are the clips' kernel.
 
-    features: parts of `sizes`, one behind another. The kernel of two clips is the mean of `kernels`: "whole", a
-    Gaussian of all features, exp(-d / features), d the squared distance, which tells clips that are alike in
-    everything; and "parts", the mean of the parts' own, exp(-d / (2 size)), which tells those that are alike in one
-    thing (a sum of kernels over parts, as in multiple kernel learning, Bach et al. 2004). Features are standardised
-    by the clips that the layer was adapted to. The coordinates give the kernel exactly between centres and
+    features: parts of `sizes`, one after another. The kernel of two clips is the mean of `kernels`: "whole", a
+    Gaussian of all features, exp(-d / features), d the squared distance, which is near 1 for clips that are alike in
+    everything; and "parts", the mean of the parts' own, exp(-d / (2 size)), for clips that are alike in one thing (a
+    sum of kernels over parts, as in multiple kernel learning, Bach et al. 2004). Features are standardised by the
+    clips that the layer was adapted to. The coordinates give the kernel exactly between centres and
     approximately elsewhere (Nystroem features, Williams and Seeger 2001): a linear head on them is a kernel machine
     with any loss and any number of outputs.
 
@@ -34,7 +34,7 @@ class GaussianKernel(keras.layers.Layer):
     """
 
     def __init__(self, centres: int, sizes: Sequence[int], kernels: Sequence[str] = KERNELS, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(**kwargs)
         if not kernels or not {*kernels} <= {*KERNELS}:
             raise ValueError(f"Expected kernels among {', '.join(KERNELS)}, got {list(kernels)}")
         self.centres = centres
@@ -44,7 +44,7 @@ class GaussianKernel(keras.layers.Layer):
     def build(self, x_shape: tuple[int | None, ...]) -> None:
         features = x_shape[-1]
 
-        def add(name: str, shape: tuple[Any, ...]) -> Any:
+        def add(name: str, shape: tuple[int | None, ...]) -> keras.Variable:
             return self.add_weight(name=name, shape=shape, initializer="zeros", trainable=False)
 
         self.mean = add("mean", (features,))
@@ -75,11 +75,11 @@ class GaussianKernel(keras.layers.Layer):
         self.clips.assign(np.pad(features, ((0, room), (0, 0))))
         self.whitening.assign(np.pad(_inverse_root(similar), (0, room)))
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Tensor) -> Tensor:
         x = ops.divide_no_nan(x - self.mean, self.deviation)
         return ops.matmul(self._kernel(x, self.clips), self.whitening)
 
-    def _kernel(self, x: Any, y: Any) -> Any:
+    def _kernel(self, x: Tensor, y: Tensor) -> Tensor:
         """Of each of the first clips with each of the second."""
         total, parts, start = 0.0, 0.0, 0
         for size in self.sizes:
@@ -96,12 +96,12 @@ class GaussianKernel(keras.layers.Layer):
 def adapt(backbone: keras.Model, dataset: tf.data.Dataset, seed: int = 0) -> None:
     """Adapts the backbone's kernel, where it has a fresh one, to a dataset of (spectrogram, target) batches."""
     for layer in backbone.layers:
-        if isinstance(layer, GaussianKernel) and not layer.adapted:
+        if isinstance(layer, NystroemFeatures) and not layer.adapted:
             below = keras.Model(backbone.input, layer.input)
             layer.adapt(np.concatenate([below(spectrogram, training=False) for spectrogram, _ in dataset]), seed)
 
 
-def _squared_distances(x: Any, y: Any) -> Any:
+def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
     squares = ops.sum(ops.square(x), axis=1, keepdims=True) + ops.sum(ops.square(y), axis=1)
     return ops.maximum(squares - 2 * ops.matmul(x, ops.transpose(y)), 0)
 

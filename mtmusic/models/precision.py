@@ -1,11 +1,14 @@
 """Compute in bfloat16 where the machine has instructions for it; weights, statistics, heads and losses stay float32."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import tensorflow as tf
+
+logger = logging.getLogger(__name__)
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 """What a user asks for, and Keras's policy."""
@@ -18,10 +21,10 @@ GPU_CAPABILITY = (8, 0)
 
 
 def supported(precision: str, cpu_info: Path = Path("/proc/cpuinfo")) -> str:
-    """The precision, or, said in a line, float32 where this machine would only emulate bfloat16."""
+    """The precision, or float32, which is logged, where this machine would only emulate bfloat16."""
     if precision == "float32" or _has_bfloat16(cpu_info):
         return precision
-    print("This machine has no bfloat16 instructions: it computes in float32")
+    logger.info("This machine has no bfloat16 instructions: it computes in float32")
     return "float32"
 
 

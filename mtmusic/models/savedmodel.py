@@ -1,4 +1,4 @@
-"""A model as plain TensorFlow, with named inputs and outputs: exported as a SavedModel, or opened to ask it.
+"""A model as plain TensorFlow, with named inputs and outputs: exported as a SavedModel, or opened to predict.
 
 One graph serves both, so that an exported model and the run it came from give the same answers.
 """
@@ -89,10 +89,10 @@ def _require_fit(serve: Any, card: dict[str, Any], path: Path) -> None:
     takes = {name: tuple(spec.shape) for name, spec in serve.structured_input_signature[1].items()}
     gives = {name: tuple(spec.shape) for name, spec in serve.structured_outputs.items()}
     bins, is_genre = FEATURE_BINS[card["feature"]], card["task"] == "genre"
-    said = {"genre": (None, len(card["classes"]))} if is_genre else dict.fromkeys(card["targets"], (None, 1))
-    if (takes, gives) != ({"spectrogram": (None, None, bins)}, said):
+    outputs = {"genre": (None, len(card["classes"]))} if is_genre else dict.fromkeys(card["targets"], (None, 1))
+    if (takes, gives) != ({"spectrogram": (None, None, bins)}, outputs):
         raise UserError(
-            f"Expected the card of a model {takes} -> {gives}, got that of (None, None, {bins}) -> {said} in "
+            f"Expected the card of a model {takes} -> {gives}, got that of (None, None, {bins}) -> {outputs} in "
             f"{path / ASSETS / CARD_FILE}"
         )
 
@@ -153,11 +153,11 @@ def _write(model: keras.Model, card: dict[str, Any], folder: Path, sound: Sound 
 
 
 def _without_cudnn(backbone: keras.Model) -> None:
-    """An LSTM traced beside a GPU would need one for ever."""
+    """An LSTM traced where a GPU is visible would need one for ever."""
     for layer in backbone.layers:
-        for part in (layer, getattr(layer, "forward_layer", layer), getattr(layer, "backward_layer", layer)):
-            if hasattr(part, "use_cudnn"):
-                part.use_cudnn = False
+        for inner in (layer, getattr(layer, "forward_layer", layer), getattr(layer, "backward_layer", layer)):
+            if hasattr(inner, "use_cudnn"):
+                inner.use_cudnn = False
 
 
 def signatures(
@@ -201,8 +201,8 @@ def signatures(
 def _as_trained(spectrogram: tf.Tensor, frames: int | None) -> tf.Tensor:
     """(batch, any number, bins) -> (batch, frames, bins): cut to the first, or padded, as the pipeline does."""
     present = tf.reduce_any(spectrogram != PAD_VALUE, axis=(1, 2))
-    told = f"Expected a frame that is not padding ({PAD_VALUE:g}) in each clip, got none"
-    spectrogram = _required(spectrogram, tf.reduce_all(present), told)
+    message = f"Expected a frame that is not padding ({PAD_VALUE:g}) in each clip, got none"
+    spectrogram = _required(spectrogram, tf.reduce_all(present), message)
     finite = tf.reduce_all(tf.math.is_finite(spectrogram))
     spectrogram = _required(spectrogram, finite, "Expected finite numbers, got NaN or infinite ones")
     if frames is None:
@@ -233,9 +233,9 @@ def _largest_difference(
         spectrogram = _as_trained(tf.constant(sound.mel.T[np.newaxis]), card["frames"]).numpy()
         samples = tf.constant(sound.samples[np.newaxis])
         pairs.append((answers(model, card, spectrogram), served[WAVEFORM](samples=samples)))
-    return max(_apart(want[name], got[name].numpy()) for want, got in pairs for name in want)
+    return max(_difference(want[name], got[name].numpy()) for want, got in pairs for name in want)
 
 
-def _apart(want: np.ndarray, got: np.ndarray) -> float:
+def _difference(want: np.ndarray, got: np.ndarray) -> float:
     """The largest difference; of embeddings, which know no bounds, as a share of the largest value."""
     return float(np.abs(want - got).max() / max(1.0, np.abs(want).max()))

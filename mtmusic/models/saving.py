@@ -22,21 +22,21 @@ SAVED_MODEL_FILE = "saved_model.pb"
 MOST_FRAMES = 10**6  # six hours at full rate
 
 SAME_MODEL = {"float32": 0.01, "bfloat16": 0.05}
-"""How far one model's answers may lie apart on two machines, of the largest, by what it computes in: each rounds its
-own way."""
+"""How much a model's answers may differ between two machines, as a share of the largest, by its precision: each
+machine rounds its own way."""
 
 
 def save(model: keras.Model, folder: Path, card: Mapping[str, Any], examples: np.ndarray) -> None:
     """Writes model.keras, card.json and examples.npz.
 
-    examples: (clips, frames, bins) as the model takes them; they are stored as `spectrogram` beside the model's
+    examples: (clips, frames, bins) as the model takes them; they are stored as `spectrogram` with the model's
     `prediction`, so that whoever exports or moves the model can check it.
     """
-    with whole_file(folder / MODEL_FILE) as beside:
-        model.save(beside)
+    with whole_file(folder / MODEL_FILE) as unfinished:
+        model.save(unfinished)
     prediction = model.predict(examples, verbose=0)
-    with whole_file(folder / EXAMPLES_FILE) as beside:
-        np.savez_compressed(beside, spectrogram=examples, prediction=prediction)
+    with whole_file(folder / EXAMPLES_FILE) as unfinished:
+        np.savez_compressed(unfinished, spectrogram=examples, prediction=prediction)
     write_json(folder / CARD_FILE, card)
 
 
@@ -78,7 +78,7 @@ def locate(path: Path | str) -> tuple[Path, Path]:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card beside the model. Raises UserError where it is missing or not one of ours."""
+    """The card next to the model. Raises UserError where it is missing or not one of ours."""
     path = folder / CARD_FILE
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
@@ -122,10 +122,10 @@ def read_examples(folder: Path, model: keras.Model) -> np.ndarray:
             f"Expected float32 clips {model.input_shape} with answers {model.output_shape}, "
             f"got {spectrograms.shape} with {predictions.shape} in {path}"
         )
-    apart = np.abs(model.predict(spectrograms, verbose=0) - predictions).max()
+    difference = np.abs(model.predict(spectrograms, verbose=0) - predictions).max()
     halves = any(layer.compute_dtype == "bfloat16" for layer in model.get_layer("backbone").layers)
-    if not apart <= SAME_MODEL["bfloat16" if halves else "float32"] * max(1.0, np.abs(predictions).max()):
-        raise UserError(f"Expected this model's answers, got others, {apart:.2g} away, in {path}: train again")
+    if not difference <= SAME_MODEL["bfloat16" if halves else "float32"] * max(1.0, np.abs(predictions).max()):
+        raise UserError(f"Expected this model's answers, got others, {difference:.2g} away, in {path}: train again")
     return spectrograms
 
 
@@ -175,11 +175,11 @@ _VALUES: dict[str, Callable[[Any], bool]] = {
 def _require_fit(model: keras.Model, card: dict[str, Any], path: Path) -> None:
     """Raises UserError where the model takes or gives another shape than its card says."""
     frames = card["frames"] if model.input_shape[1] is not None else None  # one of any length may cut its clips
-    said = ((None, frames, FEATURE_BINS[card["feature"]]), (None, len(card.get("classes") or card["targets"])))
-    if said != (tuple(model.input_shape), tuple(model.output_shape)):
+    described = ((None, frames, FEATURE_BINS[card["feature"]]), (None, len(card.get("classes") or card["targets"])))
+    if described != (tuple(model.input_shape), tuple(model.output_shape)):
         raise UserError(
             f"Expected the card of a model {tuple(model.input_shape)} -> {tuple(model.output_shape)}, "
-            f"got that of {said[0]} -> {said[1]} in {path}"
+            f"got that of {described[0]} -> {described[1]} in {path}"
         )
 
 

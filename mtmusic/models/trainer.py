@@ -77,9 +77,9 @@ def fit(
     starts again with its first order, so later epochs are like those of an unbroken training, not equal. score: called
     after each epoch with the targets and predictions of the whole validation set; its values join the logs, with
     "val_" before their names. after: the record of an earlier stage of this training, which left the model with its
-    best weights: epochs, history and best epoch go on from it; the patience starts anew. devices: several part each
-    batch among them, see `replicas.mirrored`; what one left, others may go on with. Raises UserError where a loss or a
-    score becomes NaN or infinite.
+    best weights: epochs, history and best epoch go on from it; the patience starts anew. devices: each
+    batch is split across several, see `distribution.mirrored`; a training may go on with others. Raises UserError
+    where a loss or a score becomes NaN or infinite.
     """
     keeper = _Keeper(config, checkpoints, validates=validation is not None)
     callbacks: list[keras.callbacks.Callback] = []
@@ -120,7 +120,7 @@ def overfit_batches(
     """The lab's check that a network can learn: trains on a few batches alone and returns the measure by epoch.
 
     measure: "loss", or the name of one of the model's metrics. Ends where it falls under `target`, or after `epochs`:
-    `require_learnt` judges. The model is changed: give one made for this. devices: as `fit`.
+    `require_learnt` checks. The model is changed: give one made for this. devices: as `fit`.
     """
     few = dataset.take(batches).cache()
     values: list[float] = []
@@ -159,17 +159,14 @@ class _StopAtNaN(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         for name, value in (logs or {}).items():
-            if not math.isfinite(value):
-                raise UserError(
-                    f"{name} became {value} in epoch {epoch + 1}: the training diverged; lower --learning-rate"
-                )
+            self._require_finite(name, value, f"epoch {epoch + 1}")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise UserError(
-                f"The loss became {loss} in batch {batch + 1}: the training diverged; lower --learning-rate"
-            )
+        self._require_finite("The loss", (logs or {}).get("loss", 0.0), f"batch {batch + 1}")
+
+    def _require_finite(self, name: str, value: float, when: str) -> None:
+        if not math.isfinite(value):
+            raise UserError(f"{name} became {value} in {when}: the training diverged; lower `learning_rate`")
 
 
 class _ScoreCallback(keras.callbacks.Callback):
@@ -188,7 +185,7 @@ class _ScoreCallback(keras.callbacks.Callback):
 
 
 class _Keeper(keras.callbacks.Callback):
-    """Best epoch, early stopping, history and checkpoints in one: resumed apart, Keras's forget the best so far.
+    """Best epoch, early stopping, history and checkpoints in one: resumed one by one, Keras's forget the best so far.
 
     A checkpoint is a folder `epoch-N` of the weights with the optimizer's state, the best weights and the record.
     It appears by one rename, and the one before goes after.
@@ -221,7 +218,7 @@ class _Keeper(keras.callbacks.Callback):
             self.model.load_weights(newest / "last.weights.h5")
         except (ValueError, TypeError, KeyError, OSError) as error:
             raise UserError(
-                f"Expected a whole checkpoint, got a damaged one in {newest}: start with --overwrite"
+                f"Expected a whole checkpoint, got a damaged one in {newest}: start with `overwrite=True`"
             ) from error
         return self.record
 
@@ -262,20 +259,20 @@ class _Keeper(keras.callbacks.Callback):
 
     def _write_checkpoint(self, folder: Path) -> None:
         name = f"epoch-{self.record.epochs:05d}"
-        beside = folder / f"unfinished-{name}"
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        self.model.save_weights(beside / "last.weights.h5")
+        unfinished = folder / f"unfinished-{name}"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        self.model.save_weights(unfinished / "last.weights.h5")
         earlier = list(folder.glob("epoch-*"))
         if self.record.best_epoch == self.record.epochs:
-            shutil.copy(beside / "last.weights.h5", beside / "best.weights.h5")
+            shutil.copy(unfinished / "last.weights.h5", unfinished / "best.weights.h5")
         elif earlier:
-            shutil.copy(max(earlier) / "best.weights.h5", beside / "best.weights.h5")
+            shutil.copy(max(earlier) / "best.weights.h5", unfinished / "best.weights.h5")
         else:  # the best epoch is one of an earlier stage
-            self._save_best(beside / "best.weights.h5")
-        write_json(beside / "record.json", asdict(self.record))
-        write_text(beside / "history.csv", history_csv(self.record))
-        beside.rename(folder / name)
+            self._save_best(unfinished / "best.weights.h5")
+        write_json(unfinished / "record.json", asdict(self.record))
+        write_text(unfinished / "history.csv", history_csv(self.record))
+        unfinished.rename(folder / name)
         for old in earlier:
             shutil.rmtree(old)
 

@@ -47,9 +47,9 @@ def set_backbone_weights(
             if tuple(weight.shape) != value.shape:
                 raise UserError(
                     f"Expected the frames of {path}, {source.input_shape[1]}, got {backbone.input_shape[1]}: "
-                    f"{weight.path} cannot be kept; leave --frames out"
+                    f"{weight.path} cannot be kept; leave `frames` out"
                 )
-    layers = backbone.layers if which == "all" else first_blocks(backbone, which, "--transfer")
+    layers = backbone.layers if which == "all" else first_blocks(backbone, which, "transfer")
     loaded = [layer for layer in layers if layer.weights]
     for layer in loaded:
         layer.set_weights(kept[layer.name])
@@ -75,18 +75,20 @@ def freeze(backbone: keras.Model, which: str | int) -> list[str]:
 
     What is frozen keeps its weights, and BatchNorm its statistics. Raises UserError for other values.
     """
-    frozen = first_blocks(backbone, which, "--freeze")
+    frozen = first_blocks(backbone, which, "freeze")
     for layer in backbone.layers:
         layer.trainable = layer not in frozen
     return [layer.name for layer in frozen]
 
 
-def first_blocks(backbone: keras.Model, which: str | int, flag: str) -> list[keras.layers.Layer]:
-    """The layers of "all" blocks, of "none", or of the first N. Raises UserError, which names the flag, for others."""
+def first_blocks(backbone: keras.Model, which: str | int, argument: str) -> list[keras.layers.Layer]:
+    """The layers of "all" blocks, of "none", or of the first N. Raises UserError for others, of this argument."""
     blocks = _blocks(backbone)
     count = {"all": len(blocks), "none": 0}.get(str(which), which)
     if (not isinstance(count, int) and not count.isdecimal()) or not 0 <= int(count) <= len(blocks):
-        raise UserError(f'Expected {flag} "all", "none" or 0 to {len(blocks)} (the backbone\'s blocks), got {which}')
+        raise UserError(
+            f'Expected `{argument}` "all", "none" or 0 to {len(blocks)} (the backbone\'s blocks), got {which}'
+        )
     return [layer for block in blocks[: int(count)] for layer in block]
 
 

@@ -5,10 +5,13 @@ import tensorflow as tf
 
 from mtmusic.constants import FEATURE_BINS, PAD_VALUE
 from mtmusic.errors import UserError
-from mtmusic.models import nystroem as kernel
+from mtmusic.models import nystroem
 from mtmusic.models.backbones import cnn_backbone, lstm_backbone, statistics_backbone
+from mtmusic.models.cpu.convolution import WinogradConv2D
+from mtmusic.models.cpu.lstm import LastStateLSTM
+from mtmusic.models.cpu.normalization import FusedBatchNormalization
 from mtmusic.models.heads import genre_classifier
-from mtmusic.models.nystroem import GaussianKernel
+from mtmusic.models.nystroem import NystroemFeatures
 from mtmusic.models.trainer import overfit_batches
 
 LENGTHS = range(1, 41)
@@ -50,9 +53,9 @@ def any_length_model(request) -> keras.Model:
     }[request.param]()
     model = scrambled(genre_classifier(backbone, list("abc")))
     for layer in backbone.layers:
-        if isinstance(layer, GaussianKernel):
+        if isinstance(layer, NystroemFeatures):
             layer.deviation.assign(np.zeros(layer.deviation.shape))
-    kernel.adapt(backbone, known_clips(8))
+    nystroem.adapt(backbone, known_clips(8))
     return model
 
 
@@ -74,7 +77,7 @@ def test_longer_padding_changes_nothing(any_length_model):
     np.testing.assert_allclose(short, long, atol=1e-5)
 
 
-def test_a_silent_frame_inside_a_clip_is_heard(any_length_model):
+def test_a_silent_frame_inside_a_clip_counts(any_length_model):
     one = clip(20)
     silenced = one.copy()
     silenced[18] = -80.0
@@ -96,25 +99,28 @@ def test_padding_stays_out_of_the_masked_cnns_statistics():
         np.testing.assert_allclose(short, long, atol=5e-5)
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("pooling", ["flatten", "masked"])
-def test_the_logits_are_those_of_keras_own_layers(monkeypatch, pooling, training):
-    def build() -> keras.Model:
-        keras.utils.set_random_seed(0)
-        return scrambled(genre_classifier(cnn_backbone(frames=48, pooling=pooling), list("abc")))
+QUICKER = {WinogradConv2D, FusedBatchNormalization, LastStateLSTM}
+BUILDS = {
+    "flat cnn": lambda stock: cnn_backbone(frames=48, dense=6, stock=stock),
+    "masked cnn": lambda stock: cnn_backbone(pooling="masked", stock=stock),
+    "lstm": lambda stock: lstm_backbone(units=64, layers_count=2, stock=stock),
+    "statistics": lambda stock: statistics_backbone("mel", centres=0, stock=stock),
+}
 
-    ours = build()
-    for ours_is, plain_is in (("FusedBatchNormalization", "BatchNormalization"), ("WinogradConv2D", "Conv2D")):
-        monkeypatch.setattr(f"mtmusic.models.backbones.{ours_is}", getattr(keras.layers, plain_is))
-    plain = build()
-    assert [type(plain.get_layer("backbone").get_layer(f"block2_{name}")) for name in ("conv", "norm")] == [
-        keras.layers.Conv2D,
-        keras.layers.BatchNormalization,
-    ]
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
+def test_a_stock_build_with_the_same_weights_gives_the_same_logits(build, training):
+    ours, stock = (genre_classifier(build(stock), list("abc")) for stock in (False, True))
+    stock.set_weights(scrambled(ours).get_weights())
+    kinds = [[type(layer) for layer in model.get_layer("backbone").layers] for model in (ours, stock)]
+    assert QUICKER & {*kinds[0]}
+    assert kinds[1] == [kind.__base__ if kind in QUICKER else kind for kind in kinds[0]]
     batch = padded([clip(48), clip(5), clip(33)], 48)
-    logits = [np.array(model(batch, training=training)) for model in (ours, plain)]
+    logits = [np.array(model(batch, training=training)) for model in (ours, stock)]
     np.testing.assert_allclose(*logits, atol=1e-4)
     assert np.ptp(logits[1]) > 0.1
+    assert [weight.path for weight in ours.weights] == [weight.path for weight in stock.weights]
 
 
 def test_masked_statistics_are_those_of_the_present_frames_alone():
@@ -128,7 +134,7 @@ def test_masked_statistics_are_those_of_the_present_frames_alone():
     np.testing.assert_allclose(moving, 0.1 * outputs.mean(axis=(0, 1)), rtol=1e-3, atol=1e-5)
 
 
-def test_the_flat_cnn_answers_a_clip_the_same_whatever_stands_beside_it():
+def test_the_flat_cnn_answers_a_clip_the_same_in_every_batch():
     model = scrambled(genre_classifier(cnn_backbone(frames=32), list("abc")))
     clips = [clip(frames) for frames in (1, 9, 32)]
     together = answers(model, padded(clips, 32))
@@ -223,5 +229,5 @@ def test_a_kernel_learns_a_few_clips_by_heart():
     model = genre_classifier(statistics_backbone("mel", centres=6), list("abc"), learning_rate=0.02)
     clips = np.stack([clip(20, seed=seed) for seed in range(6)])
     batches = tf.data.Dataset.from_tensor_slices((clips, np.arange(6) % 3)).batch(2)
-    kernel.adapt(model.get_layer("backbone"), batches)
+    nystroem.adapt(model.get_layer("backbone"), batches)
     assert overfit_batches(model, batches)[-1] < 0.05

@@ -4,23 +4,23 @@ import pytest
 from scipy import fft, linalg
 
 from mtmusic.models.clip_statistics import (
+    MFCC,
     SMALLEST_EIGENVALUE,
-    CepstralCoefficients,
     ChromaIntervals,
-    FrameChanges,
-    FrameMoments,
+    DeltaStatistics,
     GaussianEmbedding,
-    SpectralRoughness,
+    SpectralVariation,
+    StatisticsPooling,
 )
 
 FRAMES = 9
 LENGTHS = (9, 4, 2)
 POOLED = {
-    "moments": FrameMoments,
-    "changes": FrameChanges,
+    "moments": StatisticsPooling,
+    "changes": DeltaStatistics,
     "embedding": GaussianEmbedding,
     "intervals": ChromaIntervals,
-    "roughness": SpectralRoughness,
+    "roughness": SpectralVariation,
 }
 
 
@@ -44,15 +44,15 @@ def clips(x: np.ndarray) -> list[np.ndarray]:
 def test_cepstral_coefficients_are_scipys_dct():
     x = noise()
     expected = fft.dct(x, norm="ortho")[..., :5]
-    np.testing.assert_allclose(of(CepstralCoefficients(5), x), expected, atol=1e-5)
+    np.testing.assert_allclose(of(MFCC(5), x), expected, atol=1e-5)
 
 
 def test_moments_and_changes_are_numpys_of_the_present_frames():
     x = noise()
     expected = [np.concatenate([clip.mean(axis=0), clip.std(axis=0)]) for clip in clips(x)]
-    np.testing.assert_allclose(of(FrameMoments(), x, present()), expected, atol=2e-4)
+    np.testing.assert_allclose(of(StatisticsPooling(), x, present()), expected, atol=2e-4)
     expected = [np.diff(clip, axis=0).std(axis=0) for clip in clips(x)]
-    np.testing.assert_allclose(of(FrameChanges(), x, present()), expected, atol=2e-4)
+    np.testing.assert_allclose(of(DeltaStatistics(), x, present()), expected, atol=2e-4)
 
 
 def test_the_embedding_is_scipys_logarithm_and_distances_are_those_of_the_matrices():
@@ -88,7 +88,7 @@ def test_a_song_in_another_key_has_the_same_intervals():
     x = noise() ** 2
     here, there = (of(ChromaIntervals(), np.roll(x, turn, axis=2), present()) for turn in (0, 5))
     np.testing.assert_allclose(here, there, atol=1e-4)
-    moments = [of(FrameMoments(), np.roll(x, turn, axis=2), present()) for turn in (0, 5)]
+    moments = [of(StatisticsPooling(), np.roll(x, turn, axis=2), present()) for turn in (0, 5)]
     assert np.abs(moments[0] - moments[1]).max() > 0.1
 
 
@@ -96,7 +96,7 @@ def test_roughness_is_the_mean_difference_of_neighbours():
     x = noise(bins=128)
     steps = [np.abs(np.diff(clip, axis=1)).mean(axis=0) for clip in clips(x)]
     expected = [step[:126].reshape(18, 7).mean(axis=1) for step in steps]
-    np.testing.assert_allclose(of(SpectralRoughness(), x, present()), expected, atol=1e-5)
+    np.testing.assert_allclose(of(SpectralVariation(), x, present()), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", POOLED.values(), ids=POOLED)

@@ -71,7 +71,7 @@ def test_the_overfit_check_gives_the_same_on_two_devices(trainings):
     ("wanted", "said"), [("0", "of 1 or more"), ("-1", "of 1 or more"), ("two", 'or "all", got two'), ("99", "at most")]
 )
 def test_devices_that_are_not_there_are_refused(wanted, said):
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=rf"Expected `devices` .*{said}"):
         find_devices(wanted)
 
 

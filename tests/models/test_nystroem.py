@@ -4,10 +4,10 @@ import pytest
 import tensorflow as tf
 from sklearn.gaussian_process.kernels import RBF
 
-from mtmusic.models import nystroem as kernel
+from mtmusic.models import nystroem
 from mtmusic.models.backbones import statistics_backbone
 from mtmusic.models.heads import genre_classifier
-from mtmusic.models.nystroem import GaussianKernel
+from mtmusic.models.nystroem import NystroemFeatures
 
 SIZES = (3, 5)
 
@@ -18,14 +18,14 @@ def features(clips: int, seed: int = 0) -> np.ndarray:
     return (rng.normal(0, 1, (clips, sum(SIZES))) * np.arange(1, 9) + 10).astype("float32")
 
 
-def adapted(known: np.ndarray, centres: int = 12, seed: int = 0) -> GaussianKernel:
-    layer = GaussianKernel(centres, SIZES)
+def adapted(known: np.ndarray, centres: int = 12, seed: int = 0) -> NystroemFeatures:
+    layer = NystroemFeatures(centres, SIZES)
     layer.build((None, sum(SIZES)))
     layer.adapt(known, seed)
     return layer
 
 
-def coordinates(layer: GaussianKernel, x: np.ndarray) -> np.ndarray:
+def coordinates(layer: NystroemFeatures, x: np.ndarray) -> np.ndarray:
     return keras.ops.convert_to_numpy(layer(x))
 
 
@@ -75,7 +75,7 @@ def test_two_equal_clips_and_a_constant_feature_do_no_harm():
 
 
 def test_before_it_is_adapted_it_gives_zero_and_no_clips_are_refused():
-    layer = GaussianKernel(4, SIZES)
+    layer = NystroemFeatures(4, SIZES)
     assert not coordinates(layer, features(3)).any()
     assert not layer.adapted
     with pytest.raises(ValueError, match="Expected clips"):
@@ -93,10 +93,10 @@ def batches(clips: int, seed: int) -> tf.data.Dataset:
 def test_a_backbone_is_adapted_once_and_is_saved_with_what_it_knows(tmp_path):
     model = genre_classifier(statistics_backbone("mel", centres=7), list("abc"))
     backbone = model.get_layer("backbone")
-    kernel.adapt(backbone, batches(7, 0))
+    nystroem.adapt(backbone, batches(7, 0))
     layer = backbone.get_layer("block1_kernel")
     known = [np.array(weight) for weight in layer.weights]
-    kernel.adapt(backbone, batches(5, 1))  # what another training knows stays
+    nystroem.adapt(backbone, batches(5, 1))  # what another training knows stays
     for weight, before in zip(layer.weights, known, strict=True):
         np.testing.assert_array_equal(weight, before)
     model.save(tmp_path / "model.keras")
@@ -108,5 +108,5 @@ def test_a_backbone_is_adapted_once_and_is_saved_with_what_it_knows(tmp_path):
 
 def test_a_backbone_without_a_kernel_is_left_alone():
     linear = statistics_backbone(centres=0)
-    kernel.adapt(linear, batches(3, 0))
+    nystroem.adapt(linear, batches(3, 0))
     assert linear.output_shape == (None, 231 + 20 + 18 + 24 + 32)

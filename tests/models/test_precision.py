@@ -12,24 +12,25 @@ from tests.runs import tiny_card, tiny_examples, write_tiny_run
 FLOAT32_LAYERS = {"normalization", "frame_mask", "pooling", "genre"}
 
 
-def test_bfloat16_is_used_where_the_processor_names_its_instructions(tmp_path, capsys, monkeypatch):
+def test_bfloat16_is_used_where_the_processor_names_its_instructions(tmp_path, caplog, monkeypatch):
+    caplog.set_level("INFO", "mtmusic")
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     info = tmp_path / "cpuinfo"
     info.write_text("flags\t: fpu avx512f avx512_bf16\n")
     assert supported("bfloat16", info) == "bfloat16"
-    assert capsys.readouterr().out == ""
+    assert caplog.messages == []
 
 
-@pytest.mark.parametrize("told", ["flags\t: fpu avx512f\n", None], ids=["without", "unknown"])
-def test_elsewhere_it_is_said_that_float32_is_used(tmp_path, capsys, monkeypatch, told):
+@pytest.mark.parametrize("instructions", ["flags\t: fpu avx512f\n", None], ids=["without", "unknown"])
+def test_elsewhere_it_is_said_that_float32_is_used(tmp_path, caplog, monkeypatch, instructions):
+    caplog.set_level("INFO", "mtmusic")
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     info = tmp_path / "cpuinfo"
-    if told:
-        info.write_text(told)
-    assert supported("bfloat16", info) == "float32"
-    assert capsys.readouterr().out == "This machine has no bfloat16 instructions: it computes in float32\n"
-    assert supported("float32", info) == "float32"
-    assert capsys.readouterr().out == ""
+    if instructions:
+        info.write_text(instructions)
+    for asked in ("bfloat16", "float32"):
+        assert supported(asked, info) == "float32"
+    assert caplog.messages == ["This machine has no bfloat16 instructions: it computes in float32"]
 
 
 def test_the_policy_is_the_layers_own_and_not_the_processs():

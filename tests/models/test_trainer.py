@@ -118,7 +118,7 @@ def test_a_damaged_checkpoint_is_said_in_one_line(tmp_path, name):
     fit(small_model(), batches(), batches(1), TrainingConfig(epochs=1), tmp_path, verbose=0)
     path = tmp_path / "epoch-00001" / name
     path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(UserError, match=r"a damaged one in .*epoch-00001: start with --overwrite"):
+    with pytest.raises(UserError, match=r"a damaged one in .*epoch-00001: start with `overwrite=True`"):
         fit(small_model(), batches(), batches(1), TrainingConfig(epochs=2), tmp_path, verbose=0)
 
 
@@ -132,7 +132,7 @@ def test_history_has_a_row_an_epoch():
 
 def test_a_loss_that_is_not_a_number_stops_with_advice():
     broken = batches().map(lambda x, y: (x * float("nan"), y))
-    with pytest.raises(UserError, match="lower --learning-rate"):
+    with pytest.raises(UserError, match="lower `learning_rate`"):
         fit(small_model(), broken, config=TrainingConfig(epochs=3), verbose=0)
 
 

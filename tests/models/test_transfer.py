@@ -58,7 +58,7 @@ def test_freezing_an_lstm_counts_its_layers():
 
 @pytest.mark.parametrize("which", ["some", 5, "-1", -1])
 def test_other_values_are_refused(which):
-    with pytest.raises(UserError, match="0 to 4"):
+    with pytest.raises(UserError, match=r"Expected `freeze` .* 0 to 4"):
         freeze(cnn_backbone(frames=16), which)
 
 
@@ -91,7 +91,7 @@ def test_the_first_blocks_alone_are_transferred_and_the_rest_stays_fresh(run):
     told = describe(genre_classifier(backbone, ["a", "b"]), "the source", loaded, [])
     assert "Fresh:     block3_conv, block3_norm, block4_conv, block4_norm, genre" in told
     assert f"{sum(weight.size for weight in expected[:10]):,} of its 266,528 parameters" in told
-    with pytest.raises(UserError, match=r"--transfer .* 0 to 4"):
+    with pytest.raises(UserError, match=r"Expected `transfer` .* 0 to 4"):
         set_backbone_weights(backbone, source, run, 5)
 
 
@@ -154,7 +154,7 @@ def test_weights_go_into_a_backbone_of_other_frames_where_they_do_not_depend_on_
     fixed = keras.Model(inputs, keras.layers.Dense(2, name="dense")(keras.layers.Flatten()(inputs)), name="backbone")
     inputs = keras.Input((32, 128))
     other = keras.Model(inputs, keras.layers.Dense(2, name="dense")(keras.layers.Flatten()(inputs)), name="backbone")
-    with pytest.raises(UserError, match="Expected the frames of here, 16, got 32"):
+    with pytest.raises(UserError, match=r"Expected the frames of here, 16, got 32: .*; leave `frames` out"):
         set_backbone_weights(other, fixed, "here")
     with pytest.raises(UserError, match="another backbone beside here"):
         set_backbone_weights(other, source, "here")

@@ -1,46 +1,46 @@
 """A Conv2D with fewer multiplications on a CPU: Winograd's minimal filtering along the frames."""
 
 from functools import cache
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from mtmusic.models.layers import PACKAGE
+from mtmusic.models.cpu import is_quicker
+from mtmusic.models.layers import PACKAGE, Tensor
 
 TAPS = 5
-"""Frames of the kernel that is taken so; with 3 it does not pay."""
+"""Frames of the kernels that are computed so; with 3 it does not pay."""
 
 TILE = 4
 """Frames that are computed together."""
 
 POINTS = (0, 1, -1, 2, -2, 1 / 2, -1 / 2)
-"""Where the polynomials are evaluated, beside infinity; small ones keep rounding low."""
+"""Where the polynomials are evaluated, and at infinity; small points keep rounding low."""
 
 FEWEST_WEIGHTS = 64 * 64
 """Channels times filters below which the transforms cost more than they save."""
 
 MOST_FRAMES = 128
-"""Above which they do too: one matrix transforms all frames."""
+"""Frames above which they do too: one matrix transforms all frames."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class WinogradConv2D(keras.layers.Conv2D):
-    """Keras's Conv2D, its options and weights and, to rounding, its numbers, with 8 multiplications where it has 20.
+    """Keras's Conv2D with 8 multiplications where it has 20. The numbers are the same apart from rounding.
 
     Four frames of the result, of five taps each, are a product of polynomials: both are evaluated at eight points,
     multiplied there, by a convolution along the bins alone, and interpolated; what goes before and after it are
-    products with small matrices. Taken for kernels of five frames, strides of 1 and 'same' padding, in float32, where
-    channels and filters are many, frames are few, and no GPU is visible; elsewhere Keras's own way is. One value that
-    is not finite makes all of its clip so.
+    products with small matrices. It is used for kernels of five frames, strides of 1 and 'same' padding, in float32,
+    where channels and filters are many, frames are few, no LoRA is enabled and no GPU is visible; everything else is
+    computed as the parent does. One value that is not finite makes all of its clip so.
 
     Source: A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, here in one dimension.
 
     (batch, frames, bins, channels) -> (batch, frames, bins, filters).
     """
 
-    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+    def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         plain = super().convolution_op
         if not self._takes_winograd(inputs):
             return plain(inputs, kernel)
@@ -50,20 +50,24 @@ class WinogradConv2D(keras.layers.Conv2D):
         few = tf.shape(inputs)[1] <= MOST_FRAMES
         return tf.cond(few, lambda: _winograd(inputs, kernel), lambda: plain(inputs, kernel))
 
-    def _takes_winograd(self, inputs: Any) -> bool:
+    def _takes_winograd(self, inputs: Tensor) -> bool:
+        options = {
+            "strides": (1, 1),
+            "dilation_rate": (1, 1),
+            "padding": "same",
+            "data_format": "channels_last",
+            "groups": 1,
+            "lora_enabled": False,
+        }
         return (
-            self.kernel_size[0] == TAPS
-            and self.strides == self.dilation_rate == (1, 1)
-            and self.padding == "same"
-            and self.groups == 1
-            and self.data_format == "channels_last"
+            is_quicker(self, options)
+            and self.kernel_size[0] == TAPS
             and inputs.dtype == tf.float32
             and inputs.shape[-1] * self.filters >= FEWEST_WEIGHTS
-            and not tf.config.list_physical_devices("GPU")
         )
 
 
-def _winograd(x: Any, kernel: Any) -> Any:
+def _winograd(x: Tensor, kernel: Tensor) -> Tensor:
     """x (batch, frames, bins, channels), kernel (5, any, channels, filters) -> (batch, frames, bins, filters)."""
     batch, frames, bins = (known or tf.shape(x)[axis] for axis, known in enumerate(x.shape[:3]))
     tiles = (frames + TILE - 1) // TILE

@@ -1,12 +1,12 @@
-"""An LSTM whose steps are quick on a CPU, for clips of different lengths of which only the last state is asked."""
+"""An LSTM whose steps are quick on a CPU, for clips of different lengths where only the last state is needed."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
 
-from mtmusic.models.layers import PACKAGE
+from mtmusic.models.cpu import is_quicker
+from mtmusic.models.layers import PACKAGE, Tensor
 
 UNROLLED = 4
 """Frames of a turn of the loop."""
@@ -14,72 +14,84 @@ UNROLLED = 4
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class LastStateLSTM(keras.layers.LSTM):
-    """Keras's LSTM, its options, weights and numbers, with a quicker way to the last state on a CPU.
+    """Keras's LSTM with a quicker way to the last state on a CPU. The numbers are the same apart from rounding.
 
-    The batch is parted in two halves by length, because two loops run on two cores at once and the shorter clips' ends
-    early. Taken where the activations are the default ones, nothing is dropped or kept between calls, no initial state
-    is given, only the last state is asked and no GPU is visible; elsewhere Keras's own way is.
+    The batch is split into two halves by length, because two loops run on two cores at once and the shorter clips' ends
+    early. This is done where the activations are the default ones, nothing is dropped or kept between calls, no initial
+    state is given, only the last state is returned and no GPU is visible; everything else is computed as the parent
+    does.
 
-    sequences (batch, frames, bins), mask (batch, frames) bool or None -> (batch, units). Absent frames stand at the
-    end; a clip without a present one gives zeros.
+    sequences (batch, frames, bins), mask (batch, frames) bool or None -> (batch, units). Absent frames, wherever they
+    stand, change nothing; a clip without a present one gives zeros.
     """
 
-    def call(self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool | None = False) -> Any:
-        if initial_state is not None or not self._takes_halves():
+    def call(
+        self,
+        sequences: Tensor,
+        initial_state: Sequence[Tensor] | None = None,
+        mask: Tensor | None = None,
+        training: bool | None = False,
+    ) -> Tensor:
+        fits = mask is None or tuple(getattr(mask, "shape", ())) == tuple(sequences.shape[:2])
+        if initial_state is not None or not fits or not self._takes_halves():
             return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
         cell = self.cell
         kernel, recurrent, bias = (tf.identity(w.value) for w in (cell.kernel, cell.recurrent_kernel, cell.bias))
         return _in_halves(sequences, mask, kernel, recurrent, bias, _kept_last_state if training else _last_state)
 
     def _takes_halves(self) -> bool:
-        others = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "dropout")
-        return (
-            not any(getattr(self, name) for name in (*others, "recurrent_dropout"))
-            and self.use_bias
-            and self.activation is keras.activations.tanh
-            and self.recurrent_activation is keras.activations.sigmoid
-            and not tf.config.list_physical_devices("GPU")
-        )
+        off = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "dropout", "recurrent_dropout")
+        activations = {"activation": keras.activations.tanh, "recurrent_activation": keras.activations.sigmoid}
+        return is_quicker(self, dict.fromkeys(off, False) | activations | {"use_bias": True})
 
 
-def _in_halves(x: Any, mask: Any, kernel: Any, recurrent: Any, bias: Any, run: Any) -> Any:
+def _in_halves(
+    x: Tensor, mask: Tensor | None, kernel: Tensor, recurrent: Tensor, bias: Tensor, run: Callable[..., Tensor]
+) -> Tensor:
     """x (batch, frames, bins), mask (batch, frames) bool or None -> (batch, units), by `run` of either half."""
-    clips, frames = tf.shape(x)[0], tf.shape(x)[1]
-    lengths = tf.fill([clips], frames) if mask is None else tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
+    clips = tf.shape(x)[0]
+    present = tf.fill(tf.shape(x)[:2], True) if mask is None else tf.cast(mask, tf.bool)
+    lengths = tf.reduce_sum(tf.cast(present, tf.int32), axis=1)
+    starts = tf.cumsum(lengths, exclusive=True)
+    places = tf.where(present)
     kernel = _sigmoids_first(tf.concat([kernel, bias[None]], axis=0))
     recurrent = _sigmoids_first(recurrent)
     order = tf.argsort(lengths, stable=True)
-    halves = (order[: clips // 2], order[clips // 2 :])
-    states = tf.concat([run(_gates(x, half, tf.gather(lengths, half), kernel), recurrent) for half in halves], axis=0)
+    states = [
+        run(_gates(x, places, tf.gather(starts, half), tf.gather(lengths, half), kernel), recurrent)
+        for half in (order[: clips // 2], order[clips // 2 :])
+    ]
+    states = tf.concat(states, axis=0)
     return tf.cast(tf.scatter_nd(order[:, None], states, [clips, recurrent.shape[0]]), x.dtype)
 
 
-def _sigmoids_first(weights: Any) -> Any:
+def _sigmoids_first(weights: Tensor) -> Tensor:
     """(any, 4 * units), Keras's order of the gates, i, f, g, o, to i, f, o, g: one sigmoid serves three of them."""
     i, f, g, o = tf.split(weights, 4, axis=1)
     return tf.concat([i, f, o, g], axis=1)
 
 
-def _gates(x: Any, half: Any, lengths: Any, kernel: Any) -> Any:
-    """What the input gives to the gates: (steps, clips of the half, 4 * units), each clip's last frame at the end.
+def _gates(x: Tensor, places: Tensor, starts: Tensor, lengths: Tensor, kernel: Tensor) -> Tensor:
+    """What the input gives to the gates: (steps, clips, 4 * units), each clip's last present frame at the end.
 
     Before a clip's first frame stand zeros: with neither input nor bias the cell stays at 0, and so does the state.
-    half: the clips' places in x; lengths: theirs; kernel: with the bias as its last row. Of a bfloat16 x the gates are
-    float32, as state and cell are: bfloat16 would round them at every frame.
+    places (frames of all clips, 2): clip and frame of each present frame of x; starts, lengths (clips,): where a clip's
+    begin in it, and how many they are; kernel: with the bias as its last row. Of a bfloat16 x the gates are float32,
+    as state and cell are: bfloat16 would round them at every frame.
     """
     longest = tf.maximum(tf.reduce_max(lengths), 1)
     steps = (longest + UNROLLED - 1) // UNROLLED * UNROLLED
     frame = tf.range(steps)[:, None] - steps + lengths
-    present = tf.cast(frame >= 0, x.dtype)[..., None]
-    clip = tf.broadcast_to(half, tf.shape(frame))
-    inputs = tf.gather_nd(x, tf.stack([clip, tf.maximum(frame, 0)], axis=-1)) * present
-    rows = tf.concat([inputs, present], axis=2)
-    gates = tf.matmul(tf.reshape(rows, [steps * tf.size(half), kernel.shape[0]]), kernel)
-    gates = tf.reshape(gates, [steps, tf.size(half), kernel.shape[1]])
+    present = frame >= 0
+    row = tf.where(present, starts + frame + 1, 0)
+    inputs = tf.gather_nd(x, tf.gather(tf.pad(places, [[1, 0], [0, 0]]), row))
+    inputs = tf.concat([inputs, tf.ones_like(inputs[..., :1])], axis=2)
+    rows = tf.reshape(tf.where(present[..., None], inputs, tf.zeros((), x.dtype)), [-1, kernel.shape[0]])
+    gates = tf.reshape(tf.matmul(rows, kernel), [steps, tf.size(lengths), kernel.shape[1]])
     return tf.cast(gates, keras.backend.result_type(gates.dtype.name, "float32"))
 
 
-def _step(gates: Any, state: Any, cell: Any, recurrent: Any) -> tuple[Any, ...]:
+def _step(gates: Tensor, state: Tensor, cell: Tensor, recurrent: Tensor) -> tuple[Tensor, ...]:
     """One frame, (clips, 4 * units): state and cell after it, and what the way back needs of it."""
     units = recurrent.shape[0]
     sigmoids, candidate = tf.split(gates + _product(state, recurrent), [3 * units, units], axis=1)
@@ -90,11 +102,11 @@ def _step(gates: Any, state: Any, cell: Any, recurrent: Any) -> tuple[Any, ...]:
     return o * squashed, after, (sigmoids, candidate, squashed, cell, state)
 
 
-def _last_state(gates: Any, recurrent: Any) -> Any:
+def _last_state(gates: Tensor, recurrent: Tensor) -> Tensor:
     """(steps, clips, 4 * units) -> (clips, units)."""
     frames = _list_of(gates.dtype, tf.shape(gates)[0], gates.shape[2]).unstack(gates)
 
-    def turn(at: Any, state: Any, cell: Any) -> tuple[Any, ...]:
+    def turn(at: Tensor, state: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
         for step in range(UNROLLED):
             state, cell, _ = _step(frames.read(at + step), state, cell, recurrent)
         return at + UNROLLED, state, cell
@@ -104,12 +116,12 @@ def _last_state(gates: Any, recurrent: Any) -> Any:
 
 
 @tf.custom_gradient
-def _kept_last_state(gates: Any, recurrent: Any) -> tuple[Any, Any]:
+def _kept_last_state(gates: Tensor, recurrent: Tensor) -> tuple[Tensor, Tensor]:
     """As `_last_state`, and keeps what a gradient by hand needs, which takes the weights' from all frames at once."""
     steps, units = tf.shape(gates)[0], recurrent.shape[0]
     frames = _list_of(gates.dtype, steps, gates.shape[2]).unstack(gates)
 
-    def turn(at: Any, state: Any, cell: Any, *kept: Any) -> tuple[Any, ...]:
+    def turn(at: Tensor, state: Tensor, cell: Tensor, *kept: tf.TensorArray) -> tuple[Tensor, ...]:
         for step in range(UNROLLED):
             state, cell, new = _step(frames.read(at + step), state, cell, recurrent)
             kept = tuple(one.write(at + step, value) for one, value in zip(kept, new, strict=True))
@@ -119,7 +131,7 @@ def _kept_last_state(gates: Any, recurrent: Any) -> tuple[Any, Any]:
     empty = [_list_of(gates.dtype, steps, width * units) for width in (3, 1, 1, 1, 1)]
     _, last, _, *kept, states = tf.while_loop(lambda at, *_: at < steps, turn, (0, zeros, zeros, *empty))
 
-    def gradient(dstate: Any) -> tuple[Any, Any]:
+    def gradient(dstate: Tensor) -> tuple[Tensor, Tensor]:
         dgates = _gate_gradients(tf.convert_to_tensor(dstate), kept, recurrent)
         before, flat = tf.reshape(states.stack(), [-1, units]), tf.reshape(dgates, [-1, 4 * units])
         narrow = [tf.cast(each, recurrent.dtype) for each in (before, flat)]
@@ -128,12 +140,12 @@ def _kept_last_state(gates: Any, recurrent: Any) -> tuple[Any, Any]:
     return last, gradient
 
 
-def _gate_gradients(dstate: Any, kept: Sequence[Any], recurrent: Any) -> Any:
+def _gate_gradients(dstate: Tensor, kept: Sequence[tf.TensorArray], recurrent: Tensor) -> Tensor:
     """The last state's gradient, (clips, units), to that of all gates, (steps, clips, 4 * units)."""
     back = tf.transpose(recurrent)
     steps = kept[0].size()
 
-    def turn(at: Any, dstate: Any, dcell: Any, dgates: Any) -> tuple[Any, ...]:
+    def turn(at: Tensor, dstate: Tensor, dcell: Tensor, dgates: tf.TensorArray) -> tuple[Tensor, ...]:
         for step in range(UNROLLED):
             sigmoids, candidate, squashed, cell = (one.read(at - step) for one in kept)
             i, f, o = tf.split(sigmoids, 3, axis=1)
@@ -150,15 +162,15 @@ def _gate_gradients(dstate: Any, kept: Sequence[Any], recurrent: Any) -> Any:
     return tf.while_loop(lambda at, *_: at >= 0, turn, start)[-1].stack()
 
 
-def _product(rows: Any, weights: Any) -> Any:
+def _product(rows: Tensor, weights: Tensor) -> Tensor:
     """In the weights' precision; the result is of the rows'."""
     return tf.cast(tf.matmul(tf.cast(rows, weights.dtype), weights), rows.dtype)
 
 
-def _list_of(dtype: Any, steps: Any, width: int) -> tf.TensorArray:
+def _list_of(dtype: tf.DType, steps: Tensor, width: int) -> tf.TensorArray:
     """Of `steps` tensors (clips, width)."""
     return tf.TensorArray(dtype, steps, element_shape=(None, width), clear_after_read=False)
 
 
-def _zeros(gates: Any, recurrent: Any) -> Any:
+def _zeros(gates: Tensor, recurrent: Tensor) -> Tensor:
     return tf.zeros([tf.shape(gates)[1], recurrent.shape[0]], gates.dtype)

@@ -95,6 +95,19 @@ def test_elsewhere_it_is_keras_s(taken, option, frames):
     assert taken == []
 
 
+def test_with_lora_it_is_keras_s(taken):
+    ours, plain = layer(), keras.layers.Conv2D(64, 5, padding="same")
+    x = values(8)
+    plain.build(x.shape)
+    plain.set_weights(ours.get_weights())
+    for conv in (ours, plain):
+        conv.enable_lora(2)
+        conv.lora_kernel_a.assign(np.linspace(-1, 1, 5 * 5 * 64 * 2).reshape(5, 5, 64, 2))
+        conv.lora_kernel_b.assign(np.linspace(-1, 1, 2 * 64).reshape(2, 64))
+    np.testing.assert_array_equal(ours(x), plain(x))
+    assert taken == []
+
+
 def test_with_channels_first_it_is_keras_s(taken):
     options = {"filters": 64, "kernel_size": 5, "padding": "same", "data_format": "channels_first"}
     ours, plain = WinogradConv2D(**options), keras.layers.Conv2D(**options)
@@ -106,7 +119,7 @@ def test_with_channels_first_it_is_keras_s(taken):
     assert taken == []
 
 
-def test_beside_a_gpu_it_is_keras_s(taken, monkeypatch):
+def test_where_a_gpu_is_visible_it_is_keras_s(taken, monkeypatch):
     conv = layer()
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["GPU:0"])
     assert conv(values(8)).shape == (2, 8, 6, 64)

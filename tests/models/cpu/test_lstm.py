@@ -66,6 +66,38 @@ def test_states_and_gradients_are_those_of_keras(lengths, masked):
             np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
+MASKS = {
+    "padded in front": np.arange(13) >= np.array([[3], [0], [12], [13], [5]]),
+    "frames missing anywhere": np.random.default_rng(3).random((5, 13)) < 0.5,
+    "no frame": np.zeros((5, 13), bool),
+    "numbers": np.eye(5, 13, dtype="float32"),
+}
+
+
+@pytest.mark.parametrize("graph", [True, False], ids=["graph", "eager"])
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_frames_may_be_absent_anywhere(mask, graph):
+    plain, ours = pair()
+    x, mask = batch(LENGTHS["odd"])[0], tf.constant(mask)
+    expected = state_and_gradients(plain, x, mask, True, graph)
+    for training in (True, False):
+        for got, want in zip(state_and_gradients(ours, x, mask, training, graph), expected, strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_no_number_in_one_clip_stays_there_and_in_an_absent_frame_nowhere():
+    _, ours = pair()
+    x, mask = (np.array(each) for each in batch(LENGTHS["odd"]))
+    x[0, 0] = x[2, 5] = np.nan  # the third clip has one frame
+    assert np.isnan(ours(x, mask=mask)).any(axis=1).tolist() == [True, False, False, False, False]
+
+
+def test_a_mask_of_another_shape_is_keras_s():
+    plain, ours = pair(Unasked)
+    x, mask = batch(LENGTHS["odd"])
+    assert np.array_equal(ours(x, mask=[mask]), plain(x, mask=[mask]))
+
+
 def test_outside_of_a_graph_the_numbers_are_the_same():
     plain, ours = pair()
     x, mask = batch(LENGTHS["odd"])
@@ -120,6 +152,13 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_keras():
         assert 0 < np.abs(got - want).max() < 2 * np.abs(keras_has - want).max() + 0.01
 
 
+class Unasked(LastStateLSTM):
+    """Fails where its options are looked at: the mask has decided."""
+
+    def _takes_halves(self) -> bool:
+        raise AssertionError
+
+
 class Refusing(LastStateLSTM):
     """Fails where it would go its own way."""
 
@@ -160,7 +199,7 @@ def test_a_first_state_and_a_kept_one_are_keras_s_too(monkeypatch):
     assert LastStateLSTM(UNITS)._takes_halves()
 
 
-def test_beside_a_gpu_keras_has_its_way(monkeypatch):
+def test_where_a_gpu_is_visible_keras_has_its_way(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU:0"])
     assert not LastStateLSTM(UNITS)._takes_halves()
 
