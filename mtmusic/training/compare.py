@@ -12,7 +12,7 @@ import numpy as np
 from mtmusic.data.labels import ALONE
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
-from mtmusic.evaluation.bootstrap import Fold, cross_scores, measures
+from mtmusic.evaluation.bootstrap import Fold, cross_scores, measures, model_scores
 from mtmusic.evaluation.reports.run import write_report
 from mtmusic.files import write_json
 from mtmusic.models.saving import MODEL_FILE, locate, read_card
@@ -199,7 +199,7 @@ def _common_ids(runs: Sequence[Predictions]) -> tuple[str, ...]:
 def own_scores(run: Predictions, seed: int = 0) -> dict[str, dict[str, float]]:
     """Of each task and, of several, their "mean", rho; or accuracy and macro_f1: {value, low, high}, see
     `compare_runs`."""
-    rows = _rows(cross_scores(_folds(run), {run.name: [[run.predicted]]}, run.tasks, seed)["recipes"][run.name])
+    rows = _rows(model_scores(Fold(run.groups, run.true), run.predicted, run.tasks, seed))
     return {name: {"value": row["mean"], "low": row["low"], "high": row["high"]} for name, row in rows.items()}
 
 
@@ -210,16 +210,12 @@ def _difference(first: Predictions, other: Predictions, seed: int) -> dict[str, 
         raise UserError(f"Expected runs with a task in common, got {first.name} and {other.name}")
     both = [_select(run, tasks) if tasks else run for run in (first, other)]
     answers = {run.name: [[run.predicted]] for run in both}
-    return _rows(cross_scores(_folds(both[0]), answers, tasks, seed)["comparisons"][0])
+    return _rows(cross_scores([Fold(both[0].groups, both[0].true)], answers, tasks, seed)["comparisons"][0])
 
 
 def _select(run: Predictions, tasks: tuple[str, ...]) -> Predictions:
     columns = [run.tasks.index(task) for task in tasks]
     return replace(run, tasks=tasks, true=run.true[:, columns], predicted=run.predicted[:, columns])
-
-
-def _folds(run: Predictions) -> list[Fold]:
-    return [Fold(run.groups, run.true)]
 
 
 def _rows(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
