@@ -9,23 +9,8 @@ import numpy as np
 from mtmusic.data.labels import read_affect_labels
 from mtmusic.evaluation import plots
 from mtmusic.evaluation.reports.lab import Table
-from mtmusic.lab.plan import (
-    AFFECT_BEAT,
-    ROW_HEADER,
-    ROW_NOTE,
-    Done,
-    Lab,
-    affect_options,
-    cells,
-    history,
-    joined,
-    metrics_of,
-    paired,
-    rho_rows,
-    summary,
-    training_facts,
-    write_up,
-)
+from mtmusic.lab import plan
+from mtmusic.lab.plan import Done, Lab
 from mtmusic.training.affect import AffectTask, train_each
 from mtmusic.training.compare import own_scores, read_predictions
 from mtmusic.training.submission import LAB_TASKS, make_submission, read_submission, submit_command
@@ -42,7 +27,7 @@ Runs = list[list[Path]]
 
 
 def tasks_of(lab: Lab) -> tuple[str, ...]:
-    return read_affect_labels(lab.folders[AFFECT_BEAT]).tasks
+    return read_affect_labels(lab.folders[plan.AFFECT_BEAT]).tasks
 
 
 def single_runs(lab: Lab, backbone: str) -> Runs:
@@ -65,21 +50,21 @@ def regression(lab: Lab) -> Done:
     tasks, commands = tasks_of(lab), []
     for backbone in BACKBONES:
         for seed in lab.every_seed:
-            options = affect_options(lab, _parent(lab, backbone, seed), seed, backbone)
+            options = plan.affect_options(lab, _parent(lab, backbone, seed), seed, backbone)
             train_each(options, AffectTask())
             commands.append(options.command)
     runs = {backbone: single_runs(lab, backbone) for backbone in BACKBONES}
     first = {backbone: dict(zip(tasks, each[0], strict=True)) for backbone, each in runs.items()}
-    rho = {backbone: rho_rows(each) for backbone, each in runs.items()}
-    tests = {task: metrics_of(run)["test"] for task, run in first["cnn"].items()}
+    rho = {backbone: plan.rho_rows(each) for backbone, each in runs.items()}
+    tests = {task: plan.metrics_of(run)["test"] for task, run in first["cnn"].items()}
     numbers = {
         "rho": rho,
-        "cnn_less_lstm": paired(runs["cnn"], runs["lstm"], "mean" if len(tasks) > 1 else tasks[0]),
+        "cnn_less_lstm": plan.paired(runs["cnn"], runs["lstm"], "mean" if len(tasks) > 1 else tasks[0]),
         "training": {
-            backbone: {task: training_facts(run) for task, run in each.items()} for backbone, each in first.items()
+            backbone: {task: plan.training_facts(run) for task, run in each.items()} for backbone, each in first.items()
         },
     }
-    return write_up(
+    return plan.write_up(
         lab,
         8,
         numbers,
@@ -98,7 +83,7 @@ def regression(lab: Lab) -> Done:
 def _draw_rho_by_epoch(lab: Lab, first: Mapping[str, Mapping[str, Path]]) -> list[str]:
     """Of the first seed; returns the names of the panels."""
     values = {
-        backbone.upper(): {task: history(run)["val_spearman"] for task, run in runs.items()}
+        backbone.upper(): {task: plan.history(run)["val_spearman"] for task, run in runs.items()}
         for backbone, runs in first.items()
     }
     panels = {task: {name: each[task] for name, each in values.items()} for task in first["cnn"]}
@@ -114,16 +99,16 @@ def multitask(lab: Lab) -> Done:
     """Step 10: all tasks with one trunk, the loss weighed by fixed weights and by learned ones, against step 8."""
     tasks = tasks_of(lab)
     if len(tasks) < 2:
-        return write_up(lab, 10, {}, tasks=tasks)
+        return plan.write_up(lab, 10, {}, tasks=tasks)
     commands = []
     for weighted, task in MULTITASK.items():
         for (run,), seed in zip(multitask_runs(lab, weighted), lab.every_seed, strict=True):
-            options = affect_options(lab, run, seed, "cnn", task)
+            options = plan.affect_options(lab, run, seed, "cnn", task)
             train_each(options, task)
             commands.append(options.command)
-    rho = {weighted: rho_rows(multitask_runs(lab, weighted)) for weighted in MULTITASK}
+    rho = {weighted: plan.rho_rows(multitask_runs(lab, weighted)) for weighted in MULTITASK}
     first = {weighted: multitask_runs(lab, weighted)[0][0] for weighted in MULTITASK}
-    runs, single = single_runs(lab, "cnn"), rho_rows(single_runs(lab, "cnn"))
+    runs, single = single_runs(lab, "cnn"), plan.rho_rows(single_runs(lab, "cnn"))
     shown = {f"CNN, multitask, {weighted} weights": rows for weighted, rows in rho.items()}
     shown["CNN, a model a task (step 8)"] = single
     intervals = [
@@ -133,11 +118,11 @@ def multitask(lab: Lab) -> Done:
     plots.save_figure(plots.intervals(intervals, "Spearman's rho"), lab.step(10) / "comparison.png")
     numbers = {
         "rho": rho,
-        "less_step_8": {weighted: paired(multitask_runs(lab, weighted), runs, "mean") for weighted in MULTITASK},
-        "weights": {weighted: metrics_of(run)["weights"] for weighted, run in first.items()},
-        "training": {weighted: training_facts(run) for weighted, run in first.items()},
+        "less_step_8": {weighted: plan.paired(multitask_runs(lab, weighted), runs, "mean") for weighted in MULTITASK},
+        "weights": {weighted: plan.metrics_of(run)["weights"] for weighted, run in first.items()},
+        "training": {weighted: plan.training_facts(run) for weighted, run in first.items()},
     }
-    return write_up(
+    return plan.write_up(
         lab,
         10,
         numbers,
@@ -157,8 +142,8 @@ def _ways(rho: Mapping[str, Any], single: Mapping[str, Any], tasks: Sequence[str
 
 
 def rho_table(named: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
-    rows = [(f"{name}: {task}", *cells(row)) for name, each in named.items() for task, row in each.items()]
-    return Table(f"Spearman's rho, test clips. {ROW_NOTE}", ("", *ROW_HEADER), rows)
+    rows = [(f"{name}: {task}", row) for name, each in named.items() for task, row in each.items()]
+    return plan.score_table("Spearman's rho, test clips", rows)
 
 
 def submission(lab: Lab) -> Done:
@@ -170,15 +155,15 @@ def submission(lab: Lab) -> Done:
     scores = {name: _validation_rho(runs) for name, runs in candidates.items()}
     best = max(scores, key=lambda name: scores[name])
     models, header = candidates[best][0], "lab" if sorted(tasks) == sorted(LAB_TASKS) else "plain"
-    make_submission(models, lab.folders[AFFECT_BEAT], path, header, overwrite=True)
+    make_submission(models, lab.folders[plan.AFFECT_BEAT], path, header, overwrite=True)
     ids, written, values = read_submission(path)
     answers = dict(zip(written, values.T, strict=True))
     plots.save_figure(plots.value_histograms(answers), lab.step(11) / "answers.png")
-    tested = read_predictions(joined(models))
+    tested = read_predictions(plan.joined(models))
     numbers = {
         "chosen": best,
         "validation": scores,
-        "expected": summary([own_scores(tested)["mean" if len(tasks) > 1 else tasks[0]]]),
+        "expected": plan.summary([own_scores(tested)["mean" if len(tasks) > 1 else tasks[0]]]),
         "rows": len(ids),
         "header": header,
     }
@@ -190,15 +175,12 @@ def submission(lab: Lab) -> Done:
         Table("Mean rho on the validation clips, which chooses", ("", "rho"), list(scores.items())),
         Table("What the file answers", ("task", "minimum", "mean", "sd", "maximum"), spread),
     ]
-    given = {"model": models, "data": lab.folders[AFFECT_BEAT], "out": path, "header": header, "overwrite": True}
+    given = {"model": models, "data": lab.folders[plan.AFFECT_BEAT], "out": path, "header": header, "overwrite": True}
     commands = [lab.command("make-submission", **given), submit_command(path, header)]
-    return write_up(lab, 11, numbers, tables, commands, tasks=written, clips=len(tested.ids))
+    return plan.write_up(lab, 11, numbers, tables, commands, tasks=written, clips=len(tested.ids))
 
 
 def _validation_rho(runs: Runs) -> float:
     """Mean over tasks and seeds of rho on the validation split: what may choose a model."""
-    of_seeds = []
-    for parts in runs:
-        rows = [metrics_of(part)["validation"]["per_task"] for part in parts]
-        of_seeds.append(np.mean([task["spearman"] for row in rows for task in row.values()]))
-    return float(np.mean(of_seeds))
+    seeds = [[row for run in each for row in plan.metrics_of(run)["validation"]["per_task"].values()] for each in runs]
+    return float(np.mean([np.mean([row["spearman"] for row in rows]) for rows in seeds]))

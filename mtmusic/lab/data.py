@@ -13,7 +13,8 @@ from mtmusic.data.spectrograms import array_path, read_array
 from mtmusic.datasets.explore import batch_lengths, explore_genre_data, mean_mel_profiles
 from mtmusic.evaluation import plots
 from mtmusic.evaluation.reports.lab import Table
-from mtmusic.lab.plan import GENRE, GENRE_BEAT, Done, Lab, genre_options, history, metrics_of, write_up
+from mtmusic.lab import plan
+from mtmusic.lab.plan import Done, Lab
 from mtmusic.training.genre import GenreTask
 from mtmusic.training.train import train
 
@@ -29,28 +30,18 @@ NAMES = {"mel": "mel spectrograms", "chroma": "chromagrams"}
 def first_look(lab: Lab) -> Done:
     """Steps 0 and 1: devices, the folder, two clips, and the mean mel profile by genre."""
     summary, command = _explore(lab, lab.step(1) / "exploration")
-    train_clips = load_genre_data(lab.load_options(GENRE_BEAT)).splits["train"]
+    train_clips = load_genre_data(lab.load_options(plan.GENRE_BEAT)).splits["train"]
     counts = summary["clips"]
     rows = [(name, *(of_split[name] for of_split in counts.values())) for name in counts["train"]]
     table = Table("Clips by class and split, validation held out of train", ("class", *counts), rows)
     profiles = profile_difference(mean_mel_profiles(train_clips))
-    return write_up(lab, 1, summary | {"profiles": profiles}, [table], [command])
-
-
-def mel_rates(lab: Lab) -> Done:
-    """Step 2."""
-    return _frame_rates(lab, 2, "mel")
-
-
-def chroma_rates(lab: Lab) -> Done:
-    """Step 3: compared with step 2 too, whose clips have ten times as many bins."""
-    return _frame_rates(lab, 3, "chroma")
+    return plan.write_up(lab, 1, summary | {"profiles": profiles}, [table], [command])
 
 
 def pipeline(lab: Lab) -> Done:
     """Step 4: the batches, and the classes before and after merging."""
     summary, command = _explore(lab, lab.step(4) / "exploration")
-    data = load_genre_data(lab.load_options(GENRE_BEAT))
+    data = load_genre_data(lab.load_options(plan.GENRE_BEAT))
     lengths, padded = batch_lengths(data.splits["train"], BATCH_SIZE, lab.seed)
     flat = lab.scale.frames or summary["flat_cnn_frames"]
     rows = [
@@ -64,7 +55,7 @@ def pipeline(lab: Lab) -> Done:
         "flat_cnn_padding_share": 1 - float(np.minimum(data.frames, flat).mean()) / flat,
         "classes": data.merged_counts,
     }
-    return write_up(lab, 4, numbers, [table], [command], batch_size=BATCH_SIZE, frames=data.frames)
+    return plan.write_up(lab, 4, numbers, [table], [command], batch_size=BATCH_SIZE, frames=data.frames)
 
 
 def profile_difference(profiles: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -90,26 +81,29 @@ def profile_difference(profiles: Mapping[str, np.ndarray]) -> dict[str, Any]:
     }
 
 
-def _frame_rates(lab: Lab, step: int, feature: str) -> Done:
-    """Full rate against beat-synchronised: how large a clip is, and what an epoch of an LSTM takes."""
+def frame_rates(step: int, feature: str, lab: Lab) -> Done:
+    """Steps 2 and 3: full rate against beat-synchronised: how large a clip is, and what an epoch of an LSTM takes.
+
+    Step 3 is compared with step 2, whose clips have ten times as many bins.
+    """
     rows, numbers, commands, losses = [], {}, [], {}
     for beat in (False, True):
         rate, bins = "beat" if beat else "full", FEATURE_BINS[feature]
-        lengths = load_genre_data(lab.load_options(GENRE_BEAT if beat else GENRE)).frames
+        lengths = load_genre_data(lab.load_options(plan.GENRE_BEAT if beat else plan.GENRE)).frames
         run, epochs = lab.step(step) / f"lstm_{rate}", lab.scale.timing_epochs
-        options = genre_options(lab, run, lab.seed, "lstm", beat, feature=feature, epochs=epochs)
+        options = plan.genre_options(lab, run, lab.seed, "lstm", beat, feature=feature, epochs=epochs)
         seconds = train(options, GenreTask())["seconds_per_epoch"]
         frames = float(np.median(lengths))
         rows.append((RATES[beat], f"({bins}, {frames:.0f})", f"{lengths.min()} to {lengths.max()}",
                      f"{bins * frames:.0f}", f"{seconds:.2f}"))  # fmt: skip
         numbers[rate] = {"frames": frames, "bins": bins, "seconds_per_epoch": seconds}
-        losses[RATES[beat]] = history(run)["loss"]
+        losses[RATES[beat]] = plan.history(run)["loss"]
         commands.append(options.command)
     caption = f"{NAMES[feature]} and the LSTM's epoch, batches of {options.recipe.batch_size} clips"
     header = ("", "median clip (bins, frames)", "frames", "numbers a clip", "seconds an epoch")
-    mel = [metrics_of(lab.step(2) / f"lstm_{rate}")["seconds_per_epoch"] for rate in numbers]
+    mel = [plan.metrics_of(lab.step(2) / f"lstm_{rate}")["seconds_per_epoch"] for rate in numbers]
     ratios = [row["seconds_per_epoch"] / seconds for row, seconds in zip(numbers.values(), mel, strict=True)]
-    return write_up(
+    return plan.write_up(
         lab,
         step,
         numbers | {"losses": losses},
@@ -124,12 +118,14 @@ def _frame_rates(lab: Lab, step: int, feature: str) -> Done:
 
 def _two_clips(lab: Lab, step: int, feature: str) -> dict[str, Any]:
     """Draws the same two clips at both rates."""
-    clips = load_genre_data(lab.load_options(GENRE_BEAT)).splits["train"]
+    clips = load_genre_data(lab.load_options(plan.GENRE_BEAT)).splits["train"]
     pair = two_of_different_classes(clips)
     titles = [f"{clips.classes[clips.targets[i]]} (clip {clips.ids[i]})" for i in pair]
     pictures = []
     for beat in (False, True):
-        arrays = [array_path(lab.folders[GENRE_BEAT if beat else GENRE] / "train", clips.ids[i]) for i in pair]
+        arrays = [
+            array_path(lab.folders[plan.GENRE_BEAT if beat else plan.GENRE] / "train", clips.ids[i]) for i in pair
+        ]
         known = [(read_array(path), title) for path, title in zip(arrays, titles, strict=True) if path is not None]
         if not known:  # the other folder lacks both
             continue
@@ -142,6 +138,6 @@ def _two_clips(lab: Lab, step: int, feature: str) -> dict[str, Any]:
 
 def _explore(lab: Lab, out: Path) -> tuple[dict[str, Any], str]:
     """The summary, and the command that does it."""
-    options = lab.load_options(GENRE_BEAT)
+    options = lab.load_options(plan.GENRE_BEAT)
     words = lab.command("explore-data", data=options.folder, classes=lab.classes, seed=lab.seed, out=out)
     return explore_genre_data(options, out, batch_size=BATCH_SIZE), words

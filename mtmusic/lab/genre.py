@@ -11,24 +11,8 @@ from mtmusic.data.folder import GenreData, load_genre_data
 from mtmusic.data.spectrograms import read_array
 from mtmusic.evaluation import plots
 from mtmusic.evaluation.reports.lab import Table
-from mtmusic.lab.plan import (
-    FULL_RATE_BATCH,
-    GENRE,
-    GENRE_BEAT,
-    ROW_HEADER,
-    ROW_NOTE,
-    Done,
-    Lab,
-    accuracy,
-    cells,
-    genre_options,
-    kept,
-    mean_of,
-    metrics_of,
-    paired,
-    training_facts,
-    write_up,
-)
+from mtmusic.lab import plan
+from mtmusic.lab.plan import Done, Lab
 from mtmusic.models.saving import load
 from mtmusic.models.trainer import OVERFIT_LOSS
 from mtmusic.training.genre import GenreTask
@@ -48,7 +32,7 @@ class Network(NamedTuple):
 
     @property
     def folder(self) -> str:
-        return GENRE_BEAT if self.beat else GENRE
+        return plan.GENRE_BEAT if self.beat else plan.GENRE
 
 
 LSTMS = (
@@ -81,23 +65,23 @@ def lstms(lab: Lab) -> Done:
     found = networks(lab)
     options = {name: _lstm_options(lab, network) for name, network in found.items()}
     checks = {
-        name: kept(lab.step(5) / f"overfit_{name}.json", partial(_overfit, lab, each[0]))
+        name: plan.kept(lab.step(5) / f"overfit_{name}.json", partial(_overfit, lab, each[0]))
         for name, each in options.items()
     }
     commands = _train_all([*options.values()])
     facts = {name: _facts(lstm_runs(lab, name)) | {"overfit": checks[name]} for name in found}
     rows = [
-        (found[name].title, *cells(row["accuracy"]), row["validation_macro_f1"], row["best_epoch"],
+        (found[name].title, row["accuracy"], row["validation_macro_f1"], row["best_epoch"],
          f"{row['seconds_per_epoch']:.2f}")
         for name, row in facts.items()
     ]  # fmt: skip
-    header = ("", *ROW_HEADER, "validation macro F1", "best epoch", "seconds an epoch")
-    table = Table(f"Accuracy on the test clips. {ROW_NOTE} {_batches(found, options)}", header, rows)
+    header = ("validation macro F1", "best epoch", "seconds an epoch")
+    table = plan.score_table("Accuracy on the test clips", rows, header, _batches(found, options))
     constant, share = majority(lab)
     curves = {found[name].title: values for name, values in checks.items()}
     figure = plots.curves({"Overfit check: the loss on three batches": curves}, "loss (log scale)", OVERFIT_LOSS)
     plots.save_figure(figure, lab.step(5) / "overfit.png")
-    return write_up(
+    return plan.write_up(
         lab,
         5,
         {"networks": facts, "majority": share},
@@ -117,21 +101,21 @@ def cnns(lab: Lab) -> Done:
     """Step 7: the CNN, trained on train, and anew on train and validation, against the LSTM."""
     options = [
         [
-            genre_options(lab, run, seed, "cnn", retrain_on_all=name == "on_all")
+            plan.genre_options(lab, run, seed, "cnn", retrain_on_all=name == "on_all")
             for run, seed in zip(cnn_runs(lab, name), lab.every_seed, strict=True)
         ]
         for name in CNNS
     ]
-    check = kept(lab.step(7) / "overfit.json", partial(_overfit, lab, options[0][0]))
+    check = plan.kept(lab.step(7) / "overfit.json", partial(_overfit, lab, options[0][0]))
     commands = _train_all(options)
     facts, lstm = {name: _facts(cnn_runs(lab, name)) for name in CNNS}, _facts(lstm_runs(lab, LIKE_CNN))
     compared = {**{CNNS[name]: row for name, row in facts.items()}, "LSTM on beat mel (step 5)": lstm}
-    rows = [(title, *cells(row["accuracy"]), row["macro_f1"]) for title, row in compared.items()]
+    rows = [(title, row["accuracy"], row["macro_f1"]) for title, row in compared.items()]
     first, other = ([[run] for run in each] for each in (cnn_runs(lab), lstm_runs(lab, LIKE_CNN)))
     layers, clip = layer_table(lab, cnn_runs(lab)[0])
     runs = {name: cnn_runs(lab, name)[0] for name in CNNS}
     tables = [
-        Table(f"Genre on the test clips. {ROW_NOTE}", ("", *ROW_HEADER, "macro F1"), rows),
+        plan.score_table("Genre on the test clips", rows, ("macro F1",)),
         *(by_class(CNNS[name], run) for name, run in runs.items()),
         Table(
             "What each block does to one test clip, as (frames, bins, channels)",
@@ -141,8 +125,8 @@ def cnns(lab: Lab) -> Done:
     ]
     figure = plots.loss_curve(check, "Overfit check: the loss on three batches", OVERFIT_LOSS)
     plots.save_figure(figure, lab.step(7) / "overfit.png")
-    numbers = {"overfit": check, "lstm": lstm, "cnn_less_lstm": paired(first, other, "accuracy"), "layers": layers}
-    return write_up(
+    numbers = {"overfit": check, "lstm": lstm, "cnn_less_lstm": plan.paired(first, other, "accuracy"), "layers": layers}
+    return plan.write_up(
         lab,
         7,
         facts | numbers,
@@ -153,7 +137,7 @@ def cnns(lab: Lab) -> Done:
         zeros=sorted((row[3] for row in layers), key=lambda share: float(share.rstrip("%"))),
         titles=CNNS,
         runs={name: lab.relative(run) for name, run in runs.items()},
-        tests={name: metrics_of(run)["test"] for name, run in runs.items()},
+        tests={name: plan.metrics_of(run)["test"] for name, run in runs.items()},
     )
 
 
@@ -181,7 +165,7 @@ def by_class(title: str, run: Path) -> Table:
     """Of the test split: precision, recall and F1 of each class."""
     rows = [
         (name, *(row[score] for score in SCORES), row["support"])
-        for name, row in metrics_of(run)["test"]["per_class"].items()
+        for name, row in plan.metrics_of(run)["test"]["per_class"].items()
     ]
     return Table(f"{title}: test clips by class", ("class", "precision", "recall", "F1", "clips"), rows)
 
@@ -197,20 +181,20 @@ def majority(lab: Lab) -> tuple[str | None, float]:
 
 def _data(lab: Lab) -> GenreData:
     """As the first seed's runs have it."""
-    return load_genre_data(lab.load_options(GENRE_BEAT, lab.scale.subset))
+    return load_genre_data(lab.load_options(plan.GENRE_BEAT, lab.scale.subset))
 
 
 def _facts(runs: Sequence[Path]) -> dict[str, Any]:
     """Of one network's runs: accuracy over the seeds, and how the first one was trained."""
-    scores = {"accuracy": accuracy(runs), "macro_f1": mean_of(runs, "test", "macro_f1")}
-    return training_facts(runs[0]) | scores | {"validation_macro_f1": mean_of(runs, "validation", "macro_f1")}
+    scores = {"accuracy": plan.accuracy(runs), "macro_f1": plan.mean_of(runs, "test", "macro_f1")}
+    return plan.training_facts(runs[0]) | scores | {"validation_macro_f1": plan.mean_of(runs, "validation", "macro_f1")}
 
 
 def _lstm_options(lab: Lab, network: Network) -> list[TrainOptions]:
     """One a seed."""
-    slow: dict[str, Any] = {} if network.beat else {"batch_size": FULL_RATE_BATCH}
+    slow: dict[str, Any] = {} if network.beat else {"batch_size": plan.FULL_RATE_BATCH}
     return [
-        genre_options(lab, run, seed, "lstm", network.beat, feature=network.feature, **slow)
+        plan.genre_options(lab, run, seed, "lstm", network.beat, feature=network.feature, **slow)
         for run, seed in zip(lstm_runs(lab, network.name), lab.every_seed, strict=True)
     ]
 

@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,6 @@ FOLDERS = (GENRE, GENRE_BEAT, AFFECT, AFFECT_BEAT)
 
 FULL_RATE_BATCH = 8
 """Clips a step of a full-rate LSTM: its clips are twenty times as long."""
-
-ROW_HEADER = ("mean", "sd of seeds", "95 % interval")
-ROW_NOTE = "Interval: of the bootstrap, its bounds averaged over the seeds."
 
 html.loaders.append(PackageLoader(__package__))
 
@@ -154,9 +151,16 @@ def versus(difference: Mapping[str, Any]) -> str:
 
 
 def cells(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Under ROW_HEADER."""
+    """Of a `summary`: mean, sd of seeds, interval."""
     sd = "-" if row["sd"] is None else f"{row['sd']:.3f}"
     return f"{row['mean']:.3f}", sd, f"{row['low']:.3f} to {row['high']:.3f}"
+
+
+def score_table(caption: str, rows: Iterable[Sequence[Any]], more: Sequence[str] = (), note: str = "") -> Table:
+    """rows: title, `summary` and further cells, whose header is `more`."""
+    header = ("", "mean", "sd of seeds", "95 % interval", *more)
+    note = f"Interval: of the bootstrap, its bounds averaged over the seeds. {note}".rstrip()
+    return Table(f"{caption}. {note}", header, [(title, *cells(row), *further) for title, row, *further in rows])
 
 
 # --- the trainings

@@ -8,8 +8,9 @@ import numpy as np
 
 from mtmusic.evaluation import plots
 from mtmusic.evaluation.reports.lab import Table
+from mtmusic.lab import plan
 from mtmusic.lab.genre import by_class, lstm_runs, networks
-from mtmusic.lab.plan import Done, Lab, mean_of, metrics_of, write_up
+from mtmusic.lab.plan import Done, Lab
 from mtmusic.training.compare import read_predictions
 
 AVERAGES = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "micro_f1")
@@ -51,22 +52,27 @@ class Evaluated:
 def metrics_step(lab: Lab) -> Done:
     """Each metric of step 5's networks, the questions, and the curves of the best and the worst class."""
     runs = {network: lstm_runs(lab, name) for name, network in networks(lab).items()}
-    chosen = max(runs, key=lambda network: mean_of(runs[network], "validation", "macro_f1"))
-    evaluated = {network.name: Evaluated(network.title, metrics_of(each[0])["test"]) for network, each in runs.items()}
+    chosen = max(runs, key=lambda network: plan.mean_of(runs[network], "validation", "macro_f1"))
+    evaluated = {
+        network.name: Evaluated(network.title, plan.metrics_of(each[0])["test"]) for network, each in runs.items()
+    }
     found, answers = evaluated[chosen.name], read_predictions(str(runs[chosen][0]))
     shown = (found.best, found.worst)
     figure = plots.precision_recall_curves(answers.true, answers.predicted, answers.classes, shown)
     plots.save_figure(figure, lab.step(6) / "precision_recall.png")
     header = ("", "accuracy", "macro precision", "macro recall", "macro F1", "micro F1")
-    averages = [(network.title, *(mean_of(each, "test", name) for name in AVERAGES)) for network, each in runs.items()]
+    averages = [
+        (network.title, *(plan.mean_of(each, "test", name) for name in AVERAGES)) for network, each in runs.items()
+    ]
     numbers = {
         "judged": chosen.name,
         "best_class": found.best,
         "worst_class": found.worst,
         "networks": {name: dict(one.test) for name, one in evaluated.items()},
     }
-    places = {name: answers.classes.index(name) for name in shown}
-    return write_up(
+    columns = [answers.classes.index(name) for name in shown]
+    halves = [precision_at_half(answers.true == i, answers.predicted[:, i]) for i in columns]
+    return plan.write_up(
         lab,
         6,
         numbers,
@@ -75,19 +81,12 @@ def metrics_step(lab: Lab) -> Done:
             *(by_class(network.title, each[0]) for network, each in runs.items()),
         ],
         [lab.command("evaluate", model=each[0], data=lab.folders[network.folder]) for network, each in runs.items()],
-        **questions(found, evaluated),
-        halves={
-            name: precision_at_half(answers.true == place, answers.predicted[:, place])
-            for name, place in places.items()
-        },
+        found=found,
+        evaluated=evaluated,
+        other=max(evaluated.values(), key=lambda one: abs(one.test["accuracy"] - one.test["macro_f1"])),
+        halves=halves,
         runs={network.name: lab.relative(each[0]) for network, each in runs.items()},
     )
-
-
-def questions(found: Evaluated, evaluated: Mapping[str, Evaluated]) -> dict[str, Any]:
-    """For the template. other: the network whose accuracy and F1 differ most."""
-    other = max(evaluated.values(), key=lambda one: abs(one.test["accuracy"] - one.test["macro_f1"]))
-    return {"found": found, "evaluated": evaluated, "other": other}
 
 
 def precision_at_half(hits: np.ndarray, scores: np.ndarray) -> float:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from mtmusic.errors import UserError
 from mtmusic.evaluation.reports.lab import Part, Section, Table, part_from_json, part_to_json, write_lab_page
 from mtmusic.files import refuse_other_things, write_json
 from mtmusic.lab.affect import multitask, regression, submission
-from mtmusic.lab.data import chroma_rates, first_look, mel_rates, pipeline
+from mtmusic.lab.data import first_look, frame_rates, pipeline
 from mtmusic.lab.genre import cnns, lstms
 from mtmusic.lab.plan import AFFECT, AFFECT_BEAT, FOLDERS, FULL_RATE_BATCH, GENRE, GENRE_BEAT, Done, Lab, paragraphs
 from mtmusic.lab.published import compare_with_published, is_own
@@ -48,8 +49,8 @@ class Step(NamedTuple):
 
 STEPS = (
     Step(1, "Steps 0 and 1: the machine, the folder, two clips", first_look, (GENRE_BEAT,)),
-    Step(2, "Step 2: mel at full rate and by beats", mel_rates, (GENRE, GENRE_BEAT)),
-    Step(3, "Step 3: chroma at full rate and by beats", chroma_rates, (GENRE, GENRE_BEAT), (2,)),
+    Step(2, "Step 2: mel at full rate and by beats", partial(frame_rates, 2, "mel"), (GENRE, GENRE_BEAT)),
+    Step(3, "Step 3: chroma at full rate and by beats", partial(frame_rates, 3, "chroma"), (GENRE, GENRE_BEAT), (2,)),
     Step(4, "Step 4: batches and classes", pipeline, (GENRE_BEAT,)),
     Step(5, "Step 5: genre by LSTM", lstms, (GENRE_BEAT,)),
     Step(6, "Step 6: what the metrics show", metrics_step, (GENRE_BEAT,), (5,)),
@@ -67,9 +68,7 @@ def reproduce_lab(lab: Lab) -> dict[str, Any]:
     A step is finished when its step.json stands; a training that was stopped goes on. Raises UserError for what the
     user can mend, before the first training wherever that can be known.
     """
-    _require_folders(lab)
     lab = replace(lab, precision=supported(lab.precision))
-    refuse_other_things(lab.out, SETTINGS)
     asked = [step for step in STEPS if step.number in lab.steps and not step.lacking(lab)]
     _refuse_early(lab, asked)
     data = {name: _load(lab, name) for name in lab.folders}
@@ -91,14 +90,12 @@ def reproduce_lab(lab: Lab) -> dict[str, Any]:
     return results
 
 
-def _require_folders(lab: Lab) -> None:
+def _refuse_early(lab: Lab, asked: list[Step]) -> None:
     if not lab.data.is_dir():
         raise UserError(f"Expected `data` to be a folder that holds {', '.join(FOLDERS)}, got no folder: {lab.data}")
     if not lab.folders:
         raise UserError(f"Expected some of {', '.join(FOLDERS)} in {lab.data}, got none of them: give another `data`")
-
-
-def _refuse_early(lab: Lab, asked: list[Step]) -> None:
+    refuse_other_things(lab.out, SETTINGS)
     if lab.seeds < 1:
         raise UserError(f"Expected `seeds` of 1 or more, got {lab.seeds}")
     if (devices := len(find_devices(lab.devices))) > FULL_RATE_BATCH:

@@ -5,22 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtmusic.evaluation import plots
-from mtmusic.evaluation.reports.lab import Table
+from mtmusic.lab import plan
 from mtmusic.lab.affect import BACKBONES, single_runs, tasks_of
 from mtmusic.lab.genre import cnn_runs
-from mtmusic.lab.plan import (
-    ROW_HEADER,
-    ROW_NOTE,
-    Done,
-    Lab,
-    cells,
-    finetune_options,
-    metrics_of,
-    paired,
-    rho_rows,
-    training_facts,
-    write_up,
-)
+from mtmusic.lab.plan import Done, Lab
 from mtmusic.models.saving import read_card
 from mtmusic.training.affect import AffectTask
 from mtmusic.training.compare import finetune
@@ -55,20 +43,20 @@ RANDOM = Cut(0, False)
 def transfer(lab: Lab) -> Done:
     """rho of one task with the first 0 to 4 blocks of a genre CNN, frozen and tuned; the others start fresh."""
     task = TASK if TASK in tasks_of(lab) else tasks_of(lab)[0]
-    candidates = {run: metrics_of(run)["validation"]["macro_f1"] for run in cnn_runs(lab)}
+    candidates = {run: plan.metrics_of(run)["validation"]["macro_f1"] for run in cnn_runs(lab)}
     source = max(candidates, key=lambda run: candidates[run])
     cuts = [Cut(blocks, frozen) for frozen in (False, True) for blocks in lab.scale.blocks if blocks or not frozen]
     commands = []
     for cut in cuts:
         given = {"source": source, "transfer": str(cut.blocks), "freeze": str(cut.blocks) if cut.frozen else "none"}
         for seed, (run,) in zip(lab.every_seed, cut.runs(lab), strict=True):
-            options = finetune_options(lab, run, seed, task, **given)
+            options = plan.finetune_options(lab, run, seed, task, **given)
             finetune(options, AffectTask((task,)))
             commands.append(options.command)
-    rho = {cut: rho_rows(cut.runs(lab))[task] for cut in cuts}
-    before = {backbone: rho_rows(single_runs(lab, backbone))[task] for backbone in BACKBONES}
-    rows = [(cut.name, *cells(row)) for cut, row in rho.items()]
-    rows += [(f"{backbone.upper()}, step 8", *cells(row)) for backbone, row in before.items()]
+    rho = {cut: plan.rho_rows(cut.runs(lab))[task] for cut in cuts}
+    before = {backbone: plan.rho_rows(single_runs(lab, backbone))[task] for backbone in BACKBONES}
+    rows = [(cut.name, row) for cut, row in rho.items()]
+    rows += [(f"{backbone.upper()}, step 8", row) for backbone, row in before.items()]
     figure = plots.values_by_number(_lines(rho), "transferred blocks", f"Spearman's rho of {task}, test clips")
     plots.save_figure(figure, lab.step(9) / "rho_by_blocks.png")
     moved = [cut for cut in cuts if cut.blocks]
@@ -82,20 +70,20 @@ def transfer(lab: Lab) -> Done:
         "rho": {cut.name: row for cut, row in rho.items()},
         "whole": rho[Cut(lab.scale.blocks[-1], False)],
         "step_8": before,
-        "training": {cut.name: training_facts(cut.runs(lab)[0][0]) for cut in cuts},
+        "training": {cut.name: plan.training_facts(cut.runs(lab)[0][0]) for cut in cuts},
     }
-    return write_up(
+    return plan.write_up(
         lab,
         9,
         numbers,
-        [Table(f"Rho of {task}, test clips. {ROW_NOTE}", ("", *ROW_HEADER), rows)],
+        [plan.score_table(f"Rho of {task}, test clips", rows)],
         commands,
         random=RANDOM.name,
         highest=highest.name,
-        highest_less_random=paired(highest.runs(lab), RANDOM.runs(lab), task),
+        highest_less_random=plan.paired(highest.runs(lab), RANDOM.runs(lab), task),
         lowest=lowest.name,
         learnt=read_card(last)["source"]["test_clips_learnt"],
-        clips=metrics_of(last)["test"]["clips"],
+        clips=plan.metrics_of(last)["test"]["clips"],
     )
 
 

@@ -1,8 +1,11 @@
 """The lab in one command, on a small demo corpus: what it wrote is read."""
 
+import html
 import json
+import logging
 import math
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 from joblib import Parallel
 
+from mtmusic.cli import common
 from mtmusic.datasets import demo
 from mtmusic.errors import UserError
 from mtmusic.evaluation import bootstrap
@@ -21,8 +25,8 @@ from mtmusic.lab import affect as lab_affect
 from mtmusic.lab import genre as lab_genre
 from mtmusic.lab import plan as lab_plan
 from mtmusic.lab import run as lab
-from mtmusic.lab.plan import GENRE, Done, Scale
-from mtmusic.lab.run import STEPS, LabOptions, reproduce_lab
+from mtmusic.lab.plan import GENRE, Done, Lab, Scale
+from mtmusic.lab.run import STEPS, reproduce_lab
 
 SMALL = Scale(
     "quick", subset=40, epochs=2, frames=16, units=8, batch_size=8, timing_epochs=2, overfit_epochs=3, blocks=(0, 1)
@@ -40,6 +44,10 @@ def numbers(content: Any) -> Iterator[float]:
             yield from numbers(part)
     elif isinstance(content, float):
         yield content
+
+
+def page_text(out: Path) -> str:
+    return html.unescape((out / "lab.html").read_text())
 
 
 def losses(content: Any) -> Iterator[tuple[float, float]]:
@@ -62,10 +70,10 @@ def corpus(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def resumed(corpus, tmp_path_factory, quick_module_figures) -> tuple[LabOptions, dict[str, bytes], list[str]]:
+def resumed(corpus, tmp_path_factory, quick_module_figures) -> tuple[Lab, dict[str, bytes], list[str]]:
     """A lab that was stopped within step 8 and started again: its options, what stood before the second start, and
     what was trained after it. Not to be changed."""
-    options = LabOptions(corpus, tmp_path_factory.mktemp("out") / "lab", SMALL, seeds=1)
+    options = Lab(corpus, common.command, tmp_path_factory.mktemp("out") / "lab", SMALL, seeds=1)
     trained: list[str] = []
     killed: list[str] = []
     with pytest.MonkeyPatch.context() as patched:
@@ -74,15 +82,15 @@ def resumed(corpus, tmp_path_factory, quick_module_figures) -> tuple[LabOptions,
             patched.setattr(lab_plan, name, small)
         patched.setattr(bootstrap, "RESAMPLES", 200)
         patched.setattr(lab.keras.utils, "clear_session", lambda free_memory: None)  # a garbage collection each
-        for module, name in ((lab_affect, "train_affect"), (lab_genre, "train_genre")):
+        for module, name in ((lab_affect, "train_each"), (lab_genre, "train")):
             original = getattr(module, name)
 
-            def train(given, original=original):
+            def train(given, task, original=original):
                 trained.append(f"{given.out.parent.name}/{given.out.name}")
                 if trained[-1] == "step_08/cnn_seed0" and not killed:
                     killed.append(trained[-1])
                     raise KeyboardInterrupt
-                return original(given)
+                return original(given, task)
 
             patched.setattr(module, name, train)
         with pytest.raises(KeyboardInterrupt):
@@ -147,33 +155,50 @@ def test_the_numbers_are_those_of_the_runs(resumed):
     assert len(rows) - 1 == steps["11"]["rows"] == 8
 
 
-def test_the_page_leads_to_every_step_and_its_copy_to_every_picture(resumed):
+def test_the_page_has_every_step_with_its_sentences_and_pictures(resumed):
     out = resumed[0].out
-    page, copy = (out / "lab.html").read_text(), (out / "lab.md").read_text()
-    for step in STEPS:
+    page, shown = (out / "lab.html").read_text(), page_text(out)
+    parts = [read_json(out / f"step_{step.number:02}" / "step.json")["part"] for step in STEPS]
+    for step, part in zip(STEPS, parts, strict=True):
         assert page.count(f'href="#step-{step.number}"') == page.count(f'id="step-{step.number}"') == 1
-        assert f"## {step.title}" in copy
+        assert f"<h2>{step.title}</h2>" in shown
+        assert part["sentences"]
+        assert all(f"<p>{sentence}</p>" in shown for sentence in part["sentences"])
     assert not re.search(r'(src|href)="(http|//)', page)
-    pictures = re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", copy)
+    pictures = [picture for part in parts for picture in part["pictures"]]
     assert len(pictures) == page.count("<img ") > 20
-    assert all((out / path).is_file() for _, path in pictures)
-    assert all(alt for alt, _ in pictures)
+    assert all((out / picture["path"]).is_file() for picture in pictures)
+    assert all(picture["alt"] and f"<figcaption>{picture['caption']}</figcaption>" in shown for picture in pictures)
     assert "say nothing about real songs" in page
+    assert not (out / "lab.md").exists()
+
+
+def test_a_steps_log_has_what_its_trainings_logged_and_a_line_an_epoch(resumed):
+    log = (resumed[0].out / "step_05" / "log.txt").read_text()
+    assert log.count("Report: ") == 4
+    assert log.count("Total params") == 4
+    assert log.count("val_loss") >= 8  # 4 networks, 2 epochs
+    assert not logging.getLogger("mtmusic").handlers
 
 
 def test_the_command_of_a_training_repeats_it(resumed, script, tmp_path, quick_figures):
     out = resumed[0].out
-    command = read_json(out / "step_05" / "step.json")["part"]["commands"][1].split()
-    assert command[:2] == ["python", "scripts/train_genre.py"]
-    flags = command[2 : command.index("--out")]
-    assert script("train_genre").main([*flags, "--out", str(tmp_path / "again")]) == 0
+    program, name, *flags = shlex.split(read_json(out / "step_05" / "step.json")["part"]["commands"][1])
+    assert (program, name) == ("mtmusic", "train-genre")
+    flags[flags.index("--out") + 1] = str(tmp_path / "again")
+    assert script("train_genre").main(flags) == 0
     original = out / "step_05" / "mel_seed0" / "history.csv"
     assert (tmp_path / "again" / "history.csv").read_text() == original.read_text()
-    for step in (8, 9, 10):  # the scripts know all their flags
+    for step in (8, 9, 10, 11):  # the commands know all their flags
         for command in read_json(out / f"step_{step:02}" / "step.json")["part"]["commands"]:
-            name = command.split()[1].removeprefix("scripts/").removesuffix(".py")
-            given = [flag for flag in command.split()[2:] if flag != "--overwrite"]
-            assert script(name).main(given) == 2  # a finished run is there
+            program, name, *flags = shlex.split(command)
+            if program == "mtmusic":
+                given = [flag for flag in flags if flag != "--overwrite"]
+                assert script(name.replace("-", "_")).main(given) == 2  # a finished run, or the submission, is there
+    for step in (1, 6):
+        for command in read_json(out / f"step_{step:02}" / "step.json")["part"]["commands"]:
+            _, name, *flags = shlex.split(command)
+            assert script(name.replace("-", "_")).parser().parse_args(flags)
 
 
 def test_other_settings_are_refused_in_one_line(resumed, script, capsys, tmp_path, monkeypatch):
@@ -202,23 +227,29 @@ def test_other_settings_are_refused_in_one_line(resumed, script, capsys, tmp_pat
     with pytest.raises(UserError, match="it was made with other precision"):
         reproduce_lab(replace(options, precision="bfloat16"))
     for wrong in ("first", "5-3", "7,"):
-        assert main([*data, *out, "--steps", wrong]) == 2
-        assert capsys.readouterr().err == f"error: Expected --steps such as 1-11 or 5,7-9, got {wrong}\n"
+        with pytest.raises(SystemExit, match="2"):
+            main([*data, *out, "--steps", wrong])
+        assert f"argument --steps: expected steps such as 1-11 or 5,7-9, got {wrong}\n" in capsys.readouterr().err
+    assert main([*data, *out, "--seeds", "0"]) == 2
+    assert capsys.readouterr().err == "error: Expected --seeds of 1 or more, got 0\n"
 
 
-def test_a_missing_folder_is_named_and_its_steps_are_skipped(corpus, tmp_path, capsys, quick_figures):
+def test_a_missing_folder_is_named_and_its_steps_are_skipped(corpus, tmp_path, caplog, quick_figures):
+    caplog.set_level(logging.INFO, "mtmusic")
     data = Path(shutil.copytree(corpus, tmp_path / "data"))
     shutil.rmtree(data / GENRE)
-    options = LabOptions(data, tmp_path / "lab", SMALL, (1, 2, 4), seeds=1)
+    options = Lab(data, common.command, tmp_path / "lab", SMALL, (1, 2, 4), seeds=1)
     results = reproduce_lab(options)
-    printed = capsys.readouterr().out
-    assert f"Not there: {GENRE}" in printed
+    assert f"Not there: {GENRE}" in caplog.messages
+    assert f"Step 2: mel at full rate and by beats: skipped, without {GENRE}" in caplog.messages
+    assert not any("Batches" in message for message in caplog.messages)  # of exploring, in the step's log alone
+    assert "Batches: " in (tmp_path / "lab" / "step_04" / "log.txt").read_text()
     assert results["missing"] == [GENRE]
     assert results["skipped"] == {"2": [GENRE], "3": [GENRE]}
     assert list(results["steps"]) == ["1", "4"]
     assert f"skipped, without {GENRE}" in (tmp_path / "lab" / "lab.html").read_text()
     written = (tmp_path / "lab" / "step_01" / "step.json").stat().st_mtime_ns
-    reproduce_lab(LabOptions(data, tmp_path / "lab", SMALL, (4,), seeds=1, overwrite=True))
+    reproduce_lab(replace(options, steps=(4,), overwrite=True))
     assert (tmp_path / "lab" / "step_01" / "step.json").stat().st_mtime_ns == written
 
 
@@ -228,7 +259,7 @@ def test_what_reads_a_steps_runs_is_touched_by_doing_it_anew():
 
 
 @pytest.fixture
-def sketched(corpus, tmp_path, monkeypatch) -> tuple[LabOptions, list[int]]:
+def sketched(corpus, tmp_path, monkeypatch) -> tuple[Lab, list[int]]:
     """A finished lab of steps that train nothing, and which were done."""
     done: list[int] = []
 
@@ -241,23 +272,24 @@ def sketched(corpus, tmp_path, monkeypatch) -> tuple[LabOptions, list[int]]:
 
     monkeypatch.setattr(lab.keras.utils, "clear_session", lambda free_memory: None)  # a garbage collection each
     monkeypatch.setattr(lab, "STEPS", tuple(sketch(step.number) for step in STEPS))
-    options = LabOptions(corpus, tmp_path / "lab", SMALL, seeds=3)
+    options = Lab(corpus, common.command, tmp_path / "lab", SMALL, seeds=3)
     reproduce_lab(options)
     assert done == [*range(1, 12)]
     done.clear()
     return options, done
 
 
-def test_doing_a_step_anew_does_those_that_read_its_runs_and_says_so(sketched, capsys):
+def test_doing_a_step_anew_does_those_that_read_its_runs_and_says_so(sketched, caplog):
+    caplog.set_level(logging.INFO, "mtmusic")
     options, done = sketched
     results = reproduce_lab(replace(options, steps=(7,), overwrite=True))
     assert done == [7, 9]
     assert [*results["steps"]] == [str(step.number) for step in STEPS]
-    told = [line for line in capsys.readouterr().out.splitlines() if "to be done anew; the old one is kept in" in line]
-    assert [line.partition(":")[0] for line in told] == ["Step 7", "Step 9"]
+    logged = [line for line in caplog.messages if "to be done anew; the old one is kept in" in line]
+    assert [line.partition(":")[0] for line in logged] == ["Step 7", "Step 9"]
     assert not [*options.out.glob("*.old")]
-    page = (options.out / "lab.md").read_text()
-    assert all(f"Step {step.number} is done." in page for step in STEPS)
+    page = page_text(options.out)
+    assert all(f"<p>Step {step.number} is done.</p>" in page for step in STEPS)
 
 
 @pytest.mark.parametrize("again", [True, False], ids=["--overwrite again", "goes on"])
@@ -276,7 +308,7 @@ def test_doing_anew_that_was_stopped_loses_nothing_and_shows_nothing_that_is_gon
         reproduce_lab(replace(options, steps=(7,), overwrite=True))
     assert {path.parent.name for path in options.out.rglob("run")} == {"step_07.old", "step_09.old"}
     assert [*read_json(options.out / "results.json")["steps"]] == [str(n) for n in (*range(1, 7), 8, 10, 11)]
-    assert "Step 9 is done." not in (options.out / "lab.md").read_text()
+    assert "Step 9 is done." not in page_text(options.out)
 
     monkeypatch.setattr(lab, "STEPS", steps)
     results = reproduce_lab(replace(options, steps=(7,), overwrite=True) if again else options)
@@ -286,7 +318,7 @@ def test_doing_anew_that_was_stopped_loses_nothing_and_shows_nothing_that_is_gon
     assert (options.out / "step_07" / "half").exists() == (not again)
 
 
-def test_only_what_is_there_is_done_anew_beside_the_asked(sketched):
+def test_only_what_is_there_is_done_anew_with_the_asked(sketched):
     options, done = sketched
     shutil.rmtree(options.out / "step_09")
     reproduce_lab(replace(options, steps=(7,), overwrite=True))
@@ -296,7 +328,7 @@ def test_only_what_is_there_is_done_anew_beside_the_asked(sketched):
 def test_a_refusal_removes_nothing(sketched):
     options, done = sketched
     kept = [*options.out.rglob("step.json")]
-    with pytest.raises(UserError, match=r"other seeds, and has steps 1, 2, .* too; give --steps with all"):
+    with pytest.raises(UserError, match=r"other seeds, and has steps 1, 2, .* too; give `steps` with all"):
         reproduce_lab(replace(options, steps=(7,), seeds=1, overwrite=True))
     shutil.rmtree(options.out / "step_05")
     with pytest.raises(UserError, match="Expected step 5 before step 7"):
@@ -314,8 +346,13 @@ def test_other_settings_with_all_steps_do_the_lab_anew(sketched):
 
 def test_each_section_has_the_command_that_does_it_anew(sketched, script):
     options, _ = sketched
-    commands = re.findall("python scripts/reproduce_lab.py.*", (options.out / "lab.md").read_text())
-    whole = f"python scripts/reproduce_lab.py --data {options.data} --quick --seeds 3 --out {options.out}"
-    assert commands == [whole, *(f"{whole} --steps {step.number} --overwrite" for step in STEPS)]
+    commands = re.findall("mtmusic reproduce-lab [^\n<]*", page_text(options.out))
+    whole = f"mtmusic reproduce-lab --data {options.data} --out {options.out} --quick --seeds 3"
+    anew = whole.replace("--seeds", "--steps {} --seeds") + " --overwrite"
+    assert commands == [whole, *(anew.format(step.number) for step in STEPS)]
     assert read_json(options.out / "results.json")["command"] == whole
-    assert script("reproduce_lab").steps("0-2,4") == (1, 2, 4)
+    module = script("reproduce_lab")
+    assert module.steps("0-2,4") == (1, 2, 4)
+    arguments = module.parser().parse_args(shlex.split(commands[7])[2:])
+    assert (arguments.data, arguments.out, arguments.seeds, arguments.quick) == (options.data, options.out, 3, True)
+    assert (arguments.steps, arguments.overwrite) == ((7,), True)
