@@ -93,6 +93,9 @@ class NystroemFeatures(Float32Layer):
         return {**super().get_config(), "centres": self.centres, "sizes": self.sizes, "kernels": self.kernels}
 
 
+NystroemFeatures.__name__ = "GaussianKernel"  # Keras stores weights under a class's name: older models stay readable
+
+
 def adapt(backbone: keras.Model, dataset: tf.data.Dataset, seed: int = 0) -> None:
     """Adapts the backbone's kernel, where it has a fresh one, to a dataset of (spectrogram, target) batches."""
     for layer in backbone.layers:
