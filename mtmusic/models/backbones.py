@@ -106,14 +106,24 @@ def cnn_backbone(
     side; then (batch, dense). Raises UserError for fewer frames than a flat one's poolings leave one of (16), and for
     a masked one with another `pool` than 2, whose pooling would not begin at the first frame.
     """
+    masked, shortest = pooling == "masked", pool ** len(blocks)
     if pooling not in ("flatten", "masked"):
         raise ValueError(f'Expected pooling "flatten" or "masked", got {pooling!r}')
-    if pooling == "masked" and pool != POOL:
+    if masked and pool != POOL:
         raise UserError(f'Expected `pooling="flatten"` where blocks pool {pool} frames, got masked')
-    if pooling == "masked":
-        spectrogram, x = _masked_cnn(feature, blocks, stock)
+    if not masked and (frames is None or frames < shortest):
+        raise UserError(
+            f"Expected {shortest} frames or more for the CNN's {len(blocks)} poolings, got {frames} (`frames`)"
+        )
+    spectrogram, x, mask = _normalised(feature, None if masked else frames)
+    x = layers.Reshape((-1, x.shape[2], 1), name="channel")(x)
+    for number, (filters, kernel) in enumerate(blocks, 1):
+        present = StridedMask(pool ** (number - 1), name=f"block{number}_mask")(mask) if masked else None
+        x = _cnn_block(x, f"block{number}", filters, kernel, pool, present, stock)
+    if masked:
+        x = MaskedAveragePooling(name="pooling")(x, StridedMask(shortest, name="mask")(mask))
     else:
-        spectrogram, x = _flat_cnn(feature, frames, blocks, pool, stock)
+        x = layers.Flatten(name="flatten")(x)
     if dense:
         x = _dense_block(x, f"block{len(blocks) + 1}", dense, dropout, stock)
     return keras.Model(spectrogram, x, name="backbone")
@@ -160,45 +170,22 @@ def statistics_backbone(
     return keras.Model(spectrogram, x, name="backbone")
 
 
-def _flat_cnn(feature: str, frames: int | None, blocks: Blocks, pool: int, stock: bool) -> tuple[Tensor, Tensor]:
-    shortest = pool ** len(blocks)
-    if frames is None or frames < shortest:
-        raise UserError(
-            f"Expected {shortest} frames or more for the CNN's {len(blocks)} poolings, got {frames} (`frames`)"
-        )
-    spectrogram, x, _ = _normalised(feature, frames)
-    x = layers.Reshape((*x.shape[1:], 1), name="channel")(x)
-    for number, (filters, kernel) in enumerate(blocks, 1):
-        block = f"block{number}"
-        x = _conv(block, filters, kernel, stock)(x)
-        x = _norm(block, stock)(x)
-        x = layers.ReLU(name=f"{block}_relu")(x)
-        x = layers.MaxPooling2D((pool, min(pool, x.shape[2])), name=f"{block}_pool")(x)
-    return spectrogram, layers.Flatten(name="flatten")(x)
+def _cnn_block(
+    x: Tensor, block: str, filters: int, kernel: int, pool: int, present: Tensor | None, stock: bool
+) -> Tensor:
+    """Convolution, BatchNorm, ReLU and pooling. Absent frames count in no statistics, and are 0 where they are pooled.
 
-
-def _masked_cnn(feature: str, blocks: Blocks, stock: bool) -> tuple[Tensor, Tensor]:
-    """As the flat one, but every block sets absent frames to 0 and keeps them out of BatchNorm's statistics.
-
-    'same' pooling reads the frames from the first on, so an odd last frame is pooled alone, whatever the padding.
+    With a mask pooling is 'same': it reads the frames from the first on, so an odd last frame is pooled alone, whatever
+    the padding.
     """
-    spectrogram, x, mask = _normalised(feature, None)
-    x = layers.Reshape((-1, x.shape[2], 1), name="channel")(x)
-    for number, (filters, kernel) in enumerate(blocks, 1):
-        block = f"block{number}"
-        present = StridedMask(POOL ** (number - 1), name=f"{block}_mask")(mask)
-        x = _conv(block, filters, kernel, stock)(x)
-        x = _norm(block, stock)(x, mask=present)
-        x = layers.ReLU(name=f"{block}_relu")(x)
-        x = ZeroAbsentFrames(name=f"{block}_absent")(x, present)
-        x = layers.MaxPooling2D((POOL, min(POOL, x.shape[2])), padding="same", name=f"{block}_pool")(x)
-    present = StridedMask(POOL ** len(blocks), name="mask")(mask)
-    return spectrogram, MaskedAveragePooling(name="pooling")(x, present)
-
-
-def _conv(block: str, filters: int, kernel: int, stock: bool) -> keras.layers.Layer:
     conv = layer_type(WinogradConv2D, stock)
-    return conv(filters, kernel, padding="same", use_bias=False, name=f"{block}_conv")
+    x = conv(filters, kernel, padding="same", use_bias=False, name=f"{block}_conv")(x)
+    x = _norm(block, stock)(x, mask=present)
+    x = layers.ReLU(name=f"{block}_relu")(x)
+    if present is not None:
+        x = ZeroAbsentFrames(name=f"{block}_absent")(x, present)
+    padding = "valid" if present is None else "same"
+    return layers.MaxPooling2D((pool, min(pool, x.shape[2])), padding=padding, name=f"{block}_pool")(x)
 
 
 def _norm(block: str, stock: bool) -> keras.layers.Layer:

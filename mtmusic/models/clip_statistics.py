@@ -70,10 +70,8 @@ class GaussianEmbedding(Float32Layer):
     """
 
     def call(self, x: Tensor, present: Tensor) -> Tensor:
-        one = ops.ones_like(x[..., :1])
-        x, weights = ops.concatenate([x, one], axis=-1), _weights(present)
-        count = ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1)
-        values, vectors = ops.eigh(ops.einsum("bti,btj->bij", x * weights, x) / count)
+        x = ops.concatenate([x, ops.ones_like(x[..., :1])], axis=-1)
+        values, vectors = ops.eigh(_mean_products(x, x, present))
         logarithms = ops.log(ops.maximum(values, 0) + SMALLEST_EIGENVALUE)
         logarithm = ops.einsum("bik,bk,bjk->bij", vectors, logarithms, vectors)
         size = x.shape[-1]
@@ -97,10 +95,9 @@ class ChromaIntervals(Float32Layer):
         sizes, _ = _moments(_fourier_sizes(chroma), present)
         deviations = _root(variance)
         scale = deviations[:, :, None] * deviations[:, None]
-        together = _interval_means(_covariance(chroma, present) / scale)[:, 1 : classes // 2 + 1]
-        weights = _weights(present[:, 1:])
-        following = ops.einsum("bti,btj->bij", chroma[:, 1:] * weights, chroma[:, :-1])
-        following = _interval_means(following / ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1))
+        away = chroma - mean[:, None]
+        together = _interval_means(_mean_products(away, away, present) / scale)[:, 1 : classes // 2 + 1]
+        following = _interval_means(_mean_products(chroma[:, 1:], chroma[:, :-1], present[:, 1:]))
         return ops.concatenate([_fourier_sizes(mean), sizes, together, following], axis=-1)
 
 
@@ -128,12 +125,11 @@ def _moments(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     return mean, ops.sum(ops.square(x - mean[:, None]) * weights, axis=1) / count
 
 
-def _covariance(x: Tensor, present: Tensor) -> Tensor:
-    """(batch, frames, bins) -> (batch, bins, bins)"""
+def _mean_products(x: Tensor, y: Tensor, present: Tensor) -> Tensor:
+    """(batch, frames, bins) twice -> (batch, bins, bins): each bin of x times each of y, means over present frames."""
     weights = _weights(present)
     count = ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1)
-    away = (x - ops.sum(x * weights, axis=1, keepdims=True) / count) * weights
-    return ops.einsum("bti,btj->bij", away, away) / count
+    return ops.einsum("bti,btj->bij", x * weights, y) / count
 
 
 def _root(variance: Tensor) -> Tensor:

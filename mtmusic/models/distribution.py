@@ -89,7 +89,8 @@ class _Mirrored(keras.Model):
         start = tf.where(clips < replicas(), 0, first)
         stop = tf.where(clips < replicas(), clips, last)
         own = self(spectrogram[start:stop], training=training)[first - start : last - start]
-        loss = self.compute_loss(y=target, y_pred=_joined(own, first, clips), training=training)
+        predictions = sum_over_replicas(tf.pad(own, [[first, clips - last], [0, 0]]))
+        loss = self.compute_loss(y=target, y_pred=predictions, training=training)
         if isinstance(self.loss, keras.losses.Loss):
             loss *= replicas()  # Keras has divided it; what a function gives, or the model itself, it leaves alone
         for metric in self.metrics:
@@ -109,11 +110,6 @@ def _own_clips(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     number, count = context.replica_id_in_sync_group, context.num_replicas_in_sync
     clips = tf.shape(batch)[0]
     return clips, clips * number // count, clips * (number + 1) // count
-
-
-def _joined(own: tf.Tensor, first: tf.Tensor, clips: tf.Tensor) -> tf.Tensor:
-    """All replicas' predictions (batch, outputs) in each of them, from its own, which start at `first`."""
-    return sum_over_replicas(tf.pad(own, [[first, clips - first - tf.shape(own)[0]], [0, 0]]))
 
 
 def _copy(model: keras.Model, strategy: tf.distribute.Strategy) -> keras.Model:

@@ -1,7 +1,5 @@
 """A fixed backbone gives a clip the same features in every epoch: they are computed once, and train the head."""
 
-from typing import Any
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -34,13 +32,9 @@ def embedded(
     """
     features, targets = [], []
     for spectrogram, target in dataset:
-        features.append(_as_float32(backbone(spectrogram, training=False)))
+        features.append(keras.ops.cast(backbone(spectrogram, training=False), "float32"))
         targets.append(target.numpy())
     slices = tf.data.Dataset.from_tensor_slices((np.concatenate(features), np.concatenate(targets)))
     if shuffle:
         slices = slices.shuffle(len(slices), seed=seed, reshuffle_each_iteration=True)
     return slices.batch(batch_size)
-
-
-def _as_float32(features: Any) -> np.ndarray:
-    return keras.ops.convert_to_numpy(keras.ops.cast(features, "float32"))

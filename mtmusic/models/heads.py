@@ -77,7 +77,9 @@ def affect_regressor(
     spectrogram = keras.Input(backbone.input_shape[1:], dtype="float32", name="spectrogram")
     prediction = _sigmoid_heads(backbone(spectrogram), [task], means)[0]
     model = keras.Model(spectrogram, prediction, name="affect_regressor")
-    _compile(model, [task], complete_weights(None, [task], variances), variances, error, learning_rate, weight_decay)
+    variances = {task: variances[task] if variances else 1.0}
+    loss = WeightedLoss([task], complete_weights(None, [task], variances), error)
+    model.compile(_adam(learning_rate, weight_decay), loss, metrics=[NormalizedError(variances)])
     return model
 
 
@@ -103,16 +105,14 @@ def multitask_regressor(
     spectrogram = keras.Input(backbone.input_shape[1:], dtype="float32", name="spectrogram")
     heads = _sigmoid_heads(backbone(spectrogram), tasks, means)
     affect = layers.Concatenate(dtype="float32", name="affect")(heads)
+    variances = {task: variances[task] if variances else 1.0 for task in tasks}
+    kind, loss = keras.Model, None
     if learned_weights:
-        variances = variances or dict.fromkeys(tasks, 1.0)
-        affect = TaskUncertainty(tasks, variances, error, name="uncertainty")(affect)
-        model = UncertaintyWeightedModel(spectrogram, affect, name="multitask_regressor")
-        _compile(model, tasks, None, variances, error, learning_rate, weight_decay)
+        kind, affect = UncertaintyWeightedModel, TaskUncertainty(tasks, variances, error, name="uncertainty")(affect)
     else:
-        model = keras.Model(spectrogram, affect, name="multitask_regressor")
-        _compile(
-            model, tasks, complete_weights(weights, tasks, variances), variances, error, learning_rate, weight_decay
-        )
+        loss = WeightedLoss(tasks, complete_weights(weights, tasks, variances), error)
+    model = kind(spectrogram, affect, name="multitask_regressor")
+    model.compile(_adam(learning_rate, weight_decay), loss, metrics=[NormalizedError(variances)])
     return model
 
 
@@ -124,38 +124,16 @@ def _sigmoid_heads(features: Tensor, tasks: Sequence[str], means: Mapping[str, f
     names = [re.sub(r"^(?![A-Za-z0-9])", "task", re.sub(r"[^A-Za-z0-9_.-]", "_", task)) for task in tasks]
     if len({*names, "spectrogram", "backbone", "affect", "uncertainty"}) < len(names) + 4:
         names = [f"task{number}_{name}" for number, name in enumerate(names, 1)]
+    starts = [keras.initializers.Constant(_logit(means[task]) if means else 0.0) for task in tasks]
     return [
-        layers.Dense(
-            1,
-            "sigmoid",
-            bias_initializer=keras.initializers.Constant(_logit(means[task]) if means else 0.0),
-            dtype="float32",
-            name=name,
-        )(features)
-        for task, name in zip(tasks, names, strict=True)
+        layers.Dense(1, "sigmoid", bias_initializer=start, dtype="float32", name=name)(features)
+        for start, name in zip(starts, names, strict=True)
     ]
 
 
 def _logit(share: float) -> float:
     share = min(max(share, 0.01), 0.99)
     return math.log(share / (1 - share))
-
-
-def _compile(
-    model: keras.Model,
-    tasks: Sequence[str],
-    weights: Mapping[str, float] | None,
-    variances: Mapping[str, float] | None,
-    error: str,
-    learning_rate: float,
-    weight_decay: float,
-) -> None:
-    known = {task: variances[task] if variances else 1.0 for task in tasks}
-    model.compile(
-        optimizer=_adam(learning_rate, weight_decay),
-        loss=None if weights is None else WeightedLoss(tasks, weights, error),
-        metrics=[NormalizedError(known)],
-    )
 
 
 def _adam(learning_rate: float, weight_decay: float) -> keras.optimizers.Optimizer:

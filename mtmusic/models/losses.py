@@ -33,7 +33,10 @@ def task_losses(targets: Tensor, predictions: Tensor, tasks: int, error: str = "
 
 
 def _sums(targets: Tensor, predictions: Tensor, tasks: int, error: str) -> tuple[Tensor, Tensor]:
-    _require_shapes(targets, predictions, tasks)
+    shapes = tuple(targets.shape), tuple(predictions.shape)
+    batches = {shape[0] for shape in shapes if shape} - {None}
+    if any(len(shape) != 2 or shape[1] != tasks for shape in shapes) or len(batches) > 1:
+        raise ValueError(f"Expected targets and predictions (batch, {tasks}), got {shapes[0]} and {shapes[1]}")
     known = ops.logical_not(ops.isnan(targets))
     residuals = ops.where(known, targets, 0.0) - predictions  # NaN must not reach the gradient, not even times zero
     errors = ops.square(residuals)
@@ -41,13 +44,6 @@ def _sums(targets: Tensor, predictions: Tensor, tasks: int, error: str) -> tuple
         sizes = ops.abs(residuals)
         errors = ops.where(sizes < HUBER_DELTA, errors / 2, HUBER_DELTA * (sizes - HUBER_DELTA / 2))
     return ops.sum(ops.where(known, errors, 0.0), axis=0), ops.sum(ops.cast(known, "float32"), axis=0)
-
-
-def _require_shapes(targets: Tensor, predictions: Tensor, tasks: int) -> None:
-    shapes = tuple(targets.shape), tuple(predictions.shape)
-    batches = {shape[0] for shape in shapes if shape} - {None}
-    if any(len(shape) != 2 or shape[1] != tasks for shape in shapes) or len(batches) > 1:
-        raise ValueError(f"Expected targets and predictions (batch, {tasks}), got {shapes[0]} and {shapes[1]}")
 
 
 def complete_weights(
@@ -150,14 +146,7 @@ class UncertaintyWeightedModel(keras.Model):
     A loss given to `compile` would be another layer after loading, with variables that no optimizer knows.
     """
 
-    def compute_loss(
-        self,
-        x: Tensor = None,
-        y: Tensor = None,
-        y_pred: Tensor = None,
-        sample_weight: Tensor = None,
-        training: bool = True,
-    ) -> Tensor:
+    def compute_loss(self, x: Tensor = None, y: Tensor = None, y_pred: Tensor = None, **others: Any) -> Tensor:
         return self.get_layer("uncertainty").loss(y, y_pred)
 
 
@@ -202,9 +191,8 @@ class NormalizedError(keras.metrics.Metric):
         self.counts.assign_add(counts)
 
     def result(self) -> Tensor:
-        errors = (
-            self.sums / ops.maximum(self.counts, 1) / ops.convert_to_tensor(list(self.variances.values()), "float32")
-        )
+        variances = ops.convert_to_tensor(list(self.variances.values()), "float32")
+        errors = self.sums / ops.maximum(self.counts, 1) / variances
         return ops.sum(errors) / ops.maximum(ops.sum(ops.cast(self.counts > 0, "float32")), 1)
 
     def get_config(self) -> dict[str, Any]:

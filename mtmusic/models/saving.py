@@ -143,7 +143,7 @@ def _fits(array: np.ndarray, shape: tuple[int | None, ...]) -> bool:
     return array.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, array.shape, strict=True))
 
 
-def learnt_from_demo(card: Mapping[str, Any]) -> bool:
+def trained_on_demo(card: Mapping[str, Any]) -> bool:
     """Whether the model, or the one whose backbone it was started from, learnt from the demo corpus."""
     return bool(card.get("data", {}).get("demo") or card.get("source", {}).get("demo"))
 

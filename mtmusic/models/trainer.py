@@ -120,7 +120,7 @@ def overfit_batches(
     """The lab's check that a network can learn: trains on a few batches alone and returns the measure by epoch.
 
     measure: "loss", or the name of one of the model's metrics. Ends where it falls under `target`, or after `epochs`:
-    `require_learnt` checks. The model is changed: give one made for this. devices: as `fit`.
+    `require_overfit` checks. The model is changed: give one made for this. devices: as `fit`.
     """
     few = dataset.take(batches).cache()
     values: list[float] = []
@@ -132,7 +132,7 @@ def overfit_batches(
     return values
 
 
-def require_learnt(
+def require_overfit(
     values: list[float], batches: int = OVERFIT_BATCHES, measure: str = "loss", target: float = OVERFIT_LOSS
 ) -> None:
     """Raises UserError where what `overfit_batches` returned did not fall under `target`."""
@@ -149,8 +149,7 @@ def history_csv(record: TrainingRecord) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["epoch", *record.history])
-    for epoch, values in enumerate(zip(*record.history.values(), strict=True), 1):
-        writer.writerow([epoch, *values])
+    writer.writerows(zip(range(1, record.epochs + 1), *record.history.values(), strict=True))
     return text.getvalue()
 
 
@@ -269,15 +268,12 @@ class _Keeper(keras.callbacks.Callback):
         elif earlier:
             shutil.copy(max(earlier) / "best.weights.h5", unfinished / "best.weights.h5")
         else:  # the best epoch is one of an earlier stage
-            self._save_best(unfinished / "best.weights.h5")
+            last = self.model.get_weights()
+            self.use_best()
+            self.model.save_weights(unfinished / "best.weights.h5")
+            self.model.set_weights(last)
         write_json(unfinished / "record.json", asdict(self.record))
         write_text(unfinished / "history.csv", history_csv(self.record))
         unfinished.rename(folder / name)
         for old in earlier:
             shutil.rmtree(old)
-
-    def _save_best(self, path: Path) -> None:
-        last = self.model.get_weights()
-        self.model.set_weights(self.best_weights)
-        self.model.save_weights(path)
-        self.model.set_weights(last)

@@ -86,9 +86,8 @@ def first_blocks(backbone: keras.Model, which: str | int, argument: str) -> list
     blocks = _blocks(backbone)
     count = {"all": len(blocks), "none": 0}.get(str(which), which)
     if (not isinstance(count, int) and not count.isdecimal()) or not 0 <= int(count) <= len(blocks):
-        raise UserError(
-            f'Expected `{argument}` "all", "none" or 0 to {len(blocks)} (the backbone\'s blocks), got {which}'
-        )
+        known = f'"all", "none" or 0 to {len(blocks)} (the backbone\'s blocks)'
+        raise UserError(f"Expected `{argument}` {known}, got {which}")
     return [layer for block in blocks[: int(count)] for layer in block]
 
 

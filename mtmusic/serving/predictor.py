@@ -17,7 +17,7 @@ from mtmusic.audio.windows import Kind, SongFeatures, song_features, window_boun
 from mtmusic.constants import FEATURE_ROWS, FUSED_BINS, HOP_LENGTH, PAD_VALUE, SAMPLE_RATE
 from mtmusic.errors import UserError
 from mtmusic.models.savedmodel import Ask, open_model
-from mtmusic.models.saving import learnt_from_demo
+from mtmusic.models.saving import trained_on_demo
 
 LAB_SECONDS = 30.0
 """A clip of the lab's, where a card does not say how long the model's were."""
@@ -83,7 +83,7 @@ class Predictor:
         if twice := [name for name, count in names.items() if count > 1]:
             told = " and ".join(map(str, runs))
             raise UserError(f"Expected models that answer different questions, got {', '.join(twice)} twice in {told}")
-        self.warning = DEMO if any(learnt_from_demo(model.card) for model in self._models) else None
+        self.warning = DEMO if any(trained_on_demo(model.card) for model in self._models) else None
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from mtmusic.data.labels import read_features_json
 from mtmusic.errors import UserError
 from mtmusic.evaluation.reports.run import write_report
 from mtmusic.files import refuse_other_things, replace_folder, write_csv, write_json
-from mtmusic.models.saving import CARD_FILE, learnt_from_demo, locate, read_card
+from mtmusic.models.saving import CARD_FILE, locate, read_card, trained_on_demo
 from mtmusic.training.recipes import Recipe, architecture
 from mtmusic.training.task import Evaluation, Task, write_clip_figures
 
@@ -172,7 +172,7 @@ def source_card(source: Path, data: FolderData, transferred: str) -> dict[str, A
         seen = [i for i, path in zip(test.ids, test.paths, strict=True) if data.digests[path] in trained]
     card = read_card(locate(source)[0])
     known = {"run": str(source), "task": card["task"], "transferred": transferred}
-    return known | {"demo": learnt_from_demo(card), "test_clips_learnt": seen}
+    return known | {"demo": trained_on_demo(card), "test_clips_learnt": seen}
 
 
 def log_known_test_clips(source: Mapping[str, Any], test_clips: int) -> None:

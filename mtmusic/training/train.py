@@ -30,7 +30,7 @@ from mtmusic.models.trainer import (
     fit,
     history_csv,
     overfit_batches,
-    require_learnt,
+    require_overfit,
 )
 from mtmusic.models.transfer import describe, freeze, load_backbone, set_backbone_weights, unfreeze
 from mtmusic.training.recipes import LAB_CNN, Recipe, build_backbone, fill_in, recipe_from_card
@@ -259,7 +259,7 @@ def _check_overfit(options: TrainOptions, recipe: Recipe, task: Task, clips: Cli
     """Raises UserError for a network that cannot learn three batches."""
     measure, target = task.overfit
     losses = overfit(options, recipe, task, clips)
-    require_learnt(losses, measure=measure, target=target)
+    require_overfit(losses, measure=measure, target=target)
     logger.info(f"Overfit check: three batches, {measure} {losses[0]:.3g} to {losses[-1]:.3g} in {len(losses)} epochs")
     figure = plots.loss_curve(losses, f"Overfit check: {measure} on three batches", target)
     plots.save_figure(figure, work / "figures/loss_curve.png")

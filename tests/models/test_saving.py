@@ -9,7 +9,7 @@ import pytest
 from mtmusic.errors import UserError
 from mtmusic.models.backbones import cnn_backbone, lstm_backbone
 from mtmusic.models.heads import genre_classifier
-from mtmusic.models.saving import learnt_from_demo, load, save
+from mtmusic.models.saving import load, save, trained_on_demo
 
 CARD = {"task": "genre", "classes": ["a", "b"], "feature": "mel", "beat": True, "frames": None}
 
@@ -110,4 +110,4 @@ def test_a_card_that_does_not_fit_its_model_is_said_in_one_line(run, tmp_path, c
     ],
 )
 def test_the_demo_corpus_is_remembered_over_a_transfer(card, learnt):
-    assert learnt_from_demo(card) is learnt
+    assert trained_on_demo(card) is learnt

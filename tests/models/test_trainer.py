@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from mtmusic.errors import UserError
-from mtmusic.models.trainer import TrainingConfig, fit, history_csv, overfit_batches, require_learnt
+from mtmusic.models.trainer import TrainingConfig, fit, history_csv, overfit_batches, require_overfit
 
 
 def small_model(learning_rate: float = 0.05) -> keras.Model:
@@ -160,15 +160,15 @@ def test_overfit_batches_takes_only_the_first_batches():
 def test_overfit_batches_fails_for_a_network_that_does_not_learn():
     values = overfit_batches(small_model(learning_rate=0.0), batches(), epochs=4)
     with pytest.raises(UserError, match=r"did not learn 3 batches by heart: the loss went from .* in 4 epochs"):
-        require_learnt(values)
+        require_overfit(values)
 
 
 def test_overfit_batches_goes_by_the_measure_that_it_is_told():
     values = overfit_batches(small_model(), batches(), measure="mae", target=0.2)
     assert values[-1] < 0.2 < values[-2]
-    require_learnt(values, measure="mae", target=0.2)
+    require_overfit(values, measure="mae", target=0.2)
     with pytest.raises(UserError, match=r"the mae went from .*, expected under 0.001"):
-        require_learnt(values, measure="mae", target=0.001)
+        require_overfit(values, measure="mae", target=0.001)
 
 
 STAGE = TrainingConfig(epochs=2, patience=None, monitor="val_score", mode="max")

@@ -51,16 +51,9 @@ class WinogradConv2D(keras.layers.Conv2D):
         return tf.cond(few, lambda: _winograd(inputs, kernel), lambda: plain(inputs, kernel))
 
     def _takes_winograd(self, inputs: Tensor) -> bool:
-        options = {
-            "strides": (1, 1),
-            "dilation_rate": (1, 1),
-            "padding": "same",
-            "data_format": "channels_last",
-            "groups": 1,
-            "lora_enabled": False,
-        }
+        steps = {"strides": (1, 1), "dilation_rate": (1, 1), "groups": 1, "lora_enabled": False}
         return (
-            is_quicker(self, options)
+            is_quicker(self, steps | {"padding": "same", "data_format": "channels_last"})
             and self.kernel_size[0] == TAPS
             and inputs.dtype == tf.float32
             and inputs.shape[-1] * self.filters >= FEWEST_WEIGHTS

@@ -1,6 +1,7 @@
 """An LSTM whose steps are quick on a CPU, for clips of different lengths where only the last state is needed."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -25,13 +26,7 @@ class LastStateLSTM(keras.layers.LSTM):
     stand, change nothing; a clip without a present one gives zeros.
     """
 
-    def call(
-        self,
-        sequences: Tensor,
-        initial_state: Sequence[Tensor] | None = None,
-        mask: Tensor | None = None,
-        training: bool | None = False,
-    ) -> Tensor:
+    def call(self, sequences: Tensor, initial_state: Any = None, mask: Tensor = None, training: bool = False) -> Tensor:
         fits = mask is None or tuple(getattr(mask, "shape", ())) == tuple(sequences.shape[:2])
         if initial_state is not None or not fits or not self._takes_halves():
             return super().call(sequences, initial_state=initial_state, mask=mask, training=training)

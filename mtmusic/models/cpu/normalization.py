@@ -55,17 +55,13 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         )
 
 
-def _fused(
-    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, mean: Tensor | None = None, variance: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """x (batch, frames, bins, channels), normalised by the mean and variance given, else by its own; and these two."""
-    training = mean is None
-    empty = tf.constant([], tf.float32)
-    known = {"mean": empty, "variance": empty} if training else {"mean": mean, "variance": variance}
+def _fused(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, *known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x (batch, frames, bins, channels), normalised by the known mean and variance, else by its own; and these two."""
+    mean, variance = known or [tf.constant([], tf.float32)] * 2
     y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=x, scale=gamma, offset=beta, epsilon=epsilon, is_training=training, **known
+        x=x, scale=gamma, offset=beta, mean=mean, variance=variance, epsilon=epsilon, is_training=not known
     )
-    if training:
+    if not known:
         values = _values_per_channel(x)
         variance *= (values - 1) / values  # the kernel's is the unbiased one
     return y, mean, variance
