@@ -15,6 +15,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from mtmusic.data.labels import read_affect_labels
 from mtmusic.evaluation import bootstrap
 from mtmusic.training import recipes
+from mtmusic.training import train as training
 from mtmusic.training.crossval import study as cross_validation
 from tests.folders import write_tiny_affect_folder, write_tiny_genre_folder
 
@@ -124,7 +125,7 @@ def test_the_numbers_of_affect_are_those_of_the_answers(affect):
 def test_the_page_holds_everything_and_nothing_from_elsewhere(genre, affect):
     for _, out in (genre, affect):
         page = (out / "report.html").read_text()
-        assert "python scripts/cross_validate.py --data" in page
+        assert "mtmusic cross-validate --data" in page
         assert "milliseconds a clip" in page
         assert 'src="http' not in page
         assert page.count("<img ") == (4 if out == genre[1] else 5)
@@ -197,14 +198,15 @@ def test_other_settings_are_refused(script, genre, tmp_path, capsys):
 
 
 def test_devices_reach_each_training(script, genre, tmp_path, monkeypatch, capsys):
-    given, original = [], cross_validation.fit
+    given, original = [], training.fit
 
     def fit(*arguments, devices, **others):
         given.append(devices)
         return original(*arguments, **others)
 
-    monkeypatch.setattr(cross_validation, "fit", fit)
-    monkeypatch.setattr(cross_validation, "find_devices", lambda wanted: [f"CPU:{n}" for n in range(int(wanted))])
+    monkeypatch.setattr(training, "fit", fit)
+    for module in (training, cross_validation):
+        monkeypatch.setattr(module, "find_devices", lambda wanted: [f"CPU:{n}" for n in range(int(wanted))])
     assert run(script, genre[0], tmp_path / "out", "--recipe", "lab-lstm", "--seeds", "1", "--devices", "2") == 0
     assert given == [["CPU:0", "CPU:1"]] * 2
     assert run(script, genre[0], tmp_path / "out", "--recipe", "lab-lstm", "--devices", "9") == 2
