@@ -25,3 +25,8 @@ def test_the_first_twenty_are_shown_and_the_rest_counted(count: int, rest: int |
 
 def test_a_listing_is_a_user_error() -> None:
     assert type(UserError.listing("Cannot use data", ["a", "b"])) is UserError
+
+
+def test_a_wrong_argument_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="Expected `epochs` of 1 or more, got 0"):
+        raise UserError("Expected `epochs` of 1 or more, got 0")
