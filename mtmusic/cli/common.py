@@ -115,7 +115,7 @@ def with_flags(message: str, flags: argparse.ArgumentParser) -> str:
         name, equals, text = found[1].partition("=")
         actions = _actions(flags, name)
         if not equals:
-            return " or ".join(_names(action)[0] for action in actions) or name
+            return " or ".join((action.option_strings or [str(action.metavar)])[0] for action in actions) or name
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -144,10 +144,6 @@ def _actions(flags: argparse.ArgumentParser, name: str) -> list[argparse.Action]
     found = [action for action in flags._actions if action.dest == name]
     flag = f"--{name.replace('_', '-')}"
     return found or [action for action in flags._actions if flag in action.option_strings]
-
-
-def _names(action: argparse.Action) -> Sequence[str]:
-    return action.option_strings or [str(action.metavar)]
 
 
 def _words(actions: Sequence[argparse.Action], value: Any) -> list[str]:
@@ -194,8 +190,8 @@ def add_data_flags(flags: argparse.ArgumentParser, kind: str) -> None:
 
 
 def add_beat_flag(flags: argparse.ArgumentParser) -> None:
-    told = "the clips are beat-synchronised, or full rate (default: told from the folder)"
-    flags.add_argument("--beat", action=argparse.BooleanOptionalAction, help=told)
+    text = "the clips are beat-synchronised, or full rate (default: told from the folder)"
+    flags.add_argument("--beat", action=argparse.BooleanOptionalAction, help=text)
 
 
 def add_classes_flag(
@@ -220,8 +216,8 @@ def add_rate_flags(flags: argparse.ArgumentParser) -> None:
 def add_jobs_flags(flags: argparse.ArgumentParser, scheduler: bool = True) -> None:
     flags.add_argument("--jobs", **NUMBER, help="worker processes (default: one a core)")
     if scheduler:
-        told = "work on this dask.distributed cluster instead"
-        flags.add_argument("--scheduler", metavar="tcp://HOST:PORT", help=told)
+        text = "work on this dask.distributed cluster instead"
+        flags.add_argument("--scheduler", metavar="tcp://HOST:PORT", help=text)
 
 
 def add_seed_flag(flags: argparse.ArgumentParser, what: str = "") -> None:
@@ -245,8 +241,8 @@ def add_training_flags(flags: argparse.ArgumentParser) -> None:
     add = partial(group.add_argument, default=argparse.SUPPRESS)
     add_recipe_flag(group)
     add("--backbone", choices=("cnn", "lstm", "statistics"), help="(default: cnn, or that of --from)")
-    heard = "what the network hears (default: mel; statistics: fused)"
-    add("--feature", choices=("mel", "chroma", "fused"), help=heard)
+    text = "what the network hears (default: mel; statistics: fused)"
+    add("--feature", choices=("mel", "chroma", "fused"), help=text)
     add(
         "--frames",
         **NUMBER,
@@ -265,20 +261,20 @@ def add_training_flags(flags: argparse.ArgumentParser) -> None:
 
 
 def add_precision_flag(flags: Any, default: str | None = None) -> None:
-    told = "what networks compute in; weights, normalisation, heads and losses stay float32 (default: float32)"
-    flags.add_argument("--precision", choices=("float32", "bfloat16"), default=default, help=told)
+    text = "what networks compute in; weights, normalisation, heads and losses stay float32 (default: float32)"
+    flags.add_argument("--precision", choices=("float32", "bfloat16"), default=default, help=text)
 
 
 def add_devices_flag(flags: argparse.ArgumentParser) -> None:
-    told = "part each batch among N of this machine's GPUs, or all of them; the result is that of one (default: 1)"
-    flags.add_argument("--devices", default="1", metavar="N|all", help=told)
+    text = "part each batch among N of this machine's GPUs, or all of them; the result is that of one (default: 1)"
+    flags.add_argument("--devices", default="1", metavar="N|all", help=text)
 
 
 def add_run_flags(flags: argparse.ArgumentParser, out: str, source: Path | None = None) -> None:
     """out: what --help says of the default. source: the default of --from."""
     add = flags.add_argument
-    held = "of train held out to choose the epoch, where the folder has no validation split (default: 0.2)"
-    add("--validation", **SHARE, help=held)
+    text = "of train held out to choose the epoch, where the folder has no validation split (default: 0.2)"
+    add("--validation", **SHARE, help=text)
     add("--subset", **NUMBER, help="train on N clips, stratified: for debugging")
     add_seed_flag(flags)
     add("--overfit-batch", action="store_true", help="first check that the network can learn three batches by heart")
@@ -305,15 +301,15 @@ def _add_source_flags(flags: argparse.ArgumentParser, source: Path | None) -> No
     add("--transfer", default="all", metavar="all|N", help=f"of that backbone's weights: {taken}")
     kept = "keep all, or its first N blocks, as is (default: none; with --unfreeze-after: all)"
     add("--freeze", metavar="all|none|N", help=f"of that backbone: {kept}")
-    later = "after N epochs train all of the backbone too, at a tenth of the rate (default: never)"
-    add("--unfreeze-after", **NUMBER, help=later)
+    text = "after N epochs train all of the backbone too, at a tenth of the rate (default: never)"
+    add("--unfreeze-after", **NUMBER, help=text)
 
 
 def add_affect_flags(flags: argparse.ArgumentParser) -> None:
     add = flags.add_argument
     add("--loss", dest="error", choices=("mse", "huber"), default="mse", help="of each task (default: mse)")
-    held = "of the labelled clips held out to judge by, where the test split has no labels (default: 0.2)"
-    add("--test", **SHARE, help=held)
+    text = "of the labelled clips held out to judge by, where the test split has no labels (default: 0.2)"
+    add("--test", **SHARE, help=text)
 
 
 def load_options(arguments: argparse.Namespace, demo_folders: Mapping[bool, str], beat: bool = True) -> "LoadOptions":
