@@ -146,7 +146,7 @@ class UncertaintyWeightedModel(keras.Model):
     A loss given to `compile` would be another layer after loading, with variables that no optimizer knows.
     """
 
-    def compute_loss(self, x: Tensor = None, y: Tensor = None, y_pred: Tensor = None, *others: Any) -> Tensor:
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any) -> Tensor:
         return self.get_layer("uncertainty").loss(y, y_pred)
 
 

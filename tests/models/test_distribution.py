@@ -96,7 +96,7 @@ def test_the_script_on_two_devices_writes_what_it_does_on_one(script, trainings,
 )
 @pytest.mark.parametrize("name", ["train_genre", "train_affect"])
 def test_a_script_says_in_one_line_that_devices_are_not_there(script, tmp_path, capsys, name, flags, said):
-    assert script(name).main([*flags, "--out", str(tmp_path / "run")]) == 2
+    assert script(name).main([*flags, "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert said in error
