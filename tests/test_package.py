@@ -10,11 +10,13 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import mtmusic
 from mtmusic.cli.main import commands
 from tests.folders import PROJECT
+from tests.runs import tiny_card, write_tiny_run
 
 PACKAGE = PROJECT / "mtmusic"
 HEAVY = {"numpy", "tensorflow", "keras", "librosa", "sklearn", "matplotlib"}
@@ -43,6 +45,17 @@ def test_a_name_that_is_not_public_is_no_attribute():
     with pytest.raises(ImportError, match="cannot import name 'load' from 'mtmusic'"):
         exec("from mtmusic import load")
     assert importlib.import_module("mtmusic.files") is mtmusic.files
+
+
+def test_load_model_takes_a_run_its_file_and_the_options_of_keras(tmp_path):
+    model = write_tiny_run(tmp_path / "run", tiny_card())
+    for path in (tmp_path / "run", str(tmp_path / "run"), tmp_path / "run" / "model.keras"):
+        loaded = mtmusic.load_model(path, compile=False)
+        assert not loaded.compiled
+        assert all(map(np.array_equal, loaded.get_weights(), model.get_weights()))
+    assert mtmusic.load_model(tmp_path / "run").compiled
+    with pytest.raises(ValueError, match=r"found no .*model\.keras"):
+        mtmusic.load_model(tmp_path)
 
 
 def test_type_checkers_see_the_names_that_are_imported():
