@@ -21,7 +21,7 @@ import numpy as np
 from joblib import Parallel, delayed, parallel_config
 from threadpoolctl import threadpool_limits
 
-from mtmusic.audio.features import full_and_beat_spectrograms, fused_spectrogram
+from mtmusic.audio.features import fused_spectrograms
 from mtmusic.audio.loading import SUFFIXES, load_with_doubts
 from mtmusic.errors import UserError
 
@@ -200,7 +200,8 @@ def extract_song(song: Song, excerpt: Excerpt, write: WriteArray) -> Outcome:
     try:
         with threadpool_limits(1):
             waveform, doubts = load_with_doubts(song.path, excerpt.offset, excerpt.duration)
-            for paths, array in _arrays(waveform, song):
+            places = {beat: paths for beat, paths in ((False, song.full), (True, song.beat)) if paths}
+            for paths, array in zip(places.values(), fused_spectrograms(waveform, [*places]), strict=True):
                 for path in paths:
                     write(path, array.astype(excerpt.dtype))
     except Exception as error:  # whatever is wrong with one song, memory and disk included, the others go on
@@ -210,13 +211,6 @@ def extract_song(song: Song, excerpt: Excerpt, write: WriteArray) -> Outcome:
 
 def reason_of(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-
-
-def _arrays(waveform: np.ndarray, song: Song) -> list[tuple[tuple[Path, ...], np.ndarray]]:
-    """The song's files, and the (140, frames) array that goes there: both kinds in one pass where both are wanted."""
-    if song.full and song.beat:
-        return list(zip((song.full, song.beat), full_and_beat_spectrograms(waveform), strict=True))
-    return [(song.full or song.beat, fused_spectrogram(waveform, beat=bool(song.beat)))]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ steps share one STFT here, and the two slow ones, HPSS and the constant-Q transf
 import fcntl
 import os
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -41,6 +42,12 @@ def full_and_beat_spectrograms(waveform: np.ndarray) -> tuple[np.ndarray, np.nda
     """`fused_spectrogram` without and with `beat`, at little more than the cost of the second alone."""
     _compile_alone()
     return _full_and_beat(waveform)
+
+
+def fused_spectrograms(waveform: np.ndarray, rates: Sequence[bool]) -> Sequence[np.ndarray]:
+    """A (140, frames) array for each of the rates, [False], [True] or [False, True], in one pass."""
+    both = len(rates) == 2
+    return full_and_beat_spectrograms(waveform) if both else [fused_spectrogram(waveform, beat) for beat in rates]
 
 
 @cache

@@ -115,32 +115,31 @@ def _decode(path: Path, offset: float, duration: float | None) -> tuple[np.ndarr
     if not path.is_file():
         raise UserError(f"Expected a song's file, got {'a folder' if path.is_dir() else 'no such file'}: {path}")
     try:
-        if path.stat().st_size == 0:
-            raise UserError(f"Expected audio, got an empty file: {path}")
-        with path.open("rb"):  # says why it cannot be read, which soundfile does not
-            pass
+        with path.open("rb") as file:  # says why it cannot be read, which soundfile does not
+            if not file.read(1):
+                raise UserError(f"Expected audio, got an empty file: {path}")
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}") from error
     try:
-        file = _Stream(os.fsencode(path))  # bytes: names need not be UTF-8
+        song = _Stream(os.fsencode(path))  # bytes: names need not be UTF-8
     except Exception:  # libsndfile's errors, and soundfile's about names that it takes for headerless formats
         return *_decode_otherwise(path, offset, duration), 0.0
-    with file:
-        start = min(int(offset * file.samplerate), file.frames)
-        promised = file.frames - start
+    with song:
+        start = min(int(offset * song.samplerate), song.frames)
+        promised = song.frames - start
         if duration is not None:
-            promised = min(promised, int(duration * file.samplerate))
-        samples = _read(file, start, promised)
-        missing = 0 if file.frames == UNKNOWN_FRAMES else promised - samples.shape[-1]
+            promised = min(promised, int(duration * song.samplerate))
+        samples = _read(song, start, promised)
+        missing = 0 if song.frames == UNKNOWN_FRAMES else (promised - samples.shape[-1]) / song.samplerate
         if missing and not samples.size:
-            raise UserError(f"Expected {missing / file.samplerate:.1f} s of audio, got none in {path}: damaged?")
-        return samples, file.samplerate, missing / file.samplerate
+            raise UserError(f"Expected {missing:.1f} s of audio, got none in {path}: damaged?")
+        return samples, song.samplerate, missing
 
 
 def _read(file: soundfile.SoundFile, start: int, frames: int) -> np.ndarray:
     """(channels, samples): `frames` from `start` on, or those before the end or the first error.
 
-    soundfile does not tell how much of a block came before an error: what is still NaN did not.
+    soundfile does not say how much of a block it read before an error: the rows that are no longer NaN.
     """
     block = np.zeros((0, file.channels), np.float32)
     blocks = [block]
@@ -161,9 +160,7 @@ def _decode_otherwise(path: Path, offset: float, duration: float | None) -> tupl
     """By audioread: with ffmpeg or the system's own decoders, which librosa turns to as well."""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "PySoundFile failed", UserWarning)
-            warnings.filterwarnings("ignore", r"librosa\.core\.audio", FutureWarning)
-            warnings.filterwarnings("ignore", "'(aifc|audioop|sunau)' is deprecated", DeprecationWarning)
+            warnings.simplefilter("ignore")  # of what was tried in vain, and of deprecated modules
             return librosa.load(path, sr=None, mono=False, offset=offset, duration=duration)
     except Exception as error:  # a dozen kinds, by decoder
         if path.suffix.lower() in SOUNDFILE_SUFFIXES:

@@ -2,7 +2,7 @@
 
 A stage set, not the play: drums, bass, chords and a lead over four chords in a major or minor key. The genres differ
 as real ones do, with ranges that overlap. Electronic and Trip-Hop are one row of the table but for the direction of
-time: the layers of one enter in turn, those of the other leave, so only the order of the frames tells them apart.
+time: the layers of one enter in turn, those of the other leave, so only the order of the frames distinguishes them.
 """
 
 from dataclasses import dataclass, replace
@@ -39,7 +39,7 @@ class Style:
     swing: float  # delay of the off-beat eighths, in steps
     tilt: Range  # harmonic h of a note is h ** -tilt as loud as the first
     decay: Range  # seconds in which a note falls to 1/e
-    drums: Range  # level beside that of the notes
+    drums: Range  # level relative to that of the notes
     drive: Range  # gain before the distortion
     noise: Range  # level of steady noise
     density: Range  # probability that a hit off the beat sounds

@@ -9,7 +9,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mtmusic.audio.extraction import KILLED, parallel_map, reason_of
-from mtmusic.audio.features import full_and_beat_spectrograms, fused_spectrogram, mel_db, mel_power, stft
+from mtmusic.audio.features import fused_spectrograms, mel_db, mel_power, stft
 from mtmusic.audio.loading import load_with_doubts
 from mtmusic.constants import MEL_BINS, SAMPLE_RATE
 
@@ -55,15 +55,10 @@ def window_features(waveform: np.ndarray, kinds: Set[Kind], with_mel: bool = Fal
     for seconds in sorted({seconds for seconds, _ in kinds}):
         rates = [beat for beat in (False, True) if (seconds, beat) in kinds]
         for begin, end in window_bounds(len(waveform), seconds):
-            for beat, array in zip(rates, _arrays(waveform[begin:end], rates), strict=True):
+            for beat, array in zip(rates, fused_spectrograms(waveform[begin:end], rates), strict=True):
                 windows[seconds, beat].append(array)
     features = SongFeatures(len(waveform), windows)
     return replace(features, mel=mel_db(mel_power(stft(waveform)))) if with_mel else features
-
-
-def _arrays(waveform: np.ndarray, rates: Sequence[bool]) -> Sequence[np.ndarray]:
-    """A (140, frames) array for each of the rates, in one pass."""
-    return full_and_beat_spectrograms(waveform) if len(rates) == 2 else [fused_spectrogram(waveform, rates[0])]
 
 
 def song_features(

@@ -100,9 +100,9 @@ def genre_clips(track_ids: Collection[int], tracks: Mapping[int, Track], audio: 
 def affect_clips(
     echonest: Mapping[int, Sequence[float]], tracks: Mapping[int, Track], audio: Path, seed: int = 0
 ) -> dict[str, Clips]:
-    """The tracks of `echonest` with their labels in a train and a test part that share no artist, in order of id.
+    """The tracks of `echonest` with their labels in a train and a test split that share no artist, in order of id.
 
-    Every track is one of `tracks` and has an artist. Raises UserError where the artists are too few to part.
+    Every track is one of `tracks` and has an artist. Raises UserError where the artists are too few to split.
     """
     ids = sorted(echonest)
     clips = Clips(

@@ -67,7 +67,7 @@ def labels_from_table(table: Path, ids: Mapping[Path, str], roots: Sequence[Path
 
 
 def splits_of(labels: SongLabels, paths: Mapping[str, Path], test_share: float, seed: int) -> dict[str, str]:
-    """train or test for every labelled song: stratified by genre, else by the tasks' values; no group is parted.
+    """train or test for every labelled song: stratified by genre, else by the tasks' values; a group stays in one.
 
     Raises UserError where there are too few songs, in all or of a genre.
     """

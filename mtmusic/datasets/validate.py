@@ -159,9 +159,9 @@ def _missing_splits(splits: dict[str, CheckedSplit], is_genre: bool) -> list[Fin
 
 def _unexplained(rows: dict[str, list[Row]], findings: Sequence[Finding]) -> dict[str, list[Row]]:
     """The clips that no finding speaks of, but for their labels: what TFDV is asked about."""
-    told = {clip for finding in findings if not finding.columns.isdisjoint(ARRAY_COLUMNS) for clip in finding.clips}
+    named = {clip for finding in findings if not finding.columns.isdisjoint(ARRAY_COLUMNS) for clip in finding.clips}
     return {
-        split: [row for row in part if not row["problem"] and f"{split}/{row['id']}" not in told]
+        split: [row for row in part if not row["problem"] and f"{split}/{row['id']}" not in named]
         for split, part in rows.items()
     }
 

@@ -81,8 +81,8 @@ class Predictor:
         self._models = [open_model(run) for run in runs]
         names = Counter([SONG, WARNING, *(name for model in self._models for name in _names(model.card))])
         if twice := [name for name, count in names.items() if count > 1]:
-            told = " and ".join(map(str, runs))
-            raise UserError(f"Expected models that answer different questions, got {', '.join(twice)} twice in {told}")
+            where = " and ".join(map(str, runs))
+            raise UserError(f"Expected models that answer different questions, got {', '.join(twice)} twice in {where}")
         self.warning = DEMO if any(trained_on_demo(model.card) for model in self._models) else None
 
     @property
@@ -217,8 +217,8 @@ def clip_seconds(card: Mapping[str, Any]) -> float:
 
 def _require_one_length(kinds: Iterable[Kind]) -> None:
     if len(lengths := {seconds for seconds, _ in kinds}) > 1:
-        told = " and ".join(f"{seconds:g} s" for seconds in sorted(lengths))
-        raise UserError(f"Expected models that learnt from clips of one length, got {told}: give a window")
+        found = " and ".join(f"{seconds:g} s" for seconds in sorted(lengths))
+        raise UserError(f"Expected models that learnt from clips of one length, got {found}: give a window")
 
 
 def _features(song: Song, kinds: set[Kind], sample_rate: float) -> SongFeatures:

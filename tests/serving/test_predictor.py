@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mtmusic.audio import windows
+from mtmusic.audio import features, windows
 from mtmusic.audio.features import fused_spectrogram, mel_db, mel_power, stft
 from mtmusic.audio.synthesis import synthesise
 from mtmusic.errors import UserError
@@ -266,9 +266,9 @@ def test_memory_holds_a_few_songs_of_a_folder(genre, tmp_path, monkeypatch):
 def test_a_song_is_decoded_once_and_its_features_made_once(runs, songs, monkeypatch):
     calls = []
     for name in ("fused_spectrogram", "full_and_beat_spectrograms"):
-        original = getattr(windows, name)
+        original = getattr(features, name)
         monkeypatch.setattr(
-            windows, name, lambda *given, name=name, original=original: calls.append(name) or original(*given)
+            features, name, lambda *given, name=name, original=original: calls.append(name) or original(*given)
         )
     load_waveform = predictor_module.load_waveform
     monkeypatch.setattr(predictor_module, "load_waveform", lambda path: calls.append("load") or load_waveform(path))

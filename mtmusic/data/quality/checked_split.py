@@ -101,7 +101,7 @@ def checked_genre_split(
 ) -> CheckedSplit:
     """`read_genre_labels`, with every array read once. Raises UserError for a label file that cannot be used at all.
 
-    levels: whether an array whose numbers cannot be right is a problem, beside one that cannot be read.
+    levels: whether an array whose numbers cannot be right is a problem, as is one that cannot be read.
     """
     return _checked(*scan_genre_labels(folder, split, classes, known), levels)
 

@@ -85,7 +85,7 @@ def _is_full_rate(array: ArrayMeasurements) -> bool:
 
 
 def _is_beat(array: ArrayMeasurements, short: bool) -> bool:
-    """Medians between beats lose peaks, and lie apart; of a clip that is short for its folder one sign is enough."""
+    """Medians between beats lose peaks, and differ more; of a clip that is short for its folder one sign is enough."""
     signs = (not _peaks(array), array.chroma_change > threshold("beat_change"))
     return any(signs) if short else all(signs)
 
@@ -232,7 +232,7 @@ def _others_agree(pair: Mapping[str, Clips], name: str) -> bool:
 
 
 def _independent(clips: Clips) -> float:
-    """So many clips of different groups would tell as much: those of a group are mostly of one class."""
+    """So many clips of different groups would say as much: those of a group are mostly of one class."""
     if clips.groups is None:
         return len(clips)
     _, sizes = np.unique(clips.groups, return_counts=True)
