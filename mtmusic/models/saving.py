@@ -49,7 +49,7 @@ def load(path: Path | str) -> tuple[keras.Model, dict[str, Any]]:
     folder, file = locate(path)
     card = read_card(folder)
     try:
-        model = _load_quietly(file)
+        model = _load_whole(file)
     except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -60,8 +60,13 @@ def load(path: Path | str) -> tuple[keras.Model, dict[str, Any]]:
 
 
 def load_model(path: Path | str, **options: Any) -> keras.Model:
-    """As keras.models.load_model, with its options, of a run's folder too; the layers of mtmusic are registered."""
-    return keras.models.load_model(locate(path)[1] if Path(path).is_dir() else path, **options)
+    """As keras.models.load_model, with its options, of a run's folder too; the layers of mtmusic are registered.
+
+    Keras warns of an optimizer's state, which a model that only predicts does not need: that is not shown.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer", category=UserWarning)
+        return keras.models.load_model(locate(path)[1] if Path(path).is_dir() else path, **options)
 
 
 def locate(path: Path | str) -> tuple[Path, Path]:
@@ -183,14 +188,9 @@ def _require_fit(model: keras.Model, card: dict[str, Any], path: Path) -> None:
         )
 
 
-def _load_quietly(file: Path) -> keras.Model:
-    """Keras warns of an optimizer's state that a model which is only asked for answers does not need.
-
-    It reads weights without comparing the archive's checksums, so that is done first.
-    """
+def _load_whole(file: Path) -> keras.Model:
+    """Keras reads weights without comparing the archive's checksums, so that is done first."""
     with zipfile.ZipFile(file) as archive:
         if damaged := archive.testzip():
             raise zipfile.BadZipFile(f"{damaged} in it is damaged")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer", category=UserWarning)
-        return keras.models.load_model(file)
+    return load_model(file)
