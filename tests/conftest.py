@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from mtmusic.evaluation import plots
 from tests.folders import PROJECT, write_tiny_affect_folder, write_tiny_genre_folder
 
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the numbers are those of a CPU
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:

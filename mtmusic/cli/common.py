@@ -58,6 +58,7 @@ def entry_point(parser: Callable[[], argparse.ArgumentParser]) -> Callable[[Call
             log, handler = logging.getLogger("mtmusic"), _Terminal(flags)
             log.setLevel(logging.INFO)
             log.addHandler(handler)
+            log.propagate = False  # some libraries give the root logger a handler of its own
             try:
                 return run(arguments) or 0
             except (UserError, OSError) as error:  # OSError: a folder that cannot be written, a full disk
@@ -68,6 +69,7 @@ def entry_point(parser: Callable[[], argparse.ArgumentParser]) -> Callable[[Call
                 return 130
             finally:
                 log.removeHandler(handler)
+                log.propagate = True
 
         return main
 
@@ -312,12 +314,16 @@ def add_affect_flags(flags: argparse.ArgumentParser) -> None:
     add("--test", **SHARE, help=text)
 
 
-def load_options(arguments: argparse.Namespace, demo_folders: Mapping[bool, str], beat: bool = True) -> "LoadOptions":
+def load_options(
+    arguments: argparse.Namespace, demo_folders: Mapping[bool, str], beat: bool = True, make_demo: bool = True
+) -> "LoadOptions":
     """LoadOptions of the data flags; the folder is by default the demo corpus's of beat-synchronised clips, or not."""
     from mtmusic.data.folder import LoadOptions
-    from mtmusic.datasets.demo import demo_corpus
+    from mtmusic.datasets.demo import demo_corpus, demo_corpus_folder
 
-    return filled(LoadOptions, arguments, folder=arguments.folder or demo_corpus() / demo_folders[beat])
+    if (folder := arguments.folder) is None:
+        folder = (demo_corpus if make_demo else demo_corpus_folder)() / demo_folders[beat]
+    return filled(LoadOptions, arguments, folder=folder)
 
 
 def train_options(
@@ -328,17 +334,20 @@ def train_options(
 ) -> "TrainOptions":
     """TrainOptions of the training flags. recipes: by backbone, where none is named."""
     from mtmusic.training.recipes import choose_recipe
-    from mtmusic.training.train import TrainOptions
+    from mtmusic.training.train import TrainOptions, refuse_early
 
     settings = _recipe_settings(arguments)
-    return filled(
+    options = filled(
         TrainOptions,
         arguments,
         recipe=choose_recipe(arguments.recipe, settings, recipes, multitask, arguments.source),
-        data=load_options(arguments, demo_folders),
+        data=load_options(arguments, demo_folders, make_demo=False),
         freeze=arguments.freeze or ("none" if arguments.unfreeze_after is None else "all"),
         verbose=1 if sys.stdout.isatty() else 2,
     )
+    refuse_early(options)  # before the demo corpus is made
+    load_options(arguments, demo_folders)
+    return options
 
 
 def _recipe_settings(arguments: argparse.Namespace) -> dict[str, Any]:
