@@ -11,14 +11,20 @@ FUSED_BINS = MEL_BINS + CHROMA_BINS
 MEL_FLOOR_DB = -80.0
 """Mel is in dB below the clip's own maximum, so a clip spans [MEL_FLOOR_DB, 0]."""
 
+LOGMEL_BINS = 96
+LOGMEL_SAMPLE_RATE = 16_000
+LOGMEL_FFT_LENGTH = 512
+LOGMEL_HOP_LENGTH = 256
+"""Of logmel, log10(1 + 10000 power): the input of the pretrained trunk. Its level is that of the sound."""
+
 FEATURE_ROWS = {
     "mel": slice(0, MEL_BINS),
     "chroma": slice(MEL_BINS, FUSED_BINS),
     "fused": slice(0, FUSED_BINS),
 }
-"""The rows of a (140, frames) array that make each feature."""
+"""The rows of a (140, frames) array that make each feature. Arrays of logmel are (96, frames) and hold it alone."""
 
-FEATURE_BINS = {"mel": MEL_BINS, "chroma": CHROMA_BINS, "fused": FUSED_BINS}
+FEATURE_BINS = {"mel": MEL_BINS, "chroma": CHROMA_BINS, "fused": FUSED_BINS, "logmel": LOGMEL_BINS}
 
 PAD_VALUE = -1024.0
 """Fills absent frames: no real frame can hold it (mel is at least -80, chroma at least 0), and a power of two

@@ -9,4 +9,5 @@ import mtmusic.models.frontend
 import mtmusic.models.heads
 import mtmusic.models.layers
 import mtmusic.models.losses
+import mtmusic.models.musicnn
 import mtmusic.models.nystroem
