@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mtmusic.audio.loading import header_seconds, load_waveform
+from mtmusic.audio.loading import header_seconds, load_waveform, resampled, stream_waveform
 from mtmusic.errors import UserError
 
 Save = Callable[..., Path]
@@ -262,3 +263,91 @@ def test_no_warning_of_python_comes_through(save: Save) -> None:
         warnings.simplefilter("always")
         load_waveform(save("a.wav", tones(6, 44_100), 44_100))
     assert told == []
+
+
+# --- at another rate, in blocks, with its level
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "channels"), [("a.wav", 44_100, 2), ("a.flac", 16_000, 1), ("a.mp3", 48_000, 2)]
+)
+def test_at_16_khz_equals_librosa(save: Save, name: str, rate: int, channels: int) -> None:
+    path = save(name, tones(6, rate, channels), rate)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        expected = librosa.load(path, sr=16_000)[0]
+    np.testing.assert_array_equal(load_waveform(path, sample_rate=16_000), expected)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("target", [16_000, 22_050])
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 20.0])
+def test_blocks_are_the_samples_of_the_whole(save: Save, rate: int, target: int, seconds: float) -> None:
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (int(7.31 * rate), 2))
+    path = save("a.wav", samples, rate)
+    doubts: list[str] = []
+    blocks = [*stream_waveform(path, target, seconds, doubts=doubts)]
+    length = round(seconds * target)
+    assert [len(block) for block in blocks[:-1]] == [length] * (len(blocks) - 1)
+    assert 0 < len(blocks[-1]) <= length
+    np.testing.assert_array_equal(np.concatenate(blocks), librosa.load(path, sr=target)[0])
+    assert doubts == []
+
+
+def test_blocks_of_what_soundfile_does_not_open(save: Save, tmp_path: Path, decoders: str) -> None:
+    if decoders == "no ffmpeg":
+        pytest.skip("needs ffmpeg")
+    path = tmp_path / "a.m4a"
+    convert = ["ffmpeg", "-v", "error", "-i", str(save("a.wav", tones(40, 44_100, 6), 44_100)), str(path)]
+    subprocess.run(convert, check=True, stdin=subprocess.DEVNULL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole, part = (librosa.load(path, sr=16_000, **of)[0] for of in ({}, {"offset": 1.3, "duration": 2.7}))
+    np.testing.assert_array_equal(np.concatenate([*stream_waveform(path, 16_000, 3.0)]), whole)
+    np.testing.assert_array_equal(np.concatenate([*stream_waveform(path, 16_000, offset=1.3, duration=2.7)]), part)
+    first = stream_waveform(path, 16_000, 3.0)
+    next(first)
+    first.close()  # ends, though ffmpeg has more to say
+
+
+def test_what_is_wrong_is_told_when_the_song_is_over(save: Save) -> None:
+    path = save("a.wav", np.concatenate([np.zeros(2 * 22_050), np.ones(22_050)]))
+    doubts: list[str] = []
+    assert [len(block) for block in stream_waveform(path, 22_050, 1.0, doubts=doubts)] == [22_050] * 3
+    assert doubts == [f"{path} is clipped: 33.3% of its samples are at full scale", f"{path} is short: 3.0 s"]
+
+
+def test_memory_does_not_grow_with_the_song(save: Save) -> None:
+    paths = [save(f"{minutes}.wav", np.tile(tones(60, 8_000), (minutes, 1)), 8_000) for minutes in (2, 20)]
+    peaks = []
+    for path in paths:
+        tracemalloc.start()
+        assert sum(len(block) for block in stream_waveform(path, 16_000, 10.0)) % (16_000 * 120) == 0
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0] < 8 * 10 * 16_000 * 4
+
+
+def test_where_the_level_counts_a_peak_above_4_is_refused(save: Save) -> None:
+    path = save("a.wav", 8.2 * tones(6, 22_050), subtype="FLOAT")
+    with pytest.warns(UserWarning, match="is clipped"):
+        assert np.abs(load_waveform(path)).max() > 4
+    told = r"Expected samples from -1 to 1, with no peak above 4, got a peak of 4\.1 in .*a\.wav"
+    with pytest.raises(UserError, match=told):
+        load_waveform(path, sample_rate=16_000)
+    with pytest.raises(UserError, match=r"got a peak of 4\.1 in the waveform"):
+        resampled(8.2 * tones(6, 22_050)[:, 0], 22_050, 16_000)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32"])
+def test_integers_are_scaled_by_their_type(dtype: str) -> None:
+    samples = tones(1, 16_000)[:, 0]
+    bits = 8 * np.dtype(dtype).itemsize
+    integers = np.round(samples * 2 ** (bits - 1) + (128 if dtype == "uint8" else 0)).astype(dtype)
+    np.testing.assert_allclose(resampled(integers, 16_000, 16_000), samples, atol=1.01 * 2.0**-bits + 1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "bool", "uint16", "complex64"])
+def test_other_numbers_are_no_samples(dtype: str) -> None:
+    with pytest.raises(UserError, match=rf"Expected a waveform \(samples,\) of floats.*, got \(9,\) {dtype}"):
+        resampled(np.zeros(9, dtype), 16_000, 16_000)
