@@ -1,6 +1,6 @@
-"""Sound -> mel spectrogram, chromagram and beats: the lab's fused arrays, 140 rows a frame.
+"""Sound -> mel spectrogram, chromagram and beats: the lab's fused arrays, 140 rows a frame; or logmel, 96 rows.
 
-The numbers are those of the lab's helper code (slp-ntua/patrec-labs, lab3), which calls librosa for each step. The
+The numbers of the fused arrays are those of the lab's helper code (slp-ntua/patrec-labs, lab3), which calls librosa for each step. The
 steps share one STFT here, and the two slow ones, HPSS and the constant-Q transform, are written for speed.
 """
 
@@ -15,7 +15,18 @@ import librosa
 import numpy as np
 from scipy.ndimage import median_filter
 
-from mtmusic.constants import CHROMA_BINS, FFT_LENGTH, HOP_LENGTH, MEL_BINS, MEL_FLOOR_DB, SAMPLE_RATE
+from mtmusic.constants import (
+    CHROMA_BINS,
+    FFT_LENGTH,
+    HOP_LENGTH,
+    LOGMEL_BINS,
+    LOGMEL_FFT_LENGTH,
+    LOGMEL_HOP_LENGTH,
+    LOGMEL_SAMPLE_RATE,
+    MEL_BINS,
+    MEL_FLOOR_DB,
+    SAMPLE_RATE,
+)
 
 MEDIAN_FRAMES = 31
 """HPSS: the length of both median filters, in frames along time and in bins along frequency."""
@@ -50,6 +61,16 @@ def fused_spectrograms(waveform: np.ndarray, rates: Sequence[bool]) -> Sequence[
     return full_and_beat_spectrograms(waveform) if both else [fused_spectrogram(waveform, beat) for beat in rates]
 
 
+def logmel_spectrogram(waveform: np.ndarray) -> np.ndarray:
+    """(samples,) float32 mono at LOGMEL_SAMPLE_RATE -> (96, frames) float32: log10(1 + 10000 power) in mel bands.
+
+    A frame is LOGMEL_HOP_LENGTH samples. The level stays: nothing is normalised, and silence is 0. The input of musicnn
+    (Pons and Serra 2019).
+    """
+    power = logmel_filters() @ np.abs(stft(waveform, LOGMEL_FFT_LENGTH, LOGMEL_HOP_LENGTH)) ** 2
+    return np.log10(1 + 10_000 * power).astype(np.float32, copy=False)
+
+
 @cache
 def _compile_alone() -> None:
     """Compiles librosa's numba functions while no other process of this machine does.
@@ -79,13 +100,13 @@ def _medians(array: np.ndarray, beats: np.ndarray) -> np.ndarray:
     return librosa.util.sync(array, segments, aggregate=np.median)
 
 
-def stft(waveform: np.ndarray) -> np.ndarray:
-    """(samples,) -> (1025, frames) complex, frames = 1 + samples // HOP_LENGTH, centred as librosa.stft centres.
+def stft(waveform: np.ndarray, length: int = FFT_LENGTH, hop: int = HOP_LENGTH) -> np.ndarray:
+    """(samples,) -> (1 + length // 2, frames) complex, frames = 1 + samples // hop, centred as librosa.stft centres.
 
     Padding comes first, for librosa's own warns of a waveform shorter than one FFT.
     """
-    padded = np.pad(waveform, FFT_LENGTH // 2)
-    return librosa.stft(padded, n_fft=FFT_LENGTH, hop_length=HOP_LENGTH, center=False)
+    padded = np.pad(waveform, length // 2)
+    return librosa.stft(padded, n_fft=length, hop_length=hop, center=False)
 
 
 def mel_power(spectrum: np.ndarray) -> np.ndarray:
@@ -97,6 +118,12 @@ def mel_power(spectrum: np.ndarray) -> np.ndarray:
 def mel_filters() -> np.ndarray:
     """(128, 1025) float32: librosa's filter bank, a row a mel band, a column a frequency of the FFT."""
     return librosa.filters.mel(sr=SAMPLE_RATE, n_fft=FFT_LENGTH, n_mels=MEL_BINS)
+
+
+@cache
+def logmel_filters() -> np.ndarray:
+    """(96, 257) float32, as `mel_filters`."""
+    return librosa.filters.mel(sr=LOGMEL_SAMPLE_RATE, n_fft=LOGMEL_FFT_LENGTH, n_mels=LOGMEL_BINS)
 
 
 def mel_db(power: np.ndarray) -> np.ndarray:
