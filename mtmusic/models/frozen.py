@@ -1,26 +1,122 @@
-"""A fixed backbone gives a clip the same features in every epoch: they are computed once, and train the head."""
+"""What is frozen gives a clip the same outputs in every epoch: they are computed once, and the rest is trained on them.
+
+Of a pretrained trunk they are kept on disk, by the hashes of weights and array, for every training to come.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
+
+from mtmusic.constants import PAD_VALUE
+from mtmusic.files import cache_folder, whole_file
+from mtmusic.models.heads import compiled_as, head_alone
+from mtmusic.models.layers import Float32Layer, Tensor
+from mtmusic.models.musicnn import PATCH_FRAMES, PatchRows, TrainedDropout, kind_of
+from mtmusic.models.saving import weights_hash
+from mtmusic.models.transfer import first_blocks
 
 RANDOM = (keras.layers.Dropout, keras.layers.SpatialDropout1D, keras.layers.GaussianNoise)
+
+CUTS = {2: "block2_pooled", 1: "block1_channels"}
+"""Where a musicnn backbone is cut whose first N blocks are frozen."""
+
+LARGEST_BYTES = 8 * 2**30
+"""Outputs of block 1 that take more, 4000 clips of 30 s, are computed anew in each epoch."""
+
+MEMORY_BYTES = 2 * 2**30
+"""Features that take more are read from disk in each epoch."""
 
 
 def is_fixed(backbone: keras.Model) -> bool:
     """Whether nothing in it is trained, and nothing drawn."""
-    drawn = any(isinstance(layer, RANDOM) for layer in backbone.layers)
+    drawn = any(isinstance(layer, RANDOM) and not isinstance(layer, TrainedDropout) for layer in backbone.layers)
     return not drawn and not backbone.trainable_variables
 
 
-def head_alone(model: keras.Model) -> keras.Model:
-    """The layers on the backbone, compiled alike: (batch, features) -> answers. Layers and optimizer are the model's
-    own, so that training it trains the model."""
-    number = model.layers.index(model.get_layer("backbone"))
-    head = type(model)(model.layers[number + 1].input, model.output, name=model.name)
-    head.compile_from_config(model.get_compile_config())
-    head.optimizer = model.optimizer
-    return head
+def split(model: keras.Model, frames: int = 0) -> tuple[keras.Model, keras.Model] | None:
+    """A model whose backbone is a musicnn that is frozen, all or its first blocks, as two: the frozen part, the rest.
+
+    frozen: (batch, frames, bins) -> (batch, features), or (batch, patches, values) with PAD_VALUE for absent patches.
+    rest: from there to the answers, compiled alike; layers and optimizer are the model's own, so that training it
+    trains the model. frames: of all clips together. None where nothing is frozen, the backbone is another network, or
+    the outputs of all these frames are too large to keep.
+    """
+    backbone = model.get_layer("backbone")
+    if kind_of(backbone) is None:
+        return None
+    if is_fixed(backbone):
+        return backbone, head_alone(model)
+    frozen = [n for n in CUTS if not any(layer.trainable_weights for layer in first_blocks(backbone, n, "freeze"))]
+    if not frozen:
+        return None
+    name = CUTS[frozen[0]]
+    output, (_, present) = backbone.get_layer(name).output, backbone.get_layer("patches").output
+    values = int(np.prod(output.shape[1:]))
+    if frames // PATCH_FRAMES * values * _dtype(values)().itemsize > LARGEST_BYTES:
+        return None
+    rows = PatchRows()(keras.layers.Reshape((values,))(output), present)
+    kept = keras.Input((None, values), dtype="float32", name="features")
+    patches, there = PresentRows()(kept)
+    above = keras.Model([output, present], backbone.output)
+    features = above([keras.layers.Reshape(output.shape[1:])(patches), there])
+    rest = type(model)(kept, head_alone(model).call(features), name=model.name)
+    return keras.Model(backbone.input, rows), compiled_as(model, rest)
+
+
+def frozen_features(
+    frozen: keras.Model,
+    paths: Sequence[Path],
+    digests: Mapping[Path, str],
+    read: Callable[[Path], np.ndarray],
+) -> list[Path]:
+    """Files of each clip's features, in the order of paths: those that are missing or damaged are computed.
+
+    frozen: as `split` gives it. digests: of each path's array. read: a path to what the model takes, (frames, bins)
+    float32.
+    They lie in MTMUSIC_CACHE/features/<weights>_<bins>_<values>_<precision>/<digest>.npy, (features,) or
+    (patches, values). Clips are computed one by one, so that memory does not grow with them.
+    """
+    *_, values = frozen.output_shape
+    kind = f"{frozen.input_shape[2]}_{values}_{frozen.get_layer('block1_channels').compute_dtype}"
+    folder = cache_folder() / "features" / f"{weights_hash(frozen)}_{kind}"
+    files = {path: folder / f"{digests[path]}.npy" for path in paths}
+    missing = [path for path, file in files.items() if not _is_whole(file, values)]
+    compute = tf.function(lambda clip: frozen(clip, training=False), [tf.TensorSpec((1, None, frozen.input_shape[2]))])
+    for path in tqdm(missing, desc="Features", unit="clip", disable=not missing):
+        features = compute(read(path)[np.newaxis])[0].numpy()
+        with whole_file(files[path]) as unfinished:
+            np.save(unfinished, features.astype(_dtype(values)))
+    return [files[path] for path in paths]
+
+
+def feature_batches(
+    files: Sequence[Path], targets: np.ndarray, batch_size: int, shuffle: bool = False, seed: int = 0
+) -> tf.data.Dataset:
+    """Batches of (features, target), in another order each epoch where shuffled. files: of `frozen_features`.
+
+    Absent patches of a batch are filled with PAD_VALUE.
+    """
+    shape = np.load(files[0], mmap_mode="r").shape
+    shape = (*[None] * (len(shape) - 1), shape[-1])
+
+    def read(file: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        features = tf.numpy_function(lambda file: np.load(file.decode()).astype(np.float32), [file], tf.float32)
+        return tf.ensure_shape(features, shape), target
+
+    ds = tf.data.Dataset.from_tensor_slices(([str(file) for file in files], targets))
+    fits = sum(file.stat().st_size for file in files) <= MEMORY_BYTES
+    if fits:
+        ds = ds.map(read).cache()
+    if shuffle:
+        ds = ds.shuffle(len(files), seed=seed, reshuffle_each_iteration=True)
+    if not fits:
+        ds = ds.map(read)
+    padding = (PAD_VALUE, tf.zeros((), targets.dtype))
+    return ds.padded_batch(batch_size, (shape, targets.shape[1:]), padding).prefetch(tf.data.AUTOTUNE)
 
 
 def embedded(
@@ -38,3 +134,27 @@ def embedded(
     if shuffle:
         slices = slices.shuffle(len(slices), seed=seed, reshuffle_each_iteration=True)
     return slices.batch(batch_size)
+
+
+class PresentRows(Float32Layer):
+    """(batch, patches, values) -> (present patches, values), and (batch, patches) bool: which are present."""
+
+    def call(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        present = tf.reduce_any(rows != PAD_VALUE, axis=-1)
+        return tf.boolean_mask(rows, present), present
+
+    def compute_output_spec(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return keras.KerasTensor((None, rows.shape[2]), "float32"), keras.KerasTensor(rows.shape[:2], "bool")
+
+
+def _dtype(values: int) -> type[np.floating]:
+    """Outputs of block 1 are many and of the order of 1: float16 holds them."""
+    return np.float16 if values > 10_000 else np.float32
+
+
+def _is_whole(file: Path, values: int) -> bool:
+    try:
+        stored = np.load(file)
+    except (OSError, ValueError, EOFError):
+        return False
+    return stored.shape[-1:] == (values,) and stored.dtype == _dtype(values) and bool(np.isfinite(stored).all())

@@ -5,7 +5,10 @@ full-rate mel in dB. A clip is cut into patches of three seconds that do not ove
 """
 
 import math
+import re
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,11 +16,15 @@ import tensorflow as tf
 from keras import layers, ops
 
 from mtmusic.constants import FEATURE_BINS, HOP_LENGTH, LOGMEL_HOP_LENGTH, LOGMEL_SAMPLE_RATE, PAD_VALUE, SAMPLE_RATE
+from mtmusic.errors import UserError
 from mtmusic.models.cpu import layer_type
 from mtmusic.models.cpu.normalization import FusedBatchNormalization
 from mtmusic.models.layers import PACKAGE, Float32Layer, FrameMask, Tensor
 
 PATCH_FRAMES = 187
+
+FEATURES = ("mean", "penultimate")
+"""What a head may ask for: 753 time means, or the 200 features before the tags."""
 
 FRONT_END = (
     ("timbral38", 7, 38, 204),
@@ -62,22 +69,26 @@ def musicnn_backbone(feature: str = "logmel", features: str = "penultimate", sto
     for name, frames, bands, filters in FRONT_END:
         inputs, padding = (padded, "valid") if bands > 1 else (x, "same")
         y = layers.Conv2D(filters, (frames, bands), 1, padding, activation="relu", name=f"block1_{name}")(inputs)
-        outputs.append(ops.max(norm(y, f"block1_{name}"), axis=2))
-    outputs = [ops.concatenate(outputs, axis=2)]
+        if stock:
+            outputs.append(ops.max(norm(y, f"block1_{name}"), axis=2))
+        else:
+            outputs.append(NormalizedMaximum(epsilon=EPSILON, name=f"block1_{name}_norm")(y))
+    outputs = [layers.Concatenate(name="block1_channels")(outputs)]
 
     for name in MIDDLE_END:
         y = layers.ZeroPadding1D(3, name=f"block2_{name}_padding")(outputs[-1])
         y = layers.Conv1D(MIDDLE_FILTERS, MIDDLE_FRAMES, activation="relu", name=f"block2_{name}")(y)
         y = norm(y, f"block2_{name}")
         outputs.append(y if len(outputs) == 1 else layers.Add(name=f"block2_{name}_sum")([y, outputs[-1]]))
-    channels = ops.concatenate(outputs, axis=2)
-    means = ops.mean(channels, axis=1)
+    channels = layers.Concatenate(name="block2_channels")(outputs)
+    means = layers.GlobalAveragePooling1D(name="block2_means")(channels)
     if features == "mean":
         return keras.Model(spectrogram, PatchMean(name="features")(means, present), name="backbone")
 
     pooled = ops.stack([ops.max(channels, axis=1), means], axis=2)  # for each channel its maximum, then its mean
-    x = norm(ops.reshape(pooled, (-1, 2 * channels.shape[2])), "block3_pooling")
-    x = layers.Dropout(DROPOUT, name="block3_dropout")(x)
+    x = layers.Reshape((2 * channels.shape[2],), name="block2_pooled")(pooled)
+    x = norm(x, "block3_pooling")
+    x = TrainedDropout(DROPOUT, name="block3_dropout")(x)
     x = norm(layers.Dense(DENSE_UNITS, "relu", name="block3_dense")(x), "block3_dense")
     pool = PatchMean if features == "penultimate" else PatchRows
     return keras.Model(spectrogram, pool(name="features")(x, present), name="backbone")
@@ -88,16 +99,100 @@ def tagger(backbone: keras.Model, tags: Sequence[str]) -> keras.Model:
     spectrogram = keras.Input(backbone.input_shape[1:], dtype="float32", name="spectrogram")
     patches = backbone(spectrogram)
     scores = layers.Dense(len(tags), "sigmoid", dtype="float32", name="tags")(patches)
-    mean = PatchMean(name="scores")(ops.reshape(scores, (-1, len(tags))), FrameMask(name="patch_mask")(patches))
-    return keras.Model(spectrogram, mean, name="tagger")
+    mask = FrameMask(name="patch_mask")(patches)
+    return keras.Model(spectrogram, layers.GlobalAveragePooling1D(name="scores")(scores, mask=mask), name="tagger")
+
+
+def embedding(model: keras.Model) -> keras.Model:
+    """(batch, frames, bins) -> (batch, 753), the features "mean", of any model on a musicnn backbone."""
+    backbone = model.get_layer("backbone")
+    means, (_, present) = backbone.get_layer("block2_means").output, backbone.get_layer("patches").output
+    return keras.Model(backbone.input, PatchMean(name="embedding")(means, present), name="embedding")
+
+
+def kind_of(backbone: keras.Model) -> dict[str, str] | None:
+    """The arguments `feature` and `features` that this backbone was built with, or None where it is another network."""
+    if not any(isinstance(layer, Patches) for layer in backbone.layers):
+        return None
+    feature = next(name for name, bins in FEATURE_BINS.items() if bins == backbone.input_shape[2])
+    last = backbone.layers[-1]
+    features = "patches" if isinstance(last, PatchRows) else FEATURES[last.output.shape[1] == DENSE_UNITS]
+    return {"feature": feature, "features": features}
+
+
+def load_checkpoint_weights(model: keras.Model, checkpoint: Path | str) -> None:
+    """Puts the weights of a TensorFlow checkpoint of the original into a `tagger`.
+
+    checkpoint: the path without .index. Raises UserError where it is not the original's: a variable is missing, of
+    another shape, or left over.
+    """
+    backbone = model.get_layer("backbone")
+    convolutions = [f"block1_{name}" for name, *_ in FRONT_END] + [f"block2_{name}" for name in MIDDLE_END]
+    norms = ["block1_input", *convolutions, "block3_pooling", "block3_dense"]
+    sources = {backbone.get_layer(f"{name}_norm"): ("batch_normalization", i) for i, name in enumerate(norms)}
+    sources |= {backbone.get_layer(name): ("conv2d", i) for i, name in enumerate(convolutions)}
+    sources |= {backbone.get_layer("block3_dense"): ("dense", 0), model.get_layer("tags"): ("dense", 1)}
+    try:
+        reader = tf.train.load_checkpoint(str(checkpoint))
+        shapes = reader.get_variable_to_shape_map()
+        for layer, (name, number) in sources.items():
+            scope = f"{name}_{number}" if number else name
+            keys = [f"{scope}/{weight.name}" for weight in layer.weights]
+            values = [reader.get_tensor(key) for key in keys]
+            layer.set_weights([v.reshape(w.shape) for v, w in zip(values, layer.weights, strict=True)])
+            for key in keys:
+                del shapes[key]
+    except (ValueError, KeyError, tf.errors.OpError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise UserError(f"Expected musicnn's checkpoint, got another in {checkpoint}: {reason}") from error
+    if left := sorted(name for name in shapes if not _OPTIMIZER.search(name)):
+        raise UserError(f"Expected musicnn's checkpoint, got another in {checkpoint}: {left[0]} is left over")
+
+
+_OPTIMIZER = re.compile(r"Adam|beta\d_power|global_step")
+"""Variables of a training, not of a model."""
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class NormalizedMaximum(FusedBatchNormalization):
+    """BatchNormalization, then the maximum over the bands: (batch, frames, bands, filters) -> (batch, frames, filters).
+
+    Outside training a filter's normalisation only rises or only falls: the maximum, or the minimum, is taken first.
+    """
+
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
+        if training and self.trainable:
+            return ops.max(super().call(inputs, training=training), axis=2)
+        rises = ops.cast(self.gamma, inputs.dtype) >= 0
+        extreme = ops.where(rises, ops.max(inputs, axis=2, keepdims=True), ops.min(inputs, axis=2, keepdims=True))
+        return super().call(extreme, training=False)[:, :, 0]
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return (*input_shape[:2], input_shape[3])
+
+    def compute_output_spec(self, inputs: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class TrainedDropout(layers.Dropout):
+    """Dropout that draws nothing where it is frozen, so that a frozen backbone gives the same features every time."""
+
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
+        return super().call(inputs, training=training and self.trainable)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Patches(Float32Layer):
-    """(batch, frames, bins) -> (batch * patches, PATCH_FRAMES, bins, 1), and (batch, patches) bool: which are present.
+    """(batch, frames, bins) -> (present patches of the batch, PATCH_FRAMES, bins, 1), and (batch, patches) bool.
 
     Cut from each clip's first present frame on. A clip that is shorter than a patch is repeated until it fills one.
+    The second output says which patches are present: the others hold padding and are not handed on.
     """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_jit = False  # how many patches come out depends on the values
 
     def call(self, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
         there = tf.reduce_any(spectrogram != PAD_VALUE, axis=-1)
@@ -107,10 +202,11 @@ class Patches(Float32Layer):
         patches = tf.maximum(frames // PATCH_FRAMES, 1)
         place = tf.range(patches * PATCH_FRAMES)[None]
         place = tf.minimum(first + tf.where(length < PATCH_FRAMES, place % length, place), frames - 1)
-        cut = tf.gather(spectrogram, place, batch_dims=1)
-        ends = tf.range(1, patches + 1)[None] * PATCH_FRAMES
-        shape = (-1, PATCH_FRAMES, spectrogram.shape[2], 1)
-        return tf.reshape(cut, shape), ends <= tf.maximum(length, PATCH_FRAMES)
+        present = tf.range(1, patches + 1)[None] * PATCH_FRAMES <= tf.maximum(length, PATCH_FRAMES)
+        place += frames * tf.range(tf.shape(spectrogram)[0])[:, None]
+        place = tf.boolean_mask(tf.reshape(place, (-1, patches, PATCH_FRAMES)), present)
+        cut = tf.gather(tf.reshape(spectrogram, (-1, spectrogram.shape[2])), place)
+        return cut[..., None], present
 
     def compute_output_spec(self, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
         patches = (None, PATCH_FRAMES, spectrogram.shape[2], 1)
@@ -119,11 +215,10 @@ class Patches(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class PatchRows(Float32Layer):
-    """x (batch * patches, features), present (batch, patches) -> (batch, patches, features), absent ones PAD_VALUE."""
+    """x (present patches, features), present (batch, patches) -> (batch, patches, features), absent ones PAD_VALUE."""
 
     def call(self, x: Tensor, present: Tensor) -> Tensor:
-        rows = tf.reshape(x, (*tf.unstack(tf.shape(present)), x.shape[1]))
-        return tf.where(present[..., None], rows, PAD_VALUE)
+        return tf.where(present[..., None], _rows(x, present), PAD_VALUE)
 
     def compute_output_spec(self, x: Tensor, present: Tensor) -> Tensor:
         return keras.KerasTensor((*present.shape, x.shape[1]), "float32")
@@ -131,15 +226,19 @@ class PatchRows(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class PatchMean(Float32Layer):
-    """x (batch * patches, features), present (batch, patches) -> (batch, features): the mean over present patches."""
+    """x (present patches, features), present (batch, patches) -> (batch, features): the mean over a clip's patches."""
 
     def call(self, x: Tensor, present: Tensor) -> Tensor:
-        rows = tf.reshape(x, (*tf.unstack(tf.shape(present)), x.shape[1]))
-        weights = tf.cast(present, rows.dtype)[..., None]
-        return tf.reduce_sum(rows * weights, axis=1) / tf.reduce_sum(weights, axis=1)
+        weights = tf.cast(present, tf.float32)
+        return tf.reduce_sum(_rows(x, present), axis=1) / tf.reduce_sum(weights, axis=1, keepdims=True)
 
     def compute_output_spec(self, x: Tensor, present: Tensor) -> Tensor:
         return keras.KerasTensor((present.shape[0], x.shape[1]), "float32")
+
+
+def _rows(x: Tensor, present: Tensor) -> Tensor:
+    """x (present patches, features), present (batch, patches) -> (batch, patches, features), absent ones 0."""
+    return tf.scatter_nd(tf.where(present), x, tf.concat([tf.shape(present, tf.int64), [x.shape[1]]], axis=0))
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -179,7 +278,7 @@ def _bands() -> np.ndarray:
 
 
 def _mel_frequencies(bands: int, highest: float) -> np.ndarray:
-    """Centres of Slaney's mel bands in Hz, as librosa has them: linear up to 1 kHz, above it 27 bands a factor of 6.4."""
+    """Centres of Slaney's mel bands in Hz, as librosa has them: linear up to 1 kHz, 27 bands a factor of 6.4 above."""
     step, log_step, knee = 200 / 3, math.log(6.4) / 27, 1000.0
     top = knee / step + math.log(highest / knee) / log_step
     mel = np.linspace(0, top, bands + 2)[1:-1]

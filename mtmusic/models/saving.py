@@ -1,7 +1,13 @@
-"""A model on disk: model.keras with its card, and clips to check it with. A SavedModel is `savedmodel`'s."""
+"""A model on disk: model.keras with its card, and clips to check it with. A SavedModel is `savedmodel`'s.
 
+Of a model on a frozen pretrained trunk the head alone is stored, with a hash of the trunk's weights.
+"""
+
+import contextlib
+import hashlib
 import json
 import math
+import shutil
 import warnings
 import zipfile
 import zlib
@@ -14,10 +20,20 @@ import numpy as np
 
 from mtmusic.constants import FEATURE_BINS
 from mtmusic.errors import UserError
-from mtmusic.files import whole_file, write_json
+from mtmusic.files import cache_folder, whole_file, write_json
+from mtmusic.models.heads import head_alone, on_backbone
+from mtmusic.models.musicnn import kind_of, musicnn_backbone
+from mtmusic.models.precision import layers_compute_in
 
 MODEL_FILE, CARD_FILE, EXAMPLES_FILE = "model.keras", "card.json", "examples.npz"
 SAVED_MODEL_FILE = "saved_model.pb"
+LICENSE_FILE = "LICENSE"
+
+TRUNK = "musicnn"
+"""The name of the pretrained trunk's run."""
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+"""Runs that come with the package."""
 
 MOST_FRAMES = 10**6  # six hours at full rate
 
@@ -27,29 +43,38 @@ machine rounds its own way."""
 
 
 def save(model: keras.Model, folder: Path, card: Mapping[str, Any], examples: np.ndarray) -> None:
-    """Writes model.keras, card.json and examples.npz.
+    """Writes model.keras, card.json and examples.npz, and the trunk's LICENSE next to the trunk's weights.
 
+    A model whose backbone is the trunk found under its name, all of it frozen, is stored without it: model.keras is the
+    head, and the card's "trunk" says which it was trained on.
     examples: (clips, frames, bins) as the model takes them; they are stored as `spectrogram` with the model's
     `prediction`, so that whoever exports or moves the model can check it.
     """
+    trunk = _frozen_trunk(model)
     with whole_file(folder / MODEL_FILE) as unfinished:
-        model.save(unfinished)
+        (head_alone(model) if trunk else model).save(unfinished)
+    if not trunk and (license_file := trunk_license(model, card)):
+        with whole_file(folder / LICENSE_FILE) as unfinished:
+            shutil.copyfile(license_file, unfinished)
     prediction = model.predict(examples, verbose=0)
     with whole_file(folder / EXAMPLES_FILE) as unfinished:
         np.savez_compressed(unfinished, spectrogram=examples, prediction=prediction)
-    write_json(folder / CARD_FILE, card)
+    write_json(folder / CARD_FILE, {name: value for name, value in card.items() if name != "trunk"} | trunk)
 
 
 def load(path: Path | str) -> tuple[keras.Model, dict[str, Any]]:
-    """A run's folder, or its model.keras, to the model and its card.
+    """A run's folder, its model.keras or its name, to the model and its card.
 
     Keras's safe mode stays on. Raises UserError where either is missing, broken, or holds code (a Lambda layer), and
-    where the card is another model's.
+    where the card is another model's. A head that is stored without its trunk is put on it, frozen: UserError where
+    the trunk is missing or another.
     """
     folder, file = locate(path)
     card = read_card(folder)
     try:
         model = _load_whole(file)
+    except UserError:
+        raise
     except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -60,18 +85,104 @@ def load(path: Path | str) -> tuple[keras.Model, dict[str, Any]]:
 
 
 def load_model(path: Path | str, **options: Any) -> keras.Model:
-    """As keras.models.load_model, with its options, of a run's folder too; the layers of mtmusic are registered.
+    """As keras.models.load_model, of a run's folder or name too; the layers of mtmusic are registered.
 
+    A head that is stored without its trunk is put on it, as `load` does.
     Keras warns of an optimizer's state, which a model that only predicts does not need: that is not shown.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer", category=UserWarning)
-        return keras.models.load_model(locate(path)[1] if Path(path).is_dir() else path, **options)
+        found = find_run(path)
+        file = locate(found)[1] if found.is_dir() else found
+        model = keras.models.load_model(file, **options)
+    is_head = len(model.input_shape) == 2 and (file.parent / CARD_FILE).is_file()
+    trunk = read_card(file.parent).get("trunk") if is_head else None
+    return on_backbone(model, _trunk_backbone(trunk, file)) if trunk else model
+
+
+def find_run(name: Path | str) -> Path:
+    """Where a run is that is given by a path or a name: the path, else NAME in ./saved_models, in MTMUSIC_CACHE/models,
+    or among those that come with the package.
+
+    Gives the path itself where there is none. Raises UserError where the pretrained trunk is missing.
+    """
+    path = Path(name)
+    places = [path]
+    if path.name == str(path):
+        places += [folder / path for folder in (Path("saved_models"), cache_folder() / "models", PRETRAINED)]
+    for place in places:
+        if place.is_file() or any((place / file).is_file() for file in (MODEL_FILE, SAVED_MODEL_FILE)):
+            return place
+    if str(name) == TRUNK:
+        raise UserError(f"Expected the pretrained trunk {TRUNK}, found none: `mtmusic get-pretrained` fetches it")
+    return path
+
+
+def weights_hash(model: keras.Model) -> str:
+    """32 hexadecimal digits of the backbone's weights: names, shapes and bytes. The same on every machine.
+
+    model: one with a layer "backbone", or a backbone.
+    """
+    backbones = [layer for layer in model.layers if layer.name == "backbone"]
+    digest = hashlib.blake2b(digest_size=16)
+    for layer in (backbones or [model])[0].layers:
+        for weight in layer.weights:
+            value = np.ascontiguousarray(weight, "<f4")
+            digest.update(f"{layer.name}/{weight.name} {value.shape}\n".encode() + value.tobytes())
+    return digest.hexdigest()
+
+
+def trunk_license(model: keras.Model, card: Mapping[str, Any]) -> Path | None:
+    """The LICENSE of the trunk whose weights the model holds, from the run it was started from, or the trunk's own."""
+    if not any(layer.name == "backbone" and kind_of(layer) for layer in model.layers):
+        return None
+    for run in (card.get("source", {}).get("run"), TRUNK):
+        with contextlib.suppress(UserError):
+            if run and (file := locate(run)[0] / LICENSE_FILE).is_file():
+                return file
+    return None
+
+
+def _frozen_trunk(model: keras.Model) -> dict[str, dict[str, str]]:
+    """The card's "trunk" of a model that can be stored without it, else nothing."""
+    backbone = next((layer for layer in model.layers if layer.name == "backbone"), model)
+    kind = kind_of(backbone)
+    if backbone is model or kind is None or kind["features"] == "patches" or backbone.trainable_variables:
+        return {}
+    with contextlib.suppress(UserError):
+        source = _load_whole(locate(TRUNK)[1]).get_layer("backbone")
+        weights = {layer.name: layer.get_weights() for layer in source.layers}
+        if all(
+            np.array_equal(ours, theirs)
+            for layer in backbone.layers
+            if layer.weights
+            for ours, theirs in zip(layer.get_weights(), weights[layer.name], strict=True)
+        ):
+            precision = backbone.get_layer("block1_channels").compute_dtype
+            return {"trunk": {"name": TRUNK, "weights": weights_hash(source), "precision": precision, **kind}}
+    return {}
+
+
+def _trunk_backbone(trunk: Mapping[str, str], file: Path) -> keras.Model:
+    """The backbone that the head in this file was trained on, frozen. trunk: of its card."""
+    folder = locate(trunk["name"])[0]
+    source = load(folder)[0].get_layer("backbone")
+    if (found := weights_hash(source)) != trunk["weights"]:
+        raise UserError(
+            f"Expected the trunk that {file} was trained on, {trunk['weights'][:8]}, got {found[:8]} in {folder}: "
+            "`mtmusic get-pretrained` fetches the published one"
+        )
+    with layers_compute_in(trunk.get("precision", "float32")):
+        backbone = musicnn_backbone(trunk["feature"], trunk["features"])
+    for layer in backbone.layers:
+        layer.set_weights(source.get_layer(layer.name).get_weights() if layer.weights else [])
+        layer.trainable = False
+    return backbone
 
 
 def locate(path: Path | str) -> tuple[Path, Path]:
     """The run's folder and its model.keras. Raises UserError where there is none, for a SavedModel too."""
-    path = Path(path)
+    path = find_run(path)
     file = path if path.suffix == ".keras" else path / MODEL_FILE
     if not file.is_file():
         if (path / SAVED_MODEL_FILE).is_file():
@@ -91,7 +202,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         raise UserError(f"Expected the model's card, got none that can be read: {path}: {error}") from error
     needed = {"task", "feature", "beat", "frames"}
     if isinstance(card, dict):
-        needed |= {"classes"} if card.get("task") == "genre" else {"targets", "label_means"}
+        needed |= {"genre": {"classes"}, "tags": {"tags"}}.get(str(card.get("task")), {"targets", "label_means"})
     missing = needed - set(card) if isinstance(card, dict) else needed
     if missing:
         raise UserError(f"Expected a card with {', '.join(sorted(needed))}; got none of {sorted(missing)} in {path}")
@@ -103,11 +214,22 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def answers(model: keras.Model, card: dict[str, Any], spectrograms: np.ndarray) -> dict[str, np.ndarray]:
-    """What the model says of (clips, frames, bins): "genre" (clips, classes), probabilities, or (clips, 1) a target."""
+    """What the model says of (clips, frames, bins).
+
+    "genre" (clips, classes), probabilities; "tags" (clips, tags), scores; or (clips, 1) a target.
+    """
     predictions = model.predict(spectrograms, verbose=0)
     if card["task"] == "genre":
         return {"genre": keras.ops.convert_to_numpy(keras.ops.softmax(predictions))}
+    if card["task"] == "tags":
+        return {"tags": predictions}
     return {target: predictions[:, i : i + 1] for i, target in enumerate(card["targets"])}
+
+
+def refuse_tags(card: Mapping[str, Any], path: Path | str) -> None:
+    """Raises UserError for a run that gives tags: there are no labels to evaluate it on."""
+    if card["task"] == "tags":
+        raise UserError(f"Expected a run of genre or affect, got {path}, which gives tags and has no metrics")
 
 
 def read_examples(folder: Path, model: keras.Model) -> np.ndarray:
@@ -170,7 +292,10 @@ _VALUES: dict[str, Callable[[Any], bool]] = {
     "data": lambda value: isinstance(value, dict),
     "source": lambda value: isinstance(value, dict),
     "clip_seconds": lambda value: value is None or (isinstance(value, int | float) and 0 < value < math.inf),
+    "sample_rate": lambda value: type(value) is int and value > 0,
     "classes": _is_names,
+    "tags": _is_names,
+    "trunk": lambda value: isinstance(value, dict) and {"name", "weights", "feature", "features"} <= set(value),
     "targets": _is_names,
     "label_means": lambda value: isinstance(value, dict),
 }
@@ -180,7 +305,8 @@ _VALUES: dict[str, Callable[[Any], bool]] = {
 def _require_fit(model: keras.Model, card: dict[str, Any], path: Path) -> None:
     """Raises UserError where the model takes or gives another shape than its card says."""
     frames = card["frames"] if model.input_shape[1] is not None else None  # one of any length may cut its clips
-    described = ((None, frames, FEATURE_BINS[card["feature"]]), (None, len(card.get("classes") or card["targets"])))
+    names = card.get("classes") or card.get("tags") or card["targets"]
+    described = ((None, frames, FEATURE_BINS[card["feature"]]), (None, len(names)))
     if described != (tuple(model.input_shape), tuple(model.output_shape)):
         raise UserError(
             f"Expected the card of a model {tuple(model.input_shape)} -> {tuple(model.output_shape)}, "

@@ -5,28 +5,38 @@ Freeze before the head compiles the model: after `fit` it would be silently igno
 
 import re
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
 from mtmusic.errors import UserError
+from mtmusic.models.musicnn import FEATURES, kind_of, musicnn_backbone
 from mtmusic.models.saving import load, locate
 
 UNFROZEN_RATE = 0.1
 """A trained backbone is changed slowly, or the fresh head's first gradients would undo it."""
 
 
-def load_backbone(path: Path | str) -> tuple[keras.Model, dict[str, Any]]:
-    """The backbone, weights and all, of a model that this project saved, and that model's card.
+def load_backbone(path: Path | str, features: str | None = None) -> keras.Model:
+    """The backbone, weights and all, of a model that this project saved: (batch, frames, bins) -> (batch, features).
 
-    Raises UserError where there is no such model, or it has no backbone.
+    path: a run's folder, its model.keras or its name; "musicnn" is the pretrained trunk. features: of a musicnn
+    backbone, "penultimate" (200) or "mean" (753); by default the model's own, of the trunk "penultimate".
+    Raises UserError where there is no such model, it has no backbone, or not these features.
     """
-    model, card = load(path)
+    model, _ = load(path)
     try:
-        return model.get_layer("backbone"), card
+        backbone = model.get_layer("backbone")
     except ValueError as error:
         raise UserError(f'Expected a model with a part named "backbone", got none in {locate(path)[1]}') from error
+    kind = kind_of(backbone)
+    if features is not None and (kind is None or features not in FEATURES):
+        raise UserError(f"Expected `features` {' or '.join(FEATURES)} of a musicnn backbone, got {features} of {path}")
+    if kind is None or (features or kind["features"]) == kind["features"] != "patches":
+        return backbone
+    other = musicnn_backbone(kind["feature"], features or "penultimate")
+    set_backbone_weights(other, backbone, path)
+    return other
 
 
 def set_backbone_weights(
@@ -34,13 +44,17 @@ def set_backbone_weights(
 ) -> list[str]:
     """Puts the weights of `source`, of the model in `path`, into a backbone that may be built for other frames.
 
+    One of musicnn may also be built for another feature, and end earlier.
     which: "all", or the first N blocks, with BatchNorm's statistics; the others stay fresh. Returns the names of the
     layers that were given weights. Raises UserError where a weight's shape depends on the frames and cannot be kept.
     """
     kept = _weights_without_bias(source)
     weights = {layer.name: layer.weights for layer in backbone.layers if layer.weights}
-    counts = [{name: len(each) for name, each in found.items()} for found in (weights, kept)]
-    if counts[0] != counts[1] or backbone.input_shape[2] != source.input_shape[2]:
+    if kind_of(backbone) and kind_of(source):
+        kept = {name: each for name, each in kept.items() if name in weights}
+    elif backbone.input_shape[2] != source.input_shape[2]:
+        kept = {}
+    if {name: len(each) for name, each in weights.items()} != {name: len(each) for name, each in kept.items()}:
         raise UserError(f"Expected a card that fits its model, got one of another backbone beside {path}")
     for name, fresh in weights.items():
         for weight, value in zip(fresh, kept[name], strict=True):
@@ -76,6 +90,7 @@ def freeze(backbone: keras.Model, which: str | int) -> list[str]:
     What is frozen keeps its weights, and BatchNorm its statistics. Raises UserError for other values.
     """
     frozen = first_blocks(backbone, which, "freeze")
+    backbone.trainable = True  # where it was frozen as a whole, its layers would not count
     for layer in backbone.layers:
         layer.trainable = layer not in frozen
     return [layer.name for layer in frozen]

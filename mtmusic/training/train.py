@@ -229,7 +229,7 @@ def build_model(options: TrainOptions, recipe: Recipe, task: Task, quiet: bool =
 
 def _transfer(backbone: keras.Model, source: Path, options: TrainOptions) -> tuple[list[str], list[str]]:
     """The layers that got the source's weights, and those that are frozen. Raises UserError where one is fresh."""
-    loaded = set_backbone_weights(backbone, load_backbone(source)[0], source, options.transfer)
+    loaded = set_backbone_weights(backbone, load_backbone(source), source, options.transfer)
     frozen = freeze(backbone, options.freeze)
     if fresh := [name for name in frozen if backbone.get_layer(name).weights and name not in loaded]:
         raise UserError(

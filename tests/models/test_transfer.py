@@ -45,7 +45,7 @@ def layers_of(*blocks: int) -> set[str]:
     ("which", "trained"), [("all", ()), ("none", (1, 2, 3, 4)), (0, (1, 2, 3, 4)), ("2", (3, 4)), (4, ())]
 )
 def test_what_is_frozen_is_bit_identical_after_training_and_the_rest_is_not(run, which, trained):
-    backbone, _ = load_backbone(run)
+    backbone = load_backbone(run)
     freeze(backbone, which)
     assert changed_layers(backbone) == layers_of(*trained)
 
@@ -63,14 +63,13 @@ def test_other_values_are_refused(which):
 
 
 def test_the_loaded_backbone_is_the_saved_one(run):
-    backbone, card = load_backbone(run)
-    assert card == CARD
+    backbone = load_backbone(run)
     saved = keras.models.load_model(run / "model.keras").get_layer("backbone")
     assert all(np.array_equal(a, b) for a, b in zip(backbone.get_weights(), saved.get_weights(), strict=True))
 
 
 def test_transfer_says_what_is_loaded_fresh_frozen_and_trainable(run):
-    backbone, _ = load_backbone(run)
+    backbone = load_backbone(run)
     frozen = freeze(backbone, "all")
     model = genre_classifier(backbone, ["a", "b", "c"])
     told = describe(model, "the source", [layer.name for layer in backbone.layers if layer.weights], frozen)
@@ -81,7 +80,7 @@ def test_transfer_says_what_is_loaded_fresh_frozen_and_trainable(run):
 
 
 def test_the_first_blocks_alone_are_transferred_and_the_rest_stays_fresh(run):
-    source, _ = load_backbone(run)
+    source = load_backbone(run)
     backbone = cnn_backbone(frames=16)
     fresh = backbone.get_weights()
     loaded = set_backbone_weights(backbone, source, run, "2")
@@ -121,7 +120,7 @@ def test_a_model_without_a_backbone_is_refused(tmp_path):
 
 
 def test_unfreezing_trains_everything_at_a_tenth_of_the_rate_and_keeps_the_head(run):
-    backbone, _ = load_backbone(run)
+    backbone = load_backbone(run)
     freeze(backbone, "all")
     model = affect_regressor(backbone, "valence", variances={"valence": 0.05}, learning_rate=0.01)
     targets = np.random.default_rng(1).random((4, 1)).astype("float32")
@@ -137,7 +136,7 @@ def test_unfreezing_trains_everything_at_a_tenth_of_the_rate_and_keeps_the_head(
 
 
 def test_a_frozen_backbone_is_bit_identical_after_a_regression(run):
-    backbone, _ = load_backbone(run)
+    backbone = load_backbone(run)
     freeze(backbone, "all")
     before = backbone.get_weights()
     model = multitask_regressor(backbone, ("a", "b"))
@@ -146,7 +145,7 @@ def test_a_frozen_backbone_is_bit_identical_after_a_regression(run):
 
 
 def test_weights_go_into_a_backbone_of_other_frames_where_they_do_not_depend_on_them(run):
-    source, _ = load_backbone(run)
+    source = load_backbone(run)
     longer = cnn_backbone(frames=48)
     set_backbone_weights(longer, source, run)
     assert all(np.array_equal(a, b) for a, b in zip(longer.get_weights(), source.get_weights(), strict=True))
