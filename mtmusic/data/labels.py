@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mtmusic.data.spectrograms import SUFFIXES, array_path
+from mtmusic.data.spectrograms import SUFFIXES, array_kind, array_path
 from mtmusic.errors import UserError
 from mtmusic.files import write_text
 
@@ -65,6 +65,8 @@ class Clips:
     classes: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     groups: np.ndarray | None = None
+    digests: tuple[str, ...] | None = None
+    """Of each array the hash of its content, where it was read."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -82,6 +84,7 @@ class Clips:
             paths=tuple(self.paths[i] for i in indices),
             targets=self.targets[indices],
             groups=None if self.groups is None else self.groups[indices],
+            digests=None if self.digests is None else tuple(self.digests[i] for i in indices),
         )
 
     def by_id(self) -> "Clips":
@@ -129,6 +132,7 @@ def concatenate(first: Clips, second: Clips) -> Clips:
         paths=first.paths + second.paths,
         targets=np.concatenate([first.targets, second.targets]),
         groups=np.concatenate([first.groups, second.groups]) if grouped else None,
+        digests=(*first.digests, *second.digests) if first.digests and second.digests else None,
     )
 
 
@@ -253,20 +257,20 @@ def scan_affect_labels(folder: Path | str, split: str) -> tuple[Clips, list[Prob
 def scan_unlabelled(folder: Path | str, split: str) -> tuple[Clips, list[Problem]]:
     """Every array of a split that has no labels, by id: Clips without tasks."""
     ids = sorted(array_ids(folder, split), key=id_order)
+    kind = folder_feature(folder)
+    suffix = SUFFIXES[kind][0]
     if others := [name for name in ids if name != clip_id(name)]:
-        raise UserError(
-            f"Expected names like <id>{SUFFIXES[0]}, got {others[0]}{SUFFIXES[0]} in {Path(folder) / split}"
-        )
-    paths = tuple(path for i in ids if (path := array_path(Path(folder) / split, i)) is not None)
+        raise UserError(f"Expected names like <id>{suffix}, got {others[0]}{suffix} in {Path(folder) / split}")
+    paths = tuple(path for i in ids if (path := array_path(Path(folder) / split, i, kind)) is not None)
     targets = np.zeros((len(ids), 0), np.float32)
     return Clips(tuple(ids), paths, targets, groups=_groups(folder, ids)), []
 
 
 def array_ids(folder: Path | str, split: str) -> set[str]:
-    """The ids of a split's arrays, labelled or not: their names without .fused.full.npy (.gz)."""
+    """The ids of a split's arrays, labelled or not: their names without .fused.full.npy or .logmel.npy (.gz)."""
     return {
         path.name.removesuffix(suffix)
-        for suffix in SUFFIXES
+        for suffix in SUFFIXES[folder_feature(folder)]
         for path in (Path(folder) / split).glob(f"[!.]*{suffix}")  # a Mac's copies begin with a dot
     }
 
@@ -306,9 +310,31 @@ def clip_id(name: str) -> str:
     return name.strip().split(".")[0]
 
 
+def folder_feature(folder: Path | str) -> str:
+    """The kind of the folder's arrays, "fused" or "logmel": as features.json tells, else as they are named.
+
+    Raises UserError for other features, and where there are arrays of both kinds.
+    """
+    if content := read_features_json(folder):
+        feature = content.get("feature", "fused")
+        if feature not in SUFFIXES:
+            raise UserError(f'Expected the feature "fused" or "logmel", got {feature!r} in {folder}/features.json')
+        return feature
+    arrays = (path for split in ("train", "validation", "test") for path in Path(folder).glob(f"{split}/[!.]*.npy*"))
+    kinds = {array_kind(path) for path in arrays}
+    if len(kinds) == 2:
+        raise UserError(f"Expected arrays of one kind, got fused and logmel ones in {folder}: keep them in two folders")
+    return kinds.pop() if kinds else "fused"
+
+
 def is_beat_synchronised(folder: Path | str) -> bool | None:
-    """From features.json, else `beatsync` in the labels, else a folder name that ends in _beat; None: unknown."""
+    """From features.json, else `beatsync` in the labels, else a folder name that ends in _beat; None: unknown.
+
+    Logmel arrays never are.
+    """
     folder = Path(folder)
+    if folder_feature(folder) == "logmel":
+        return False
     if (beat := read_features_json(folder).get("beat")) is not None:
         return beat
     labels = [label_path(folder, split) for split in ("train", "validation", "test")]
@@ -387,10 +413,11 @@ def _usable_rows(
 ) -> Iterator[tuple[int, str, Path, list[str]]]:
     """Line number, id, array and values of each row whose id is good and new and has its array."""
     path = label_path(folder, split)
+    feature = folder_feature(folder)
     seen: set[str] = set()
     for number, cells in rows:
         name = clip_id(cells[0])
-        array = array_path(Path(folder) / split, name)
+        array = array_path(Path(folder) / split, name, feature)
         elsewhere = next((cell for cell in cells[1:] if not array and _names_array(cell, Path(folder) / split)), None)
         if not _is_id(cells[0]):
             kind, what = "unusable id", f"expected an id without '/', '\\' and '..', got {cells[0]!r}"
@@ -402,7 +429,7 @@ def _usable_rows(
         elif name in seen:
             kind, what = "duplicate id", f"the id {name} stands there twice"
         elif array is None:
-            kind, what = "row without array", f"no array {name}{SUFFIXES[0]} (or .npy.gz) in {split}/"
+            kind, what = "row without array", f"no array {name}{SUFFIXES[feature][0]} (or .npy.gz) in {split}/"
         else:
             yield number, name, array, cells[1:]
             kind = ""
@@ -418,9 +445,8 @@ def _is_id(cell: str) -> bool:
 def _names_array(cell: str, folder: Path) -> bool:
     """Whether it is an id as label files write them, of an array that is there; 0 and 1 are labels."""
     bare = cell.isdecimal() and cell not in ("0", "1")
-    return (
-        _is_id(cell) and (bare or ".fused" in cell or ".full" in cell) and array_path(folder, clip_id(cell)) is not None
-    )
+    named = bare or any(part in cell for part in (".fused", ".full", ".logmel"))
+    return _is_id(cell) and named and array_path(folder, clip_id(cell)) is not None
 
 
 def _groups(folder: Path | str, ids: Sequence[str]) -> np.ndarray | None:

@@ -3,7 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -85,7 +85,7 @@ class CheckedSplit:
 
     @cached_property
     def clips(self) -> Clips:
-        return self.scanned.take(self.good)
+        return replace(self.scanned.take(self.good), digests=self.digests)
 
     @property
     def frames(self) -> np.ndarray:
