@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mtmusic.models.savedmodel import export_savedmodel
     from mtmusic.models.saving import load_model
     from mtmusic.models.transfer import freeze, load_backbone
-    from mtmusic.serving.predictor import Predictor
+    from mtmusic.serving.predictor import Predictor, predict
 
 __version__ = "0.1.0"
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "lstm_backbone",
     "make_dataset",
     "multitask_regressor",
+    "predict",
     "read_affect_labels",
     "read_genre_labels",
 ]
@@ -44,7 +45,7 @@ _MODULES = {
     "models.savedmodel": ("export_savedmodel",),
     "models.saving": ("load_model",),
     "models.transfer": ("freeze", "load_backbone"),
-    "serving.predictor": ("Predictor",),
+    "serving.predictor": ("Predictor", "predict"),
 }
 
 

@@ -1,7 +1,10 @@
-"""A song as a row of windows, each a clip of its own: what a model that was trained on clips predicts from."""
+"""A song as a row of windows, each a clip of its own: what a model that was trained on clips predicts from.
 
-from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass, field, replace
+A song is taken from its decoder block by block, so that what is in memory does not grow with its length.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -9,73 +12,272 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mtmusic.audio.extraction import KILLED, parallel_map, reason_of
-from mtmusic.audio.features import fused_spectrograms, mel_db, mel_power, stft
-from mtmusic.audio.loading import load_with_doubts
-from mtmusic.constants import MEL_BINS, SAMPLE_RATE
+from mtmusic.audio.features import fused_spectrograms, logmel_spectrogram, mel_db, mel_power, stft
+from mtmusic.audio.loading import SILENT_BELOW, header_seconds, resampled, stream_waveform
+from mtmusic.constants import (
+    FFT_LENGTH,
+    HOP_LENGTH,
+    LOGMEL_BINS,
+    LOGMEL_FFT_LENGTH,
+    LOGMEL_HOP_LENGTH,
+    LOGMEL_SAMPLE_RATE,
+    MEL_BINS,
+    SAMPLE_RATE,
+)
 
 LEAST_REST_SECONDS = 1.0
+BLOCK_SECONDS = 120.0
+"""Of a song, decoded and made into features at once."""
 
-Kind = tuple[float, bool]
-"""Seconds a window, and whether its array is beat-synchronised."""
+WHOLE_SECONDS = 600.0
+"""Songs up to this length are made into features by worker processes, as a whole."""
+
+FULL, BEAT, LOGMEL, PATCHES = "full", "beat", "logmel", "patches"
+"""The arrays of windows: fused at full rate, or beat-synchronised; logmel; or frames of the whole song's logmel."""
+
+Kind = tuple[float, str]
+"""Seconds a window, and its array."""
+
+Blocks = Callable[[int], Iterator[np.ndarray]]
+"""A song's samples at a rate in Hz, (samples,) float32 each, in blocks one after the other."""
+
+FRAMES_AT_ONCE = 1870
+MOST_MEL_FRAMES = 2**15
+"""Of the picture of a song, twelve minutes at full rate; of a longer song every second frame, or every fourth."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class SongFeatures:
-    """A song's features, or why it has none.
+    """A song's features, or those of a part of it, or why it has none.
 
-    samples: its length. windows: by kind a (140, frames) array a window. mel: the whole song's (128, frames) in dB, no
-    frames where nobody asked for it. failure: why there is nothing, or empty. doubts: what may be wrong with the song.
+    seconds: its length up to the part's end. windows: by kind an array (bins, frames) a window; times: where each
+    begins and ends, in seconds. mel: the whole song's (128, frames) in dB, every `stride`th frame, none where nobody
+    asked for it. failure: why there is nothing, or empty. doubts: what may be wrong with the song. long: whether the
+    song is too long for a worker process, and has no features for that.
     """
 
-    samples: int = 0
+    seconds: float = 0.0
+    silent: bool = False
     windows: dict[Kind, list[np.ndarray]] = field(default_factory=dict)
+    times: dict[Kind, list[tuple[float, float]]] = field(default_factory=dict)
     mel: np.ndarray = field(default_factory=lambda: np.zeros((MEL_BINS, 0), np.float32))
+    stride: int = 1
     failure: str = ""
     doubts: tuple[str, ...] = ()
+    long: bool = False
+
+    def put(self, kind: Kind, window: np.ndarray, begin: float, end: float) -> None:
+        self.windows.setdefault(kind, []).append(window)
+        self.times.setdefault(kind, []).append((begin, end))
+
+    def extend(self, part: "SongFeatures") -> None:
+        """Goes on with the next part."""
+        self.seconds, self.silent, self.doubts = part.seconds, part.silent, part.doubts
+        self.mel, self.stride = (part.mel, part.stride) if part.mel.size else (self.mel, self.stride)
+        for kind, windows in part.windows.items():
+            for window, times in zip(windows, part.times[kind], strict=True):
+                self.put(kind, window, *times)
 
 
-def window_bounds(samples: int, seconds: float) -> list[tuple[int, int]]:
-    """Where windows begin and end, in samples, one after the other.
+class Cutter:
+    """Cuts a song that comes in blocks into windows of one length, one after the other.
 
     The last ends with the song and is as long as the others, so it may overlap the one before; a rest of less than
     LEAST_REST_SECONDS is left out. A song shorter than a window is one.
     """
-    length = round(seconds * SAMPLE_RATE)
-    if samples <= length:
-        return [(0, samples)]
-    bounds = [(begin, begin + length) for begin in range(0, samples - length + 1, length)]
-    if samples - bounds[-1][1] >= LEAST_REST_SECONDS * SAMPLE_RATE:
-        bounds.append((samples - length, samples))
-    return bounds
+
+    def __init__(self, seconds: float, rate: int) -> None:
+        self.length, self.least_rest = round(seconds * rate), LEAST_REST_SECONDS * rate
+        self.held, self.begin, self.following = np.zeros(0, np.float32), 0, 0
+
+    def add(self, block: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields where each window that is now complete begins, in samples, and the window."""
+        self.held = np.concatenate([self.held, block])
+        while self.begin + len(self.held) >= self.following + self.length:
+            self.held, self.begin = self.held[self.following - self.begin :], self.following
+            yield self.begin, self.held[: self.length]
+            self.following += self.length
+
+    def end(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields the last window."""
+        samples = self.begin + len(self.held)
+        if self.following == 0:
+            yield 0, self.held
+        elif samples - self.following >= self.least_rest:
+            yield samples - self.length, self.held[-self.length :]
 
 
-def window_features(waveform: np.ndarray, kinds: Set[Kind], with_mel: bool = False) -> SongFeatures:
-    """(samples,) float32 at SAMPLE_RATE -> its windows of each kind. Each has its own maximum as the dB's reference."""
-    windows: dict[Kind, list[np.ndarray]] = {kind: [] for kind in sorted(kinds)}
-    for seconds in sorted({seconds for seconds, _ in kinds}):
-        rates = [beat for beat in (False, True) if (seconds, beat) in kinds]
-        for begin, end in window_bounds(len(waveform), seconds):
-            for beat, array in zip(rates, fused_spectrograms(waveform[begin:end], rates), strict=True):
-                windows[seconds, beat].append(array)
-    features = SongFeatures(len(waveform), windows)
-    return replace(features, mel=mel_db(mel_power(stft(waveform)))) if with_mel else features
+class Frames:
+    """Makes a song that comes in blocks into frames, FRAMES_AT_ONCE at a time: those that it has in one piece.
+
+    make: (samples,) -> (bins, 1 + samples // hop), each frame centred, from `fft` samples.
+    """
+
+    def __init__(self, make: Callable[[np.ndarray], np.ndarray], fft: int, hop: int) -> None:
+        self.make, self.fft, self.hop = make, fft, hop
+        self.held, self.before = np.zeros(0, np.float32), 0
+
+    def add(self, block: np.ndarray) -> Iterator[np.ndarray]:
+        """Yields (bins, FRAMES_AT_ONCE) each time as many are complete."""
+        self.held = np.concatenate([self.held, block])
+        margin = self.fft // 2 // self.hop
+        while len(self.held) >= (need := (self.before + FRAMES_AT_ONCE - 1) * self.hop + self.fft // 2):
+            yield self.make(self.held[:need])[:, self.before : self.before + FRAMES_AT_ONCE]
+            self.held = self.held[(self.before + FRAMES_AT_ONCE - margin) * self.hop :]
+            self.before = margin
+
+    def end(self) -> np.ndarray:
+        """(bins, frames): the last ones."""
+        return self.make(self.held)[:, self.before :]
+
+
+class _Clips:
+    """Windows of one length, each made into an array of its own for each of the names."""
+
+    def __init__(self, seconds: float, names: Sequence[str], rate: int) -> None:
+        self.seconds, self.names, self.rate, self.cutter = seconds, names, rate, Cutter(seconds, rate)
+
+    def add(self, block: np.ndarray, into: SongFeatures) -> None:
+        self._put(self.cutter.add(block), into)
+
+    def end(self, into: SongFeatures) -> None:
+        self._put(self.cutter.end(), into)
+
+    def _put(self, clips: Iterable[tuple[int, np.ndarray]], into: SongFeatures) -> None:
+        for begin, clip in clips:
+            for name, array in zip(self.names, self._arrays(clip), strict=True):
+                into.put((self.seconds, name), array, begin / self.rate, (begin + len(clip)) / self.rate)
+
+    def _arrays(self, clip: np.ndarray) -> Sequence[np.ndarray]:
+        if self.names == [LOGMEL]:
+            return [logmel_spectrogram(clip)]
+        return fused_spectrograms(clip, [name == BEAT for name in self.names])
+
+
+class _Patches:
+    """Windows of whole frames of the song's logmel, the rest left out; a song shorter than a window is one."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.step = seconds, LOGMEL_HOP_LENGTH / LOGMEL_SAMPLE_RATE
+        self.length, self.count = round(seconds / self.step), 0
+        self.frames = Frames(logmel_spectrogram, LOGMEL_FFT_LENGTH, LOGMEL_HOP_LENGTH)
+        self.rest = np.zeros((LOGMEL_BINS, 0), np.float32)
+
+    def add(self, block: np.ndarray, into: SongFeatures) -> None:
+        for frames in self.frames.add(block):
+            self._put(frames, into)
+
+    def end(self, into: SongFeatures) -> None:
+        self._put(self.frames.end(), into)
+        if self.count == 0:
+            into.put((self.seconds, PATCHES), self.rest, 0, self.rest.shape[1] * self.step)
+
+    def _put(self, frames: np.ndarray, into: SongFeatures) -> None:
+        frames = np.hstack([self.rest, frames])
+        for begin in range(0, frames.shape[1] - self.length + 1, self.length):
+            times = (count * self.length * self.step for count in (self.count, self.count + 1))
+            into.put((self.seconds, PATCHES), frames[:, begin : begin + self.length], *times)
+            self.count += 1
+        self.rest = frames[:, frames.shape[1] // self.length * self.length :]
+
+
+class _Picture:
+    """The mel spectrogram of the whole song, at full rate up to MOST_MEL_FRAMES, of more every `stride`th frame."""
+
+    def __init__(self) -> None:
+        self.frames = Frames(lambda samples: mel_power(stft(samples)), FFT_LENGTH, HOP_LENGTH)
+        self.kept, self.seen, self.stride = np.zeros((MEL_BINS, 0), np.float32), 0, 1
+
+    def add(self, block: np.ndarray, into: SongFeatures) -> None:
+        for frames in self.frames.add(block):
+            self._keep(frames)
+
+    def end(self, into: SongFeatures) -> None:
+        self._keep(self.frames.end())
+        into.mel, into.stride = mel_db(self.kept), self.stride
+
+    def _keep(self, frames: np.ndarray) -> None:
+        self.kept = np.hstack([self.kept, frames[:, -self.seen % self.stride :: self.stride]])
+        self.seen += frames.shape[1]
+        while self.kept.shape[1] > MOST_MEL_FRAMES:
+            self.kept, self.stride = self.kept[:, ::2], 2 * self.stride
+
+
+def window_features(blocks: Blocks, kinds: Set[Kind], with_mel: bool = False) -> Iterator[SongFeatures]:
+    """Yields a song's windows of each kind, part by part, and with the last part of a rate the mel of the whole song.
+
+    blocks: the song's samples, asked for once for each rate that the kinds need. A fused window's own maximum is the
+    dB's reference.
+    """
+    fused = {kind for kind in kinds if kind[1] in (FULL, BEAT)}
+    if fused or with_mel:
+        yield from _features(blocks(SAMPLE_RATE), SAMPLE_RATE, fused, [_Picture()] if with_mel else [])
+    if others := kinds - fused:
+        patches = [_Patches(seconds) for seconds, name in sorted(others) if name == PATCHES]
+        clips = {kind for kind in others if kind[1] == LOGMEL}
+        yield from _features(blocks(LOGMEL_SAMPLE_RATE), LOGMEL_SAMPLE_RATE, clips, patches)
+
+
+def _features(
+    blocks: Iterator[np.ndarray], rate: int, kinds: Set[Kind], others: Sequence[_Picture | _Patches]
+) -> Iterator[SongFeatures]:
+    """kinds: of clips, whose rate this is."""
+    names = {seconds: sorted((name for one, name in kinds if one == seconds), reverse=True) for seconds, _ in kinds}
+    makers = [*(_Clips(seconds, names[seconds], rate) for seconds in sorted(names)), *others]
+    samples, peak = 0, 0.0
+    for block in blocks:
+        samples, peak = samples + len(block), max(peak, np.abs(block).max())
+        part = SongFeatures(samples / rate, peak < SILENT_BELOW)
+        for maker in makers:
+            maker.add(block, part)
+        yield part
+    last = SongFeatures(samples / rate, peak < SILENT_BELOW)
+    for maker in makers:
+        maker.end(last)
+    yield last
+
+
+def waveform_features(
+    waveform: np.ndarray, sample_rate: float, kinds: Set[Kind], with_mel: bool = False
+) -> Iterator[SongFeatures]:
+    """As `window_features`, of (samples,) at `sample_rate` Hz."""
+
+    def blocks(rate: int) -> Iterator[np.ndarray]:
+        samples, length = resampled(waveform, sample_rate, rate), round(BLOCK_SECONDS * rate)
+        yield from (samples[begin : begin + length] for begin in range(0, len(samples), length))
+
+    return window_features(blocks, kinds, with_mel)
+
+
+def file_features(path: Path, kinds: Set[Kind], with_mel: bool = False) -> Iterator[SongFeatures]:
+    """As `window_features`, of a song's file; what may be wrong with it comes with the last part."""
+    doubts: list[str] = []
+    for part in window_features(
+        partial(stream_waveform, path, block_seconds=BLOCK_SECONDS, doubts=doubts), kinds, with_mel
+    ):
+        part.doubts = tuple(dict.fromkeys(doubts))  # each rate has the same
+        yield part
 
 
 def song_features(
     paths: Sequence[Path], kinds: Set[Kind], with_mel: bool = False, jobs: int = -1
 ) -> Iterator[tuple[Path, SongFeatures]]:
-    """Each song's features, in any order, by worker processes (-1: one a core; a lone song by this one)."""
-    work = partial(_file_features, kinds=kinds, with_mel=with_mel)
-    for path, features in parallel_map(work, {path: path for path in paths}, 1 if len(paths) == 1 else jobs):
+    """Each song's features, in any order, by worker processes (-1: one a core); not of those over WHOLE_SECONDS."""
+    work = partial(_whole_song, kinds=kinds, with_mel=with_mel)
+    for path, features in parallel_map(work, {path: path for path in paths}, jobs):
         yield path, features or SongFeatures(failure=KILLED)
 
 
-def _file_features(path: Path, kinds: Set[Kind], with_mel: bool) -> SongFeatures:
+def _whole_song(path: Path, kinds: Set[Kind], with_mel: bool) -> SongFeatures:
     """On one thread. Whatever is wrong with one song, the others go on."""
+    song = SongFeatures(header_seconds(path) or 0.0)
     try:
         with threadpool_limits(1):
-            waveform, doubts = load_with_doubts(path)
-            features = window_features(waveform, kinds, with_mel)
+            parts = file_features(path, kinds, with_mel)
+            while song.seconds <= WHOLE_SECONDS:
+                if (part := next(parts, None)) is None:
+                    return song
+                song.extend(part)
     except Exception as error:
         return SongFeatures(failure=reason_of(error))
-    return replace(features, doubts=tuple(doubts))
+    return SongFeatures(long=True)

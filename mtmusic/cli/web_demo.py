@@ -1,12 +1,15 @@
-"""A page on this computer: drop a song, see what saved models say of its genre and affect, and what they heard.
+"""A page on this computer: drop a song, see what models say of its tags, genre and affect.
 
-    mtmusic web-demo --model saved_models/genre_cnn
+    mtmusic web-demo
     mtmusic web-demo --model saved_models/genre_cnn saved_models/affect_cnn --port 8000
 
 Prints the page's address, http://127.0.0.1:7860, and serves until Ctrl-C; other computers cannot see it. An example
 song is there to try. A song may have 50 MB and 15 minutes, and is deleted once it is answered. The page loads nothing
 from elsewhere. It needs Gradio: pip install ".[web]".
-A song is heard in windows as long as the clips that the models learnt from. Where these differ, give --window.
+Without --model the pretrained models answer: `mtmusic get-pretrained` fetches musicnn, for tags; mood_musicnn, for
+valence and arousal, comes with mtmusic.
+A song is cut into windows as long as the clips that the models were trained on. Where these differ, give --window.
+Tags are scored in steps of 3 seconds.
 Exit code 0 once it was ended, after the song that it is hearing; 2 where it cannot run, with what to do.
 """
 
@@ -22,9 +25,9 @@ def parser() -> argparse.ArgumentParser:
         "--model",
         nargs="+",
         action="extend",
-        required=True,
+        default=[],
         **common.RUN,
-        help="runs' folders, their model.keras, or exported SavedModels",
+        help="names of runs, their folders, their model.keras, or exported SavedModels (default: the pretrained ones)",
     )
     flags.add_argument("--port", default=7860, **common.NUMBER, help="(default: 7860)")
     flags.add_argument("--window", **common.SECONDS, help="seconds (default: as the models' clips)")

@@ -42,6 +42,10 @@ SHOWN_CHANNELS = 8
 SHOWN_FRAMES = 2000
 """More would not be told apart in a picture of this width."""
 
+Panel = tuple[np.ndarray, Mapping[str, np.ndarray]]
+"""Of a timeline: `(windows, 2)`, where windows one after the other begin and end, in seconds, and the values
+`(windows,)` in [0, 1] of each name, which are drawn as steps."""
+
 DECILES = 10
 COLOUR_LABELS = {"mel": "mel (dB relative to the clip's maximum)", "chroma": "chroma"}
 SPECTROGRAM_INCHES = {"mel": 4.1, "chroma": 1.9}
@@ -440,19 +444,15 @@ def batch_padding(lengths: Sequence[np.ndarray], padded: Sequence[int]) -> Figur
     return figure
 
 
-def timeline(mel: np.ndarray, times: np.ndarray, panels: Mapping[str, Mapping[str, np.ndarray]], title: str) -> Figure:
-    """A song's mel `(128, frames)`, full rate, above; below it a panel each with the answers as steps.
-
-    times: `(windows, 2)`, where the windows, one after the other, begin and end, in seconds. panels: of each quantity
-    the values `(windows,)` in [0, 1] by name.
-    """
+def timeline(mel: np.ndarray, panels: Mapping[str, Panel], title: str, stride: int = 1) -> Figure:
+    """A song's mel `(128, frames)` above, every `stride`th frame of the full rate; below it a panel a quantity."""
     figure = _figure(11, 3 + 2.4 * len(panels))
     first, *others = figure.subplots(1 + len(panels), sharex=True, squeeze=False)[:, 0]
-    stride = math.ceil(mel.shape[1] / SHOWN_FRAMES)
-    mesh = _show(first, mel[:, ::stride], "mel", beat=False, stride=stride)
+    more = math.ceil(mel.shape[1] / SHOWN_FRAMES)
+    mesh = _show(first, mel[:, ::more], "mel", beat=False, stride=more * stride)
     figure.colorbar(mesh, cax=first.inset_axes((1.015, 0, 0.015, 1)), label="dB")
-    first.set(title=_plain(title), xlim=(0, mel.shape[1] * HOP_LENGTH / SAMPLE_RATE))
-    for axes, (quantity, lines) in zip(others, panels.items(), strict=True):
+    first.set(title=_plain(title), xlim=(0, mel.shape[1] * stride * HOP_LENGTH / SAMPLE_RATE))
+    for axes, (quantity, (times, lines)) in zip(others, panels.items(), strict=True):
         for index, (name, values) in enumerate(lines.items()):
             edges = [times[0, 0], *times[:, 1]]
             axes.stairs(values, edges, baseline=None, label=_plain(name), **_style(index), linewidth=2)

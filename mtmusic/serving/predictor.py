@@ -2,25 +2,51 @@
 
 import math
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mtmusic.audio.extraction import find_songs
-from mtmusic.audio.loading import load_waveform, resampled
-from mtmusic.audio.windows import Kind, SongFeatures, song_features, window_bounds, window_features
-from mtmusic.constants import FEATURE_ROWS, FUSED_BINS, HOP_LENGTH, PAD_VALUE, SAMPLE_RATE
+from mtmusic.audio.extraction import find_songs, reason_of
+from mtmusic.audio.windows import (
+    BEAT,
+    FULL,
+    LOGMEL,
+    PATCHES,
+    Kind,
+    SongFeatures,
+    file_features,
+    song_features,
+    waveform_features,
+)
+from mtmusic.constants import (
+    FEATURE_ROWS,
+    FUSED_BINS,
+    HOP_LENGTH,
+    LOGMEL_BINS,
+    LOGMEL_HOP_LENGTH,
+    LOGMEL_SAMPLE_RATE,
+    PAD_VALUE,
+    SAMPLE_RATE,
+)
 from mtmusic.errors import UserError
+from mtmusic.models.musicnn import PATCH_FRAMES
 from mtmusic.models.savedmodel import Ask, open_model
 from mtmusic.models.saving import trained_on_demo
 
+PRETRAINED = ("musicnn", "mood_musicnn")
+"""The runs that answer where none is named."""
+
 LAB_SECONDS = 30.0
 """A clip of the lab's, where a card does not say how long the model's were."""
+
+PATCH_SECONDS = PATCH_FRAMES * LOGMEL_HOP_LENGTH / LOGMEL_SAMPLE_RATE
 
 SHORTEST_SECONDS = 1.0
 BATCH_FRAMES = 4096
@@ -29,33 +55,43 @@ BATCH_FRAMES = 4096
 SONGS_AT_ONCE = 16
 """Songs of a folder whose features are in memory together."""
 
-SONG, WARNING = "song", "warning"
-"""Keys next to those of the answers: no task may be named so."""
+SONG, WARNING, GENRE, TAGS = "song", "warning", "genre", "tags"
+"""SONG, WARNING: keys next to those of the answers: no task may be named so."""
 
 DEMO = "it learnt from the demo corpus, which is synthesised: what it says of real songs means nothing"
+SILENT = "the song is silent, and has no tags"
 
 Answer = dict[str, Any]
-"""{"genre": {class: probability}, task: 0 to 1, ...}, and under "warning" why it may mean nothing."""
+"""{"genre": {class: probability}, "tags": {tag: score}, task: 0 to 1, ...}, and under "warning" why it may mean
+nothing. A score is from 0 to 1, but it is not calibrated, and those of two tags cannot be compared."""
 
 Song = str | os.PathLike[str] | np.ndarray
-"""A file, a waveform (samples,), or a fused array (140, frames) as it lies on disk."""
+"""A file, a waveform (samples,), or an array (bins, frames) as it lies on disk."""
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """An answer for each window of a song.
+    """Answers along a song.
 
-    times: (windows, 2), where each begins and ends, in seconds. mel: of the whole song, (128, frames) in dB, full rate.
+    times: (windows, 2), where each window begins and ends, in seconds; answers: of each window, without tags.
+    tag_times, tags: the same of steps of three seconds, where a model gives tags. mel: of the whole song, (128, frames)
+    in dB, every `stride`th frame of the full rate; 1 up to twelve minutes.
     """
 
     times: np.ndarray
     answers: tuple[Answer, ...]
     mel: np.ndarray
+    tag_times: np.ndarray
+    tags: tuple[dict[str, float], ...] = ()
+    stride: int = 1
 
 
 @dataclass(frozen=True)
 class SongAnswer:
-    """What became of a song. failure: why it has no answer, or empty. doubts: what may be wrong with it."""
+    """What became of a song. failure: why it has no answer, or empty. doubts: what may be wrong with it.
+
+    `song["valence"]` is `song.answer["valence"]`.
+    """
 
     path: Path
     answer: Answer
@@ -63,53 +99,76 @@ class SongAnswer:
     failure: str = ""
     doubts: tuple[str, ...] = ()
 
+    def __getitem__(self, name: str) -> Any:
+        return self.answer[name]
+
+
+@cache
+def _pretrained() -> "Predictor":
+    return Predictor()
+
+
+def predict(path: str | os.PathLike[str], *, timeline: bool = False) -> SongAnswer:
+    """A song's tags, valence and arousal by the pretrained models, which stay loaded: `predict("song.mp3")["tags"]`.
+
+    timeline: whether to answer along the song too. Raises UserError as `Predictor`, and for what is no song.
+    """
+    return _pretrained().answer(path, timeline=timeline)
+
 
 class Predictor:
-    """Predicts genre and affect: `Predictor("saved_models/genre_cnn", "saved_models/affect_cnn").predict("song.mp3")`.
+    """Predicts tags, genre and affect: `Predictor("saved_models/genre_cnn").predict("song.mp3")`.
 
-    runs: runs' folders, their model.keras, or exported SavedModels; the answer joins what each says. Features are made
-    as each card says. A song is cut into windows, one after the other, and the answer is their mean: by default windows
-    of the length of the clips that the model was trained on, else of 30 s. The last window ends with the song, and may
-    overlap the one before; a shorter song is one window.
+    runs: names of runs, their folders, their model.keras, or exported SavedModels; the answer joins what each says.
+    Without any, those of PRETRAINED answer. Features are made as each card says. A song is cut into windows, one after
+    the other, and the answer is their mean: by default windows of the length of the clips that the model was trained
+    on, else of 30 s. The last window ends with the song, and may overlap the one before; a shorter song is one window.
+    For tags the windows are always patches of three seconds of the whole song, and what remains is not used.
 
-    Raises UserError for a model that cannot be opened, and where two answer the same question.
+    Raises UserError for a model that cannot be found or opened, and where two answer the same question.
     """
 
     def __init__(self, *runs: Path | str) -> None:
-        if not runs:
-            raise UserError("Expected a run to predict with, got none")
-        self._models = [open_model(run) for run in runs]
+        self.runs = runs or PRETRAINED
+        self._models = [open_model(run) for run in self.runs]
         names = Counter([SONG, WARNING, *(name for model in self._models for name in _names(model.card))])
         if twice := [name for name, count in names.items() if count > 1]:
-            where = " and ".join(map(str, runs))
+            where = " and ".join(map(str, self.runs))
             raise UserError(f"Expected models that answer different questions, got {', '.join(twice)} twice in {where}")
         self.warning = DEMO if any(trained_on_demo(model.card) for model in self._models) else None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What is answered, in order: "genre", tasks."""
+        """What is answered, in order: "tags", "genre", tasks."""
         return tuple(name for model in self._models for name in _names(model.card))
+
+    @property
+    def tag_groups(self) -> dict[str, str]:
+        """Each tag's group, "genre", "mood", "era", "voice" or "other", in the model's order; empty without tags."""
+        cards = [model.card for model in self._models if model.card["task"] == TAGS]
+        return {tag: card["tag_groups"].get(tag, "other") for card in cards for tag in card["tags"]}
 
     def predict(
         self,
         song: Song | list[Any] | tuple[Any, ...],
         *,
-        sample_rate: float = SAMPLE_RATE,
+        sample_rate: float | None = None,
         window: float | None = None,
     ) -> Any:
         """The answer: {"genre": {class: probability, ...}, "valence": 0.153, ...}; a list of songs gives a list.
 
-        song: a file; a waveform (samples,) of floats, mono, at `sample_rate` Hz; or a fused array (140, frames) as on
-        disk, which is taken for one clip at the frame rate of the models. window: its length in seconds. The key
-        "warning" is there where a model was trained on the demo corpus.
+        song: a file; a waveform (samples,), mono, at `sample_rate` Hz; or an array (bins, frames) as on disk, which is
+        taken for one clip at the frame rate of the models. sample_rate: 22,050 where it is not given; models of logmel
+        need it. window: its length in seconds. The key "warning" is there where a model was trained on the demo corpus,
+        and where a silent song has no tags.
         Raises UserError for what is no song: no such file, damaged, empty, NaN, other shapes.
         """
         if isinstance(song, list | tuple):
             return [self.predict(one, sample_rate=sample_rate, window=window) for one in song]
         kinds = self._kinds(window)
-        return self._mean_answer(self._ask([_features(song, set(kinds), sample_rate)], kinds)[0])
+        return self._mean_answer(*self._ask_parts(_parts(song, kinds, sample_rate), kinds))
 
-    def timeline(self, song: Song, *, sample_rate: float = SAMPLE_RATE, window: float | None = None) -> Timeline:
+    def timeline(self, song: Song, *, sample_rate: float | None = None, window: float | None = None) -> Timeline:
         """The answers along a song, a file or waveform, whose mean is what `predict` says.
 
         Raises UserError as `predict`, for an array, which has no windows, and where the models were trained on clips
@@ -117,20 +176,30 @@ class Predictor:
         """
         kinds = self._kinds(window)
         _require_one_length(kinds)
-        waveform = _waveform(song, sample_rate)
-        features = window_features(waveform, set(kinds), with_mel=True)
-        return self._timeline(features, self._ask([features], kinds)[0], kinds)
+        return self._timeline(*self._ask_parts(_parts(song, kinds, sample_rate, with_mel=True), kinds), kinds)
 
-    def embed(self, song: Song, *, sample_rate: float = SAMPLE_RATE, window: float | None = None) -> np.ndarray:
+    def embed(self, song: Song, *, sample_rate: float | None = None, window: float | None = None) -> np.ndarray:
         """(features,) float32: what the backbone makes of the song, the mean over windows.
 
         Raises UserError as `predict`, and for several models.
         """
         if len(self._models) > 1:
             raise UserError(f"Expected one model to embed with, got {len(self._models)}")
-        kinds, (model,) = self._kinds(window), self._models
-        arrays = _features(song, set(kinds), sample_rate).windows[kinds[0]]
-        return _in_batches(model.embed, arrays, model.card["feature"])["embedding"].mean(axis=0)
+        (kind,), (model,) = self._kinds(window), self._models
+        parts = (part.windows.get(kind) for part in _parts(song, [kind], sample_rate))
+        rows = [_in_batches(model.embed, arrays, model.card["feature"])["embedding"] for arrays in parts if arrays]
+        return np.concatenate(rows).mean(axis=0)
+
+    def answer(
+        self, path: str | os.PathLike[str], *, window: float | None = None, timeline: bool = False
+    ) -> SongAnswer:
+        """A song's answer, its doubts, and its timeline where that is asked for. Raises UserError as `timeline`."""
+        kinds = self._kinds(window)
+        if timeline:
+            _require_one_length(kinds)
+        return self._song_answer(
+            Path(path), *self._ask_parts(file_features(Path(path), {*kinds}, timeline), kinds), kinds
+        )
 
     def predict_folder(
         self,
@@ -143,8 +212,8 @@ class Predictor:
         """Yields the answer of every song below the folder, or of the files and folders in a list, sorted by path.
 
         Features are made by `jobs` processes, -1: one a core. Some 16 songs are in memory at a time, however many there
-        are. A song that cannot be read has failed, and stops nothing. Raises UserError at once where there is no song,
-        and as `timeline`.
+        are; a song over ten minutes, or a lone one, is answered part by part by this process. A song that cannot be
+        read has failed, and stops nothing. Raises UserError at once where there is no song, and as `timeline`.
         """
         places = [folder] if isinstance(folder, str | os.PathLike) else folder
         kinds = self._kinds(window)
@@ -155,104 +224,163 @@ class Predictor:
     def _answers(self, paths: list[Path], kinds: list[Kind], jobs: int, timelines: bool) -> Iterator[SongAnswer]:
         remaining = iter(paths)
         while some := list(islice(remaining, SONGS_AT_ONCE)):
-            features = dict(song_features(some, set(kinds), timelines, jobs))
-            good = [path for path in some if not features[path].failure]
-            asked = dict(zip(good, self._ask([features[path] for path in good], kinds), strict=True))
+            alone = {path: SongFeatures(long=True) for path in some}
+            features = dict(song_features(some, {*kinds}, timelines, jobs)) if len(paths) > 1 else alone
+            whole = [path for path in some if not (features[path].failure or features[path].long)]
+            asked = dict(zip(whole, self._ask([features[path] for path in whole], kinds), strict=True))
             for path in some:
-                song = features[path]
-                if song.failure:
+                song, said = features.pop(path), asked.get(path)
+                if song.long:
+                    try:
+                        song, said = self._ask_parts(file_features(path, {*kinds}, timelines), kinds)
+                    except Exception as error:
+                        song = SongFeatures(failure=reason_of(error))
+                if said is None:
                     yield SongAnswer(path, {}, failure=song.failure)
                 else:
-                    timeline = self._timeline(song, asked[path], kinds) if timelines else None
-                    yield SongAnswer(path, self._mean_answer(asked[path]), timeline, doubts=song.doubts)
+                    yield self._song_answer(path, song, said, kinds if timelines else ())
 
     def _kinds(self, window: float | None) -> list[Kind]:
         """What each model takes. Raises UserError for a window below a second."""
         if window is not None and not SHORTEST_SECONDS <= window < math.inf:
             raise UserError(f"Expected a window of {SHORTEST_SECONDS:g} second or more, got {window:g}")
-        return [(window or clip_seconds(model.card), model.card["beat"]) for model in self._models]
+        return [_kind(model.card, window) for model in self._models]
+
+    def _ask_parts(
+        self, parts: Iterable[SongFeatures], kinds: list[Kind]
+    ) -> tuple[SongFeatures, dict[str, np.ndarray]]:
+        """The song, whose windows are gone, and what the models say of it, part by part."""
+        song, said = SongFeatures(), dict[str, list[np.ndarray]]()
+        for part in parts:
+            for name, values in self._ask([part], kinds)[0].items():
+                said.setdefault(name, []).append(values)
+            song.extend(part)
+            song.windows.clear()
+        return song, {name: np.concatenate(values) for name, values in said.items()}
 
     def _ask(self, songs: Sequence[SongFeatures], kinds: list[Kind]) -> list[dict[str, np.ndarray]]:
-        """What the models say of each song: by name (windows, 1), or of genre (windows, classes)."""
+        """What the models say of each song: by name (windows, 1), or of genre and tags (windows, classes)."""
         said: list[dict[str, np.ndarray]] = [{} for _ in songs]
-        if not songs:
-            return said
         for model, kind in zip(self._models, kinds, strict=True):
-            arrays = [array for song in songs for array in song.windows[kind]]
-            ends = np.cumsum([len(song.windows[kind]) for song in songs])[:-1]
-            for name, values in _in_batches(model.serve, arrays, model.card["feature"]).items():
+            windows = [song.windows.get(kind, []) for song in songs]
+            if not any(windows):
+                continue
+            outputs = _in_batches(model.serve, [array for arrays in windows for array in arrays], model.card["feature"])
+            ends = np.cumsum([len(arrays) for arrays in windows])[:-1]
+            for name, values in outputs.items():
                 for one, part in zip(said, np.split(values, ends), strict=True):
                     one[name] = part
         return said
 
-    def _mean_answer(self, said: Mapping[str, np.ndarray]) -> Answer:
-        return self._answer({name: values.mean(axis=0, dtype=np.float64) for name, values in said.items()})
+    def _song_answer(
+        self, path: Path, song: SongFeatures, said: Mapping[str, np.ndarray], kinds: Sequence[Kind]
+    ) -> SongAnswer:
+        """kinds: for a timeline; none: it has none."""
+        timeline = self._timeline(song, said, kinds) if kinds else None
+        return SongAnswer(path, self._mean_answer(song, said), timeline, doubts=song.doubts)
 
-    def _timeline(self, features: SongFeatures, said: Mapping[str, np.ndarray], kinds: list[Kind]) -> Timeline:
-        times = np.array(window_bounds(features.samples, kinds[0][0])) / SAMPLE_RATE
-        rows = [{name: values[i] for name, values in said.items()} for i in range(len(times))]
-        return Timeline(times, tuple(self._answer(row) for row in rows), features.mel)
+    def _mean_answer(self, song: SongFeatures, said: Mapping[str, np.ndarray]) -> Answer:
+        answer = self._answer({name: values.mean(axis=0, dtype=np.float64) for name, values in said.items()})
+        if song.silent and TAGS in answer:
+            answer |= {TAGS: {}, WARNING: "; ".join(filter(None, [self.warning, SILENT]))}
+        return answer
+
+    def _timeline(self, song: SongFeatures, said: Mapping[str, np.ndarray], kinds: Sequence[Kind]) -> Timeline:
+        steps = [(kind[1] == PATCHES, np.array(song.times[kind])) for kind in kinds]
+        none = np.zeros((0, 2))
+        tag_times, times = (next((one for tags, one in steps if tags is wanted), none) for wanted in (True, False))
+        tags = [] if song.silent else [self._answer({TAGS: row})[TAGS] for row in said.get(TAGS, ())]
+        others = {name: values for name, values in said.items() if name != TAGS}
+        rows = [self._answer({name: values[i] for name, values in others.items()}) for i in range(len(times))]
+        return Timeline(times, tuple(rows), song.mel, tag_times[: len(tags)], tuple(tags), song.stride)
 
     def _answer(self, values: Mapping[str, np.ndarray]) -> Answer:
-        """One number a name, or one a class of genre, as the user sees them."""
+        """One number a name, or one a class of genre or a tag, as the user sees them."""
         answer: Answer = {}
         for model in self._models:
             for name in _names(model.card):
-                numbers = values[name].tolist()
-                is_genre = model.card["task"] == "genre"
-                answer[name] = dict(zip(model.card["classes"], numbers, strict=True)) if is_genre else numbers[0]
+                if name in values:
+                    numbers, labels = values[name].tolist(), model.card.get({GENRE: "classes"}.get(name, name))
+                    answer[name] = dict(zip(labels, numbers, strict=True)) if name in (GENRE, TAGS) else numbers[0]
         return answer | ({WARNING: self.warning} if self.warning else {})
 
 
 def _names(card: Mapping[str, Any]) -> list[str]:
-    return ["genre"] if card["task"] == "genre" else card["targets"]
+    return [card["task"]] if card["task"] in (GENRE, TAGS) else card["targets"]
 
 
 def clip_seconds(card: Mapping[str, Any]) -> float:
     """How long the clips were that the model was trained on: by frames; of beats as their folder says, or 30 s."""
     if not card["beat"] and "clip_frames" in card:
-        return round(card["clip_frames"] * HOP_LENGTH / SAMPLE_RATE, 1)  # 30 s have 1292 frames, which span 30.0008 s
+        logmel = card["feature"] == LOGMEL
+        hop = LOGMEL_HOP_LENGTH / LOGMEL_SAMPLE_RATE if logmel else HOP_LENGTH / SAMPLE_RATE
+        return round(card["clip_frames"] * hop, 1)  # 30 s have 1292 frames, which span 30.0008 s
     return card.get("clip_seconds") or LAB_SECONDS
 
 
+def _kind(card: Mapping[str, Any], window: float | None) -> Kind:
+    if card["task"] == TAGS:
+        return PATCH_SECONDS, PATCHES
+    array = LOGMEL if card["feature"] == LOGMEL else BEAT if card["beat"] else FULL
+    return window or clip_seconds(card), array
+
+
 def _require_one_length(kinds: Iterable[Kind]) -> None:
-    if len(lengths := {seconds for seconds, _ in kinds}) > 1:
+    if len(lengths := {seconds for seconds, array in kinds if array != PATCHES}) > 1:
         found = " and ".join(f"{seconds:g} s" for seconds in sorted(lengths))
         raise UserError(f"Expected models that learnt from clips of one length, got {found}: give a window")
 
 
-def _features(song: Song, kinds: set[Kind], sample_rate: float) -> SongFeatures:
-    if isinstance(song, np.ndarray) and song.ndim == 2:
-        _require_fused(song)
-        if len({beat for _, beat in kinds}) > 1:
-            raise UserError("Expected a song or waveform, got an array: one model takes beats, another the full rate")
-        return SongFeatures(windows={kind: [song.astype(np.float32)] for kind in kinds})
-    return window_features(_waveform(song, sample_rate), kinds)
-
-
-def _waveform(song: Any, sample_rate: float) -> np.ndarray:
-    """(samples,) float32 at SAMPLE_RATE."""
+def _parts(
+    song: Song, kinds: Sequence[Kind], sample_rate: float | None, with_mel: bool = False
+) -> Iterator[SongFeatures]:
+    """with_mel: for a timeline, which an array does not have."""
     if isinstance(song, str | os.PathLike):
-        return load_waveform(Path(song))
-    if isinstance(song, np.ndarray):
-        return resampled(song, sample_rate)
-    raise UserError(f"Expected a song's file or a NumPy array, got {type(song).__name__}")
+        return _with_warnings(file_features(Path(song), {*kinds}, with_mel))
+    if not isinstance(song, np.ndarray):
+        raise UserError(f"Expected a song's file or a NumPy array, got {type(song).__name__}")
+    if song.ndim == 2 and not with_mel:
+        return iter([_array_features(song, kinds)])
+    if sample_rate is None and any(array in (LOGMEL, PATCHES) for _, array in kinds):
+        raise UserError("Expected the `sample_rate` of the waveform in Hz, which models of logmel need, got none")
+    rate = SAMPLE_RATE if sample_rate is None else sample_rate
+    return waveform_features(song, rate, {*kinds}, with_mel)
 
 
-def _require_fused(array: np.ndarray) -> None:
-    if array.shape[0] != FUSED_BINS or array.shape[1] < 1 or array.dtype.kind != "f":
+def _with_warnings(parts: Iterable[SongFeatures]) -> Iterator[SongFeatures]:
+    for part in parts:
+        yield part
+    for doubt in part.doubts:
+        warnings.warn(doubt, stacklevel=2)
+
+
+def _array_features(array: np.ndarray, kinds: Sequence[Kind]) -> SongFeatures:
+    """One clip as it lies on disk."""
+    names = sorted({LOGMEL if name == PATCHES else name for _, name in kinds})
+    if len(names) > 1:
+        one, another = ({BEAT: "beats", FULL: "the full rate", LOGMEL: "logmel"}[name] for name in names[:2])
+        raise UserError(f"Expected a song or waveform, got an array: one model takes {one}, another {another}")
+    _require_array(array, LOGMEL_BINS if names == [LOGMEL] else FUSED_BINS)
+    return SongFeatures(windows={kind: [array.astype(np.float32)] for kind in kinds})
+
+
+def _require_array(array: np.ndarray, bins: int) -> None:
+    if array.shape[0] != bins or array.shape[1] < 1 or array.dtype.kind != "f":
         raise UserError(
-            f"Expected a waveform (samples,), mono, or an array ({FUSED_BINS}, frames), both of floats, "
+            f"Expected a waveform (samples,), mono, or an array ({bins}, frames), both of floats, "
             f"got {array.shape} {array.dtype}"
         )
     if not (np.abs(array).max() < np.finfo(np.float32).max and array.min() > PAD_VALUE):  # NaN is no less than that
         raise UserError(f"Expected finite numbers above {PAD_VALUE:g}, which means padding, got others in the array")
+    if bins == LOGMEL_BINS and array.min() < 0:
+        raise UserError(f"Expected logmel, which is at least 0, got {array.min():g} in the array")
 
 
 def _in_batches(ask: Ask, arrays: Sequence[np.ndarray], feature: str) -> dict[str, np.ndarray]:
-    """The model's outputs for (140, frames) arrays, one row an array. Arrays of like length share a batch."""
+    """The model's outputs for (bins, frames) arrays, one row an array. Arrays of like length share a batch."""
+    rows = FEATURE_ROWS.get(feature, slice(None))
     order = sorted(range(len(arrays)), key=lambda i: arrays[i].shape[1])
-    outputs = [ask(batch) for batch in _batches([arrays[i][FEATURE_ROWS[feature]].T for i in order])]
+    outputs = [ask(batch) for batch in _batches([arrays[i][rows].T for i in order])]
     back = np.argsort(order)
     return {name: np.concatenate([output[name] for output in outputs])[back] for name in outputs[0]}
 

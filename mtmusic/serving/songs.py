@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,22 +10,38 @@ import numpy as np
 from tqdm import tqdm
 
 from mtmusic.audio.extraction import find_songs, song_ids
+from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
 from mtmusic.files import refuse_taken, write_csv, write_json
-from mtmusic.serving.predictor import SONG, WARNING, Answer, Predictor, SongAnswer, Timeline
+from mtmusic.models.saving import CARD_FILE
+from mtmusic.serving.predictor import GENRE, SONG, TAGS, WARNING, Answer, Predictor, SongAnswer, Timeline
 
 logger = logging.getLogger(__name__)
 
+LATEST = "latest"
+"""In the place of a run: the newest finished one of RUNS."""
+
+RUNS = Path("saved_models")
+
 SHOWN_NAME = 48
+SHOWN_GROUPS = ("genre", "mood")
+LEAST_SCORE = 0.1
+"""Tags below are not shown."""
+
+TAG_WIDTH = 15
+TAG_LINES = 6
+"""Tags whose scores are drawn along the song: those with the highest mean."""
+
 PROGRESS_AFTER_SECONDS = 2
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """csv, json: files of all answers. timelines: a folder of pictures. top: genres a row. jobs: processes, -1: all."""
+    """models: runs or their names, LATEST, or none for the pretrained ones. csv, json: files of all answers. timelines:
+    a folder of pictures. top: genres a row, or tags of a group. jobs: processes, -1: all."""
 
     songs: tuple[Path, ...]
-    models: tuple[Path, ...]
+    models: tuple[Path | str, ...] = ()
     csv: Path | None = None
     json: Path | None = None
     timelines: Path | None = None
@@ -44,7 +60,10 @@ def predict_songs(options: PredictOptions) -> int:
     paths = find_songs(options.songs)
     pictures = _pictures(options.timelines, paths)
     refuse_taken((options.csv, options.json, *pictures.values()), options.overwrite)
-    predictor = Predictor(*options.models)
+    models = [latest_run() if str(model) == LATEST else model for model in options.models]
+    predictor = Predictor(*models)
+    if tuple(models) != options.models or not models:
+        logger.info(f"Models: {' and '.join(map(str, predictor.runs))}")
     if predictor.warning:
         logger.warning("warning: %s", predictor.warning)
     shown = {path: _shown(path) for path in paths}
@@ -57,13 +76,14 @@ def predict_songs(options: PredictOptions) -> int:
             if song.answer and not answers:
                 logger.info(_header(song.answer, width, options.top))
             if song.answer:
-                logger.info(_row(shown[song.path].ljust(width), song.answer, options.top))
+                logger.info(_row(shown[song.path].ljust(width), song.answer, options.top, predictor.tag_groups))
                 answers.append((song.path, _with_doubts(song)))
             failed += _log_trouble(song)
             if song.timeline and pictures:
-                plots.save_figure(timeline_picture(song.timeline, song.path.name), pictures[song.path])
+                picture = timeline_picture(song.timeline, song.path.name, predictor.tag_groups)
+                plots.save_figure(picture, pictures[song.path])
             progress.update()
-    _write(options, answers)
+    _write(options, answers, predictor.tag_groups)
     for name, place in (("Table", options.csv), ("JSON", options.json), ("Pictures", options.timelines)):
         if place:
             logger.info(f"{name}: {place}")
@@ -95,39 +115,51 @@ def _log_trouble(song: SongAnswer) -> bool:
 
 
 def _header(answer: Answer, width: int, top: int) -> str:
-    cells = [name.ljust(_genre_width(answer) * min(top, len(answer["genre"]))) for name in answer if name == "genre"]
+    cells = [name.ljust(_genre_width(answer) * min(top, len(answer["genre"]))) for name in answer if name == GENRE]
+    cells += [f"{group} tags".ljust(TAG_WIDTH * top) for group in SHOWN_GROUPS if TAGS in answer]
     return "  ".join([SONG.ljust(width), *cells, *(task.rjust(5) for task in _tasks(answer))]).rstrip()
 
 
-def _row(name: str, answer: Answer, top: int) -> str:
-    genres = sorted(answer.get("genre", {}).items(), key=lambda item: -item[1])[:top]
-    cells = [f"{genre} {share:.2f}".ljust(_genre_width(answer)) for genre, share in genres]
+def _row(name: str, answer: Answer, top: int, groups: Mapping[str, str]) -> str:
+    genres = sorted(answer.get(GENRE, {}).items(), key=lambda item: -item[1])[:top]
+    cells = ["".join(f"{genre} {share:.2f}".ljust(_genre_width(answer)) for genre, share in genres)] if genres else []
+    for group in SHOWN_GROUPS if TAGS in answer else ():
+        tags = [f"{tag} {score:.2f}" for tag, score in top_tags(answer[TAGS], groups, group, top)]
+        cells.append((", ".join(tags) or "no confident tag").ljust(TAG_WIDTH * top))
     values = [f"{answer[task]:.3f}".rjust(len(task)) for task in _tasks(answer)]
-    return "  ".join([name, *(["".join(cells)] if cells else []), *values]).rstrip()
+    return "  ".join([name, *cells, *values]).rstrip()
+
+
+def top_tags(tags: Mapping[str, float], groups: Mapping[str, str], group: str, top: int) -> list[tuple[str, float]]:
+    """The group's tags with the highest scores, those below LEAST_SCORE left out."""
+    found = sorted(((tag, score) for tag, score in tags.items() if groups[tag] == group), key=lambda item: -item[1])
+    return [(tag, score) for tag, score in found[:top] if score >= LEAST_SCORE]
 
 
 def _genre_width(answer: Answer) -> int:
-    return max(map(len, answer["genre"])) + len(" 0.00, ")
+    return max(map(len, answer[GENRE])) + len(" 0.00, ")
 
 
 def _tasks(answer: Answer) -> list[str]:
-    return [name for name in answer if name not in ("genre", WARNING)]
+    return [name for name in answer if name not in (GENRE, TAGS, WARNING)]
 
 
-def _write(options: PredictOptions, answers: Sequence[tuple[Path, Answer]]) -> None:
+def _write(options: PredictOptions, answers: Sequence[tuple[Path, Answer]], tags: Iterable[str]) -> None:
     if options.csv:
-        rows = [{SONG: str(path), **_flat(answer)} for path, answer in answers]
+        rows = [{SONG: str(path), **_flat(answer, tags)} for path, answer in answers]
         header = list(dict.fromkeys(name for row in rows for name in row)) or [SONG]
         write_csv(options.csv, header, [[row.get(name, "") for name in header] for row in rows])
     if options.json:
         write_json(options.json, [{SONG: str(path), **answer} for path, answer in answers])
 
 
-def _flat(answer: Answer) -> dict[str, str]:
-    """Cells by column: genre (the likeliest), genre.<class> a class, <task> a task, warning."""
+def _flat(answer: Answer, tags: Iterable[str]) -> dict[str, str]:
+    """Cells by column: genre (the likeliest), genre.<class> a class, tags.<tag> a tag, <task> a task, warning."""
     cells = {}
     for name, value in answer.items():
-        if name == "genre":
+        if name == TAGS:
+            cells |= {f"{name}.{tag}": f"{value[tag]:.6f}" if value else "" for tag in tags}
+        elif name == GENRE:
             cells[name] = max(value, key=value.get)
             cells |= {f"{name}.{genre}": f"{share:.6f}" for genre, share in value.items()}
         else:
@@ -135,13 +167,26 @@ def _flat(answer: Answer) -> dict[str, str]:
     return cells
 
 
-def timeline_picture(timeline: Timeline, title: str) -> plots.Figure:
-    """The spectrogram above, genre and affect below."""
+def latest_run() -> Path:
+    """The finished run in RUNS whose card is the newest. Raises UserError where there is none."""
+    cards = [card for card in RUNS.glob(f"*/{CARD_FILE}") if (card.parent / "metrics.json").is_file()]
+    if not cards:
+        raise UserError(f"Expected a finished run in {RUNS} to predict with, found none")
+    return max(cards, key=lambda card: card.stat().st_mtime).parent
+
+
+def timeline_picture(timeline: Timeline, title: str, groups: Mapping[str, str]) -> plots.Figure:
+    """The spectrogram above; genre, the song's top tags of SHOWN_GROUPS and affect below. groups: of each tag."""
+    panels: dict[str, plots.Panel] = {}
+    if timeline.tags:
+        scores = {tag: np.array([step[tag] for step in timeline.tags]) for tag in timeline.tags[0]}
+        shown = [tag for tag in scores if groups[tag] in SHOWN_GROUPS]
+        top = sorted(shown, key=lambda tag: -scores[tag].mean())[:TAG_LINES]
+        panels["tags (score)"] = timeline.tag_times, {tag: scores[tag] for tag in top}
     rows = timeline.answers
-    panels: dict[str, Mapping[str, np.ndarray]] = {}
-    if "genre" in rows[0]:
-        genres = rows[0]["genre"]
-        panels["genre (probability)"] = {genre: np.array([row["genre"][genre] for row in rows]) for genre in genres}
-    if tasks := _tasks(rows[0]):
-        panels["affect (0 to 1)"] = {task: np.array([row[task] for row in rows]) for task in tasks}
-    return plots.timeline(timeline.mel, timeline.times, panels, title)
+    if rows and GENRE in rows[0]:
+        genres = {genre: np.array([row[GENRE][genre] for row in rows]) for genre in rows[0][GENRE]}
+        panels["genre (probability)"] = timeline.times, genres
+    if rows and (tasks := _tasks(rows[0])):
+        panels["affect (0 to 1)"] = timeline.times, {task: np.array([row[task] for row in rows]) for task in tasks}
+    return plots.timeline(timeline.mel, panels, title, timeline.stride)

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +30,8 @@ from mtmusic.constants import SAMPLE_RATE
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
 from mtmusic.evaluation.reports.html import loaders, render
-from mtmusic.serving.predictor import WARNING, Answer, Predictor
-from mtmusic.serving.songs import timeline_picture
+from mtmusic.serving.predictor import GENRE, TAGS, WARNING, Predictor
+from mtmusic.serving.songs import SHOWN_GROUPS, timeline_picture, top_tags
 
 logger = logging.getLogger(__name__)
 loaders.append(PackageLoader("mtmusic.serving"))
@@ -43,6 +43,7 @@ WAITING = 16
 """Songs in the queue; one is answered at a time."""
 
 SHOWN_SECONDS = 30.0
+SHOWN_TAGS = 5
 EXAMPLE = "three synthesised styles"
 EXAMPLE_PARTS = (("Classical", 30.0), ("Electronic", 30.0), ("Rock", 30.0))
 
@@ -73,7 +74,7 @@ class DemoApp:
         try:
             with self.busy:
                 waveform, doubts = load_small(song)
-                content = self._content(waveform)
+                content = self._content(song, waveform)
         except UserError as error:
             return render("demo_answer.html", refused=str(error).replace(str(song), name))
         except Exception as error:
@@ -91,23 +92,29 @@ class DemoApp:
         finally:
             shutil.rmtree(path.parent, ignore_errors=True)
 
-    def _content(self, waveform: np.ndarray) -> dict[str, Any]:
-        """(samples,) -> what demo_answer.html shows: numbers and pictures."""
-        timeline = self.predictor.timeline(waveform, window=self.window)
+    def _content(self, song: Path, waveform: np.ndarray) -> dict[str, Any]:
+        """The song, and its (samples,) -> what demo_answer.html shows: numbers and pictures."""
+        answered = self.predictor.answer(song, window=self.window, timeline=True)
         clip = fused_spectrogram(waveform[: round(SHOWN_SECONDS * SAMPLE_RATE)])
-        answer = mean_answer(timeline.answers)
+        answer, timeline, groups = answered.answer, answered.timeline, self.predictor.tag_groups
         return {
-            "genres": sorted(answer.pop("genre", {}).items(), key=lambda item: -item[1]),
-            "tasks": answer,
+            "tags": {group: top_tags(answer[TAGS], groups, group, SHOWN_TAGS) for group in SHOWN_GROUPS}
+            if answer.get(TAGS)
+            else {},
+            "genres": sorted(answer.get(GENRE, {}).items(), key=lambda item: -item[1]),
+            "tasks": {name: value for name, value in answer.items() if name not in (TAGS, GENRE, WARNING)},
             "shown": f"First {SHOWN_SECONDS:g} s" if len(waveform) > SHOWN_SECONDS * SAMPLE_RATE else "The song",
             "clip": plots.png(plots.spectrograms([clip], [""], beat=False)),
             "windows": len(timeline.times),
-            "timeline": plots.png(timeline_picture(timeline, "")),
+            "steps": len(timeline.tags),
+            "timeline": plots.png(timeline_picture(timeline, "", groups)),
         }
 
 
-def serve(models: Sequence[str], port: int, window: float | None = None) -> None:
+def serve(models: Sequence[Path | str], port: int, window: float | None = None) -> None:
     """Serves the page on this computer's `port` until KeyboardInterrupt, and logs its address once it is there.
+
+    models: runs or their names; none: the pretrained ones.
 
     Raises UserError where Gradio is missing, the port is taken, or the models cannot be opened or do not go together.
     """
@@ -118,8 +125,9 @@ def serve(models: Sequence[str], port: int, window: float | None = None) -> None
         (folder / CLAIMED).mkdir()
         gradio = _gradio(uploads)
         write_example(example)
-        app = DemoApp(Predictor(*models), tuple(models), window)
-        app.predictor.timeline(example, window=window)  # refuses models that do not go together before the page is up
+        predictor = Predictor(*models)
+        app = DemoApp(predictor, tuple(map(str, predictor.runs)), window)
+        predictor.timeline(example, window=window)  # refuses models that do not go together before the page is up
         page = build_page(gradio, app, example)
         _launch(gradio, page, port)
         try:
@@ -206,17 +214,6 @@ def _require_modest(song: Path) -> None:
             f"Expected at most {LONGEST_MINUTES} minutes of stereo at 48 kHz, got {info.channels} channels at "
             f"{info.samplerate / 1000:g} kHz in {song}"
         )
-
-
-def mean_answer(answers: Sequence[Answer]) -> Answer:
-    """What `Predictor.predict` says of the song, from the answers of its windows."""
-
-    def mean(values: Sequence[Any]) -> Any:
-        if isinstance(values[0], Mapping):
-            return {name: mean([value[name] for value in values]) for name in values[0]}
-        return float(np.mean(values))
-
-    return {name: mean([answer[name] for answer in answers]) for name in answers[0] if name != WARNING}
 
 
 def write_example(path: Path) -> None:

@@ -250,17 +250,20 @@ def test_intervals_have_a_row_a_run_and_a_panel_a_quantity():
 
 def test_timeline_draws_each_windows_answer_from_its_begin_to_its_end():
     times = np.array([[0.0, 2.0], [2.0, 4.0], [4.0, 5.0]])
-    panels = {"genre": {"Rock": np.array([0.1, 0.7, 0.4]), "Jazz": np.array([0.9, 0.3, 0.6])}}
+    tags = (times[:2] / 2, {"sad": np.array([0.2, 0.3])})
+    panels = {"genre": (times, {"Rock": np.array([0.1, 0.7, 0.4]), "Jazz": np.array([0.9, 0.3, 0.6])}), "tags": tags}
     mel = np.random.default_rng(0).uniform(-80, 0, (128, 5001))
-    figure = plots.timeline(mel, times, panels, "song")
-    spectrogram, genre = figure.axes[:2]
+    figure = plots.timeline(mel, panels, "song", stride=2)
+    spectrogram, genre, tags = figure.axes[:3]
+    assert tags.patches[0].get_data().edges.tolist() == [0, 1, 2]
     rock, jazz = genre.patches
     assert rock.get_data().values.tolist() == [0.1, 0.7, 0.4]
     assert jazz.get_data().edges.tolist() == [0, 2, 4, 5]
     assert [text.get_text() for text in genre.get_legend().get_texts()] == ["Rock", "Jazz"]
     (mesh,) = (item for item in spectrogram.collections if item.get_array() is not None)
     assert mesh.get_array().shape == (128, 1667)  # every third frame
-    assert mesh.get_coordinates()[0, -1, 0] == pytest.approx(5001 * 512 / 22_050)
+    assert mesh.get_coordinates()[0, -1, 0] == pytest.approx(2 * 5001 * 512 / 22_050)
+    assert spectrogram.get_xlim()[1] == pytest.approx(2 * 5001 * 512 / 22_050)
     figure.canvas.draw()
 
 
