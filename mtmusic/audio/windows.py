@@ -75,8 +75,9 @@ class SongFeatures:
         self.seconds, self.silent, self.doubts = part.seconds, part.silent, part.doubts
         self.mel, self.stride = (part.mel, part.stride) if part.mel.size else (self.mel, self.stride)
         for kind, windows in part.windows.items():
-            for window, times in zip(windows, part.times[kind], strict=True):
-                self.put(kind, window, *times)
+            self.windows.setdefault(kind, []).extend(windows)
+        for kind, times in part.times.items():
+            self.times.setdefault(kind, []).extend(times)
 
 
 class Cutter:

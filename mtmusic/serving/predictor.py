@@ -58,6 +58,9 @@ SONGS_AT_ONCE = 16
 SONG, WARNING, GENRE, TAGS = "song", "warning", "genre", "tags"
 """SONG, WARNING: keys next to those of the answers: no task may be named so."""
 
+_LABELS = {GENRE: "classes", TAGS: "tags"}
+"""Of answers that are several numbers, the part of the card that names these."""
+
 DEMO = "it learnt from the demo corpus, which is synthesised: what it says of real songs means nothing"
 SILENT = "the song is silent, and has no tags"
 
@@ -300,19 +303,19 @@ class Predictor:
         for model in self._models:
             for name in _names(model.card):
                 if name in values:
-                    numbers, labels = values[name].tolist(), model.card.get({GENRE: "classes"}.get(name, name))
-                    answer[name] = dict(zip(labels, numbers, strict=True)) if name in (GENRE, TAGS) else numbers[0]
+                    numbers, labels = values[name].tolist(), _LABELS.get(name)
+                    answer[name] = dict(zip(model.card[labels], numbers, strict=True)) if labels else numbers[0]
         return answer | ({WARNING: self.warning} if self.warning else {})
 
 
 def _names(card: Mapping[str, Any]) -> list[str]:
-    return [card["task"]] if card["task"] in (GENRE, TAGS) else card["targets"]
+    return [card["task"]] if card["task"] in _LABELS else card["targets"]
 
 
 def clip_seconds(card: Mapping[str, Any]) -> float:
     """How long the clips were that the model was trained on: by frames; of beats as their folder says, or 30 s."""
     if not card["beat"] and "clip_frames" in card:
-        logmel = card["feature"] == LOGMEL
+        logmel = card.get("feature") == LOGMEL
         hop = LOGMEL_HOP_LENGTH / LOGMEL_SAMPLE_RATE if logmel else HOP_LENGTH / SAMPLE_RATE
         return round(card["clip_frames"] * hop, 1)  # 30 s have 1292 frames, which span 30.0008 s
     return card.get("clip_seconds") or LAB_SECONDS

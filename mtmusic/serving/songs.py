@@ -155,7 +155,7 @@ def _write(options: PredictOptions, answers: Sequence[tuple[Path, Answer]], tags
 
 def _flat(answer: Answer, tags: Iterable[str]) -> dict[str, str]:
     """Cells by column: genre (the likeliest), genre.<class> a class, tags.<tag> a tag, <task> a task, warning."""
-    cells = {}
+    cells: dict[str, str] = {}
     for name, value in answer.items():
         if name == TAGS:
             cells |= {f"{name}.{tag}": f"{value[tag]:.6f}" if value else "" for tag in tags}

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import soundfile
@@ -30,7 +30,7 @@ from mtmusic.constants import SAMPLE_RATE
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
 from mtmusic.evaluation.reports.html import loaders, render
-from mtmusic.serving.predictor import GENRE, TAGS, WARNING, Predictor
+from mtmusic.serving.predictor import GENRE, TAGS, WARNING, Predictor, Timeline
 from mtmusic.serving.songs import SHOWN_GROUPS, timeline_picture, top_tags
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,8 @@ class DemoApp:
         """The song, and its (samples,) -> what demo_answer.html shows: numbers and pictures."""
         answered = self.predictor.answer(song, window=self.window, timeline=True)
         clip = fused_spectrogram(waveform[: round(SHOWN_SECONDS * SAMPLE_RATE)])
-        answer, timeline, groups = answered.answer, answered.timeline, self.predictor.tag_groups
+        answer, groups = answered.answer, self.predictor.tag_groups
+        timeline = cast(Timeline, answered.timeline)
         return {
             "tags": {group: top_tags(answer[TAGS], groups, group, SHOWN_TAGS) for group in SHOWN_GROUPS}
             if answer.get(TAGS)

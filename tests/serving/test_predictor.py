@@ -139,8 +139,8 @@ def test_short_and_silent_waveforms_are_answered(both, samples):
         (np.zeros((140, 3), "int64"), "got .* int64"),
         (np.full((140, 3), np.nan), "Expected finite numbers above -1024"),
         (np.full((140, 3), -1024.0), "Expected finite numbers above -1024"),
-        (np.zeros((1, 2, 3)), r"Expected a waveform \(samples,\) of floats, got \(1, 2, 3\)"),
-        (np.zeros(5, "int16"), r"Expected a waveform \(samples,\) of floats, got \(5,\) int16"),
+        (np.zeros((1, 2, 3)), r"Expected a waveform \(samples,\) of floats, or of int16, .*got \(1, 2, 3\)"),
+        (np.zeros(5, "int64"), r"Expected a waveform \(samples,\) of floats, .*got \(5,\) int64"),
         (np.array([0.1, np.nan]), "Expected finite samples, got 1 NaN or infinite in the waveform"),
         (np.zeros(0), "Expected audio, got none in the waveform"),
         (np.full(9, 1e7), "got far louder ones in the waveform"),
@@ -270,8 +270,8 @@ def test_a_song_is_decoded_once_and_its_features_made_once(runs, songs, monkeypa
         monkeypatch.setattr(
             features, name, lambda *given, name=name, original=original: calls.append(name) or original(*given)
         )
-    load_waveform = predictor_module.load_waveform
-    monkeypatch.setattr(predictor_module, "load_waveform", lambda path: calls.append("load") or load_waveform(path))
+    load = windows.stream_waveform
+    monkeypatch.setattr(windows, "stream_waveform", lambda *one, **named: calls.append("load") or load(*one, **named))
     models = Predictor(runs / "genre", runs / "affect", runs / "chroma")
     models.predict(songs / "a.wav", window=10)
     assert calls == ["load", "full_and_beat_spectrograms"]
@@ -280,8 +280,6 @@ def test_a_song_is_decoded_once_and_its_features_made_once(runs, songs, monkeypa
 def test_models_that_answer_the_same_are_refused(runs):
     with pytest.raises(UserError, match="answer different questions, got genre twice in"):
         Predictor(runs / "genre", runs / "exported")
-    with pytest.raises(UserError, match="Expected a run to predict with, got none"):
-        Predictor()
 
 
 def test_a_task_may_not_take_the_place_of_the_warning(tmp_path):
@@ -324,6 +322,7 @@ def test_models_that_cannot_be_opened_are_said_in_one_line(runs, tmp_path, kind)
         ({"beat": True, "clip_frames": 58}, 30.0),
         ({"beat": True, "clip_frames": 58, "clip_seconds": 12.0}, 12.0),
         ({"beat": False}, 30.0),
+        ({"beat": False, "clip_frames": 1876, "feature": "logmel"}, 30.0),
     ],
 )
 def test_the_window_is_as_long_as_the_models_clips(card, seconds):
