@@ -21,8 +21,9 @@ import numpy as np
 from joblib import Parallel, delayed, parallel_config
 from threadpoolctl import threadpool_limits
 
-from mtmusic.audio.features import fused_spectrograms
+from mtmusic.audio.features import fused_spectrograms, logmel_spectrogram
 from mtmusic.audio.loading import SUFFIXES, load_with_doubts
+from mtmusic.constants import LOGMEL_SAMPLE_RATE
 from mtmusic.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,11 +50,12 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Song:
-    """One song, and every file that its full-rate and its beat-synchronised array are to be written to."""
+    """One song, and every file that each of its arrays is to be written to: full-rate, beat-synchronised, logmel."""
 
     path: Path
     full: tuple[Path, ...] = ()
     beat: tuple[Path, ...] = ()
+    logmel: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -199,9 +201,17 @@ def extract_song(song: Song, excerpt: Excerpt, write: WriteArray) -> Outcome:
     """One song from its file to its arrays, on one thread."""
     try:
         with threadpool_limits(1):
-            waveform, doubts = load_with_doubts(song.path, excerpt.offset, excerpt.duration)
+            part = (song.path, excerpt.offset, excerpt.duration)
+            doubts: list[str] = []
             places = {beat: paths for beat, paths in ((False, song.full), (True, song.beat)) if paths}
-            for paths, array in zip(places.values(), fused_spectrograms(waveform, [*places]), strict=True):
+            arrays: list[tuple[tuple[Path, ...], np.ndarray]] = []
+            if places:
+                waveform, doubts = load_with_doubts(*part)
+                arrays += zip(places.values(), fused_spectrograms(waveform, [*places]), strict=True)
+            if song.logmel:
+                waveform, doubts = load_with_doubts(*part, LOGMEL_SAMPLE_RATE)
+                arrays.append((song.logmel, logmel_spectrogram(waveform)))
+            for paths, array in arrays:
                 for path in paths:
                     write(path, array.astype(excerpt.dtype))
     except Exception as error:  # whatever is wrong with one song, memory and disk included, the others go on

@@ -1,16 +1,20 @@
-"""Makes a data folder of your own songs: fused arrays of 128 mel and 12 chroma rows, in parallel, with labels.
+"""Makes a data folder of your own songs: fused arrays of 128 mel and 12 chroma rows, or logmel, with labels.
 
     mtmusic extract-features music data/mine_beat --beat --genres-from-folders
     mtmusic extract-features music data/mine --both --labels labels.csv
+    mtmusic extract-features music data/mine_logmel --feature logmel --labels labels.csv
     mtmusic extract-features song.mp3 data/new --beat              no labels: a folder to predict on
 
 SONGS are files (always tried) and folders (searched to the bottom for wav, flac, ogg, mp3, m4a, ...).
 --labels is a CSV file with a column path or id, and genre, group (an artist, say; no split parts it), or tasks: any
 other columns, with numbers from 0 to 1. Songs that it does not name are left out.
 
-Writes train/ and test/ with <id>.fused.full.npy, train_labels.txt, test_labels.txt, groups.csv, features.json, and
-songs.csv, which maps ids to paths. A table with both genre and tasks gives two folders: the tasks go to
-DATA_FOLDER_affect. With --both the beat-synchronised arrays go to folders that end in _beat. Songs that fail are
+Fused arrays are the lab's, relative to each clip's maximum. Logmel arrays have 96 rows and keep the level of the sound:
+they are what the pretrained musicnn takes. A folder holds one kind.
+
+Writes train/ and test/ with <id>.fused.full.npy or <id>.logmel.npy, train_labels.txt, test_labels.txt, groups.csv,
+features.json, and songs.csv, which maps ids to paths. A table with both genre and tasks gives two folders: the tasks go
+to DATA_FOLDER_affect. With --both the beat-synchronised arrays go to folders that end in _beat. Songs that fail are
 listed in failures.csv. The same command again, after a stop or a repair, does only what is missing.
 Workers of a cluster need mtmusic, and the same files under the same paths.
 Exit code 0; 1 where some songs failed; 2 where it cannot run, with what to do.
@@ -28,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__, __name__)
     flags.add_argument("songs", nargs="+", type=Path, metavar="SONGS", help="files, or folders of them")
     flags.add_argument("out", type=Path, metavar="DATA_FOLDER", help="new, or to be completed")
+    flags.add_argument("--feature", choices=("fused", "logmel"), default="fused", help="(default: fused)")
     common.add_rate_flags(flags)
     labels = flags.add_mutually_exclusive_group()
     labels.add_argument("--genres-from-folders", action="store_true", help="a song's genre is its folder's name")

@@ -1,7 +1,7 @@
 """A data folder to checked splits, loaded in one of three ways: to train, one split to evaluate, or all as one pool."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from mtmusic.data.labels import (
     Clips,
     GenreClasses,
     concatenate,
+    folder_feature,
     has_label_rows,
     id_order,
     is_beat_synchronised,
@@ -74,8 +75,9 @@ class LoadOptions:
 class FolderData:
     """A folder's splits, checked: train, validation and test, or those that were asked for.
 
-    digests: of each array the hash of its content, which tells equal clips whatever their names. findings: warnings of
-    the checks. held_out_test: an affect folder has no labels of a test split, and one of the labelled clips was made.
+    feature: the kind of its arrays, "fused" or "logmel". digests: of each array the hash of its content, which tells
+    equal clips whatever their names. findings: warnings of the checks. held_out_test: an affect folder has no labels of
+    a test split, and one of the labelled clips was made.
     """
 
     folder: Path
@@ -89,6 +91,7 @@ class FolderData:
     checks: Checks
     findings: tuple[Finding, ...]
     held_out_test: bool
+    feature: str = field(default="fused", kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -265,7 +268,12 @@ def require_rate(data_beat: bool, folder: Path, model_beat: bool, model_path: Pa
 
 
 def beat_of_folder(folder: Path, beat: bool | None, frames: np.ndarray) -> bool:
-    """As given, else as the folder tells, else full rate. Raises UserError where the clips are too short for that."""
+    """As given, else as the folder tells, else full rate. Raises UserError where the clips are too short for that.
+
+    Logmel arrays are never beat-synchronised: asking for that is a UserError.
+    """
+    if beat and folder_feature(folder) == "logmel":
+        raise UserError(f"Expected `beat=False`, since logmel arrays are never beat-synchronised, in {folder}")
     known = beat if beat is not None else is_beat_synchronised(folder)
     if known is None and np.median(frames) < LIKELY_BEAT_FRAMES:
         raise UserError(
@@ -275,12 +283,17 @@ def beat_of_folder(folder: Path, beat: bool | None, frames: np.ndarray) -> bool:
     return bool(known)
 
 
+def frames_in_words(feature: str, beat: bool) -> str:
+    """What the frames of a folder are: "logmel", "beat-synchronised" or "full-rate"."""
+    return "logmel" if feature == "logmel" else RATES[beat]
+
+
 def data_table(data: FolderData) -> str:
     """The folder, what its checks found, and its counts by class or task and by split, as text."""
     lines = []
     if data.demo:
         lines.append("Data: the demo corpus of synthesised music. What it teaches says nothing about real songs.")
-    lines.append(f"Folder: {data.folder} ({RATES[data.beat]})")
+    lines.append(f"Folder: {data.folder} ({frames_in_words(data.feature, data.beat)})")
     lines.append(f"Frames: {data.frames.min()} to {data.frames.max()}, median {np.median(data.frames):.0f}")
     lines += [f"Left out: {line}" for line in data.left_out]
     if data.checks == "off":
@@ -339,6 +352,7 @@ def _folder_data(options: LoadOptions, checked: dict[str, CheckedSplit], pooled:
     faults = [fault for part in parts if checks != "off" for fault in check_splits(folder, part, beat)]
     return {
         "folder": folder,
+        "feature": folder_feature(folder),
         "beat": beat,
         "demo": is_synthetic(folder),
         "fingerprint": fingerprint(checked),

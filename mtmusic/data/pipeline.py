@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from mtmusic.constants import FEATURE_BINS, PAD_VALUE
 from mtmusic.data.labels import Clips
-from mtmusic.data.spectrograms import array_frames, read_spectrogram
+from mtmusic.data.spectrograms import array_frames, read_spectrogram, require_feature
 
 SHUFFLED_CLIPS = 1024  # how many read clips the shuffle may hold; the clips' order is shuffled whole before
 
@@ -27,12 +27,16 @@ def make_dataset(
     Each is (spectrogram, target): float32 (batch, frames, bins) in the array's own units, absent frames filled with
     PAD_VALUE, and the clips' targets, (batch,) or (batch, tasks).
 
-    feature: "mel" (128 bins), "chroma" (12) or "fused" (140). frames: longer clips are cut to their first `frames`,
-    shorter ones padded; None pads to the longest of the batch. shuffle: another order each epoch, the same epochs
-    for the same seed. cache: "memory", or a path for a file (which must not be in use elsewhere); None reads the
-    arrays anew each epoch. buckets: over 1, clips of like length share a batch, so that less is padding.
+    feature: "mel" (128 bins), "chroma" (12) or "fused" (140); "logmel" (96) of a logmel folder. frames: longer clips
+    are cut to their first `frames`, shorter ones padded; None pads to the longest of the batch. shuffle: another order
+    each epoch, the same epochs for the same seed. cache: "memory", or a path for a file (which must not be in use
+    elsewhere); None reads the arrays anew each epoch. buckets: over 1, clips of like length share a batch, so that less
+    is padding.
+    Raises UserError for a feature that the arrays do not hold.
     """
     bins = FEATURE_BINS[feature]
+    for path in clips.paths:
+        require_feature(path, feature)
     if shuffle:
         clips = clips.take(np.random.default_rng(seed).permutation(len(clips)))
 

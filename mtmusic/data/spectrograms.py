@@ -1,4 +1,7 @@
-"""Read and write one array on disk: (140, frames), rows 0-127 mel in dB, rows 128-139 chroma."""
+"""Read and write one array on disk.
+
+"fused": (140, frames), rows 0-127 mel in dB, rows 128-139 chroma. "logmel": (96, frames), log10(1 + 10000 power).
+"""
 
 import gzip
 import io
@@ -12,29 +15,51 @@ from typing import IO, cast
 
 import numpy as np
 
-from mtmusic.constants import FEATURE_ROWS, FUSED_BINS, PAD_VALUE
+from mtmusic.constants import FEATURE_BINS, FEATURE_ROWS, PAD_VALUE
 from mtmusic.errors import UserError
 from mtmusic.files import whole_file
 
-SUFFIXES = (".fused.full.npy", ".fused.full.npy.gz")
+SUFFIXES = {
+    "fused": (".fused.full.npy", ".fused.full.npy.gz"),
+    "logmel": (".logmel.npy", ".logmel.npy.gz"),
+}
+"""How the files of each kind of array are named, after the id."""
+
 FLOAT_BYTES = (2, 4, 8)
 
 _PARSER = threading.Lock()
 """NumPy parses the header by Python's ast, which fails at random in threads (cpython issue 106905, Python 3.11)."""
 
 
-def array_path(folder: Path, clip_id: str) -> Path | None:
-    """`<id>.fused.full.npy` in the folder, else `<id>.fused.full.npy.gz`, else None."""
-    candidates = (folder / f"{clip_id}{suffix}" for suffix in SUFFIXES)
+def array_path(folder: Path, clip_id: str, kind: str | None = None) -> Path | None:
+    """The clip's array in the folder, .npy or .npy.gz, or None. kind: "fused" or "logmel", by default either."""
+    suffixes = SUFFIXES[kind] if kind else (suffix for both in SUFFIXES.values() for suffix in both)
+    candidates = (folder / f"{clip_id}{suffix}" for suffix in suffixes)
     # unlike Path.exists, no error for a name that is too long
     return next((path for path in candidates if os.path.exists(path)), None)  # noqa: PTH110
 
 
+def array_kind(path: Path) -> str:
+    """ "logmel" by the file's name, else "fused"."""
+    return "logmel" if path.name.endswith(SUFFIXES["logmel"]) else "fused"
+
+
+def require_feature(path: Path, feature: str) -> None:
+    """Raises UserError where the array is of the kind that does not hold the feature."""
+    if array_kind(path) == "logmel" and feature != "logmel":
+        raise UserError(f'Expected `feature="logmel"`, which logmel arrays hold alone, got "{feature}" for {path}')
+    if array_kind(path) == "fused" and feature == "logmel":
+        raise UserError(
+            f'Expected the feature "mel", "chroma" or "fused" of fused arrays, got "logmel" for {path}: '
+            "mtmusic extract-features makes logmel arrays from songs"
+        )
+
+
 def read_array(path: Path) -> np.ndarray:
-    """The array as float32, (140, frames).
+    """The array as float32, (140, frames) or, where its name is a logmel array's, (96, frames).
 
     Raises UserError, naming the file, for anything else than a whole .npy (or .npy.gz) of finite float16, float32
-    or float64 numbers in 140 rows and at least one frame. Pickled data is refused, never loaded.
+    or float64 numbers in so many rows and at least one frame. Pickled data is refused, never loaded.
     """
     return usable(read_stored(path), path)
 
@@ -58,9 +83,8 @@ def usable(stored: np.ndarray, path: Path) -> np.ndarray:
             f"Expected finite numbers, got {np.count_nonzero(~np.isfinite(array))} NaN or infinite in {path}"
         )
     if array.min() <= PAD_VALUE:
-        raise UserError(
-            f"Expected dB and chroma above {PAD_VALUE:g}, which means padding, got {array.min():g} in {path}"
-        )
+        what = "dB and chroma" if array_kind(path) == "fused" else "values"
+        raise UserError(f"Expected {what} above {PAD_VALUE:g}, which means padding, got {array.min():g} in {path}")
     return array
 
 
@@ -71,8 +95,13 @@ def as_float32(stored: np.ndarray) -> np.ndarray:
 
 
 def read_spectrogram(path: Path, feature: str) -> np.ndarray:
-    """One feature of the array, "mel", "chroma" or "fused", time first: (frames, bins) float32."""
-    return np.ascontiguousarray(read_array(path)[FEATURE_ROWS[feature]].T)
+    """One feature of the array, "mel", "chroma", "fused" or "logmel", time first: (frames, bins) float32.
+
+    Raises UserError as `read_array` and `require_feature`.
+    """
+    require_feature(path, feature)
+    array = read_array(path)
+    return np.ascontiguousarray((array if feature == "logmel" else array[FEATURE_ROWS[feature]]).T)
 
 
 def array_frames(path: Path) -> int:
@@ -84,9 +113,10 @@ def array_frames(path: Path) -> int:
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Writes a (140, frames) array whole or not at all; a name that ends in .gz is compressed."""
-    if array.ndim != 2 or array.shape[0] != FUSED_BINS:
-        raise ValueError(f"Expected ({FUSED_BINS}, frames), got {array.shape} for {path}")
+    """Writes an array of the kind that the name says, whole or not at all; .gz at the name's end compresses it."""
+    bins = FEATURE_BINS[array_kind(path)]
+    if array.ndim != 2 or array.shape[0] != bins:
+        raise ValueError(f"Expected ({bins}, frames), got {array.shape} for {path}")
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, array, allow_pickle=False)
     content = buffer.getvalue()
@@ -125,7 +155,8 @@ def _read_header(file: IO[bytes], path: Path) -> tuple[tuple[int, ...], bool, np
 
 
 def _require_shape(shape: tuple[int, ...], path: Path) -> None:
-    if len(shape) != 2 or shape[0] != FUSED_BINS:
-        raise UserError(f"Expected ({FUSED_BINS}, frames), got {shape} in {path}")
+    bins = FEATURE_BINS[array_kind(path)]
+    if len(shape) != 2 or shape[0] != bins:
+        raise UserError(f"Expected ({bins}, frames), got {shape} in {path}")
     if shape[1] < 1:
         raise UserError(f"Expected at least one frame, got none in {path}")

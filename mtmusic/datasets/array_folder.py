@@ -14,8 +14,15 @@ from tqdm import tqdm
 
 from mtmusic import __version__
 from mtmusic.audio.extraction import Excerpt, Outcome, Song, extract_songs
-from mtmusic.constants import HOP_LENGTH, SAMPLE_RATE
-from mtmusic.data.labels import label_path, read_features_json
+from mtmusic.constants import (
+    HOP_LENGTH,
+    LOGMEL_BINS,
+    LOGMEL_FFT_LENGTH,
+    LOGMEL_HOP_LENGTH,
+    LOGMEL_SAMPLE_RATE,
+    SAMPLE_RATE,
+)
+from mtmusic.data.labels import folder_feature, label_path, read_features_json
 from mtmusic.data.spectrograms import array_path, write_array
 from mtmusic.errors import UserError
 from mtmusic.files import write_json
@@ -81,9 +88,12 @@ def has_array(folder: Path, clip_id: str, split: str, move: bool = True) -> bool
     return found is not None
 
 
-def features_json(beat: bool, excerpt: Excerpt) -> dict[str, Any]:
-    """What features.json says of the arrays, but for the versions."""
-    return {"sample_rate": SAMPLE_RATE, "hop_length": HOP_LENGTH, "beat": beat, **asdict(excerpt)}
+def features_json(beat: bool, excerpt: Excerpt, feature: str = "fused") -> dict[str, Any]:
+    """What features.json says of the arrays, but for the versions. feature: "fused" or "logmel"."""
+    if feature == "logmel":
+        made = {"sample_rate": LOGMEL_SAMPLE_RATE, "n_fft": LOGMEL_FFT_LENGTH, "hop_length": LOGMEL_HOP_LENGTH}
+        return {"feature": feature, **made, "bands": LOGMEL_BINS, "beat": beat, **asdict(excerpt)}
+    return {"feature": feature, "sample_rate": SAMPLE_RATE, "hop_length": HOP_LENGTH, "beat": beat, **asdict(excerpt)}
 
 
 def require_ours(folder: Path, content: Mapping[str, Any]) -> None:
@@ -91,6 +101,8 @@ def require_ours(folder: Path, content: Mapping[str, Any]) -> None:
     before = read_features_json(folder)
     if not before and folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise UserError(f"Expected a folder that is new, or made by this command, got {folder}: it holds other things")
+    if before and (kind := folder_feature(folder)) != content["feature"]:
+        raise UserError(f"{folder} holds {kind} arrays, now {content['feature']}: give another folder")
     differing = [f"{name} {before[name]}, now {now}" for name, now in content.items() if before.get(name, now) != now]
     if differing:
         raise UserError(f"{folder} holds arrays made with {'; '.join(differing)}: give another folder")
@@ -103,7 +115,7 @@ def open_folder(folder: Path, content: Mapping[str, Any], labelled: bool = True)
     """
     require_ours(folder, content)
     labels = [*(label_path(folder, split) for split in SPLITS), folder / "groups.csv"] if labelled else []
-    for path in (*labels, *folder.glob("*/.*.fused.full.npy*")):
+    for path in (*labels, *folder.glob("*/.*.npy*")):
         path.unlink(missing_ok=True)
     versions = {"mtmusic": __version__} | {name: version(name) for name in ("librosa", "soundfile", "numpy")}
     write_json(folder / "features.json", {**content, "versions": versions})

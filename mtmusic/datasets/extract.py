@@ -38,10 +38,14 @@ SONGS, FAILURES, GROUPS = "songs.csv", "failures.csv", "groups.csv"
 
 @dataclass(frozen=True)
 class ExtractOptions:
-    """rate: of RATES. At most one of genres_from_folders and labels. jobs: worker processes, -1: one a core."""
+    """feature: "fused" or "logmel". rate: of RATES, "full" for logmel.
+
+    At most one of genres_from_folders and labels. jobs: worker processes, -1: one a core.
+    """
 
     songs: tuple[Path, ...]
     out: Path
+    feature: str = "fused"
     rate: str = "full"
     excerpt: Excerpt = field(default_factory=Excerpt)
     gzip: bool = False
@@ -58,6 +62,7 @@ class DataFolder:
     """One folder to write. kind: its labels are "genre" or "affect", or None. splits: of its songs, by id."""
 
     path: Path
+    feature: str
     beat: bool
     kind: str | None
     splits: Mapping[str, str]
@@ -85,6 +90,10 @@ def extract_features(options: ExtractOptions) -> Extraction:
     "both" the beat-synchronised arrays go to `<out>_beat` (and `<out>_affect_beat`). Songs without a label are left
     out; without labels at all every array goes to test/. Raises UserError where it cannot run.
     """
+    if options.feature not in SUFFIXES:
+        raise UserError(f'Expected the feature "fused" or "logmel", got "{options.feature}"')
+    if options.feature == "logmel" and options.rate != "full":
+        raise UserError(f'Logmel arrays are never beat-synchronised: leave out `rate="{options.rate}"`')
     paths = find_songs(options.songs)
     options = replace(options, out=Path(os.path.abspath(options.out)))  # noqa: PTH100  a cluster works elsewhere
     with lock_folders([options.out]):
@@ -127,22 +136,23 @@ def _data_folders(options: ExtractOptions, labels: SongLabels, splits: Mapping[s
         own = {song_id: split for song_id, split in splits.items() if song_id in labelled}
         for beat in RATES[options.rate]:
             ending = "_beat" if beat and options.rate == "both" else ""
-            folders.append(DataFolder(options.out.with_name(name + ending), beat, kind, own))
+            folders.append(DataFolder(options.out.with_name(name + ending), options.feature, beat, kind, own))
     return tuple(folders)
 
 
 def _open_folder(folder: DataFolder, excerpt: Excerpt, ids: Mapping[Path, str]) -> None:
-    open_folder(folder.path, features_json(folder.beat, excerpt), labelled=folder.kind is not None)
+    open_folder(folder.path, features_json(folder.beat, excerpt, folder.feature), labelled=folder.kind is not None)
     write_csv(folder.path / SONGS, ("id", "path"), sorted((song_id, str(path)) for path, song_id in ids.items()))
 
 
 def _song(path: Path, song_id: str, folders: Sequence[DataFolder], gzip: bool) -> Song:
     """The song, and the arrays that it still lacks."""
-    lacking: dict[bool, list[Path]] = {False: [], True: []}
+    lacking: dict[str, list[Path]] = {"full": [], "beat": [], "logmel": []}
     for folder in folders:
         if song_id in folder.splits and not has_array(folder.path, song_id, folder.splits[song_id], bool(folder.kind)):
-            lacking[folder.beat].append(folder.path / folder.splits[song_id] / f"{song_id}{SUFFIXES[gzip]}")
-    return Song(path, tuple(lacking[False]), tuple(lacking[True]))
+            array = folder.path / folder.splits[song_id] / f"{song_id}{SUFFIXES[folder.feature][gzip]}"
+            lacking["logmel" if folder.feature == "logmel" else "beat" if folder.beat else "full"].append(array)
+    return Song(path, **{kind: tuple(arrays) for kind, arrays in lacking.items()})
 
 
 def _close_folder(folder: DataFolder, labels: SongLabels, bad: Set[str], failed: Sequence[Outcome]) -> None:
@@ -151,7 +161,9 @@ def _close_folder(folder: DataFolder, labels: SongLabels, bad: Set[str], failed:
     for split in SPLITS:
         ids = [song_id for song_id in good if folder.splits[song_id] == split]
         if folder.kind == "genre":
-            write_genre_labels(folder.path, split, ids, [labels.genres[i] for i in ids], "{id}" + SUFFIXES[False])
+            write_genre_labels(
+                folder.path, split, ids, [labels.genres[i] for i in ids], "{id}" + SUFFIXES[folder.feature][0]
+            )
         elif folder.kind == "affect":
             values = np.array([labels.values[i] for i in ids])
             write_affect_labels(folder.path, split, ids, labels.tasks, values)
@@ -186,7 +198,8 @@ def _log_counts(extraction: Extraction) -> None:
         logger.info(f"Failed: {len(extraction.failed)}, listed in {extraction.folders[0].path / FAILURES}")
     for folder in extraction.folders:
         kind = f", {folder.kind} labels" if folder.kind else ""
-        logger.info(f"Folder: {folder.path} ({'beat-synchronised' if folder.beat else 'full rate'}{kind})")
+        frames = "logmel" if folder.feature == "logmel" else "beat-synchronised" if folder.beat else "full rate"
+        logger.info(f"Folder: {folder.path} ({frames}{kind})")
 
 
 def _trainable(extraction: Extraction, labels: SongLabels) -> tuple[Path, ...]:

@@ -145,7 +145,7 @@ def _songs_to_do(folders: Sequence[FmaFolder]) -> list[Song]:
         for split, clips in folder.splits.items():
             for clip_id, song in zip(clips.ids, clips.paths, strict=True):
                 if not has_array(folder.path, clip_id, split):
-                    array = folder.path / split / f"{clip_id}{SUFFIXES[0]}"
+                    array = folder.path / split / f"{clip_id}{SUFFIXES['fused'][0]}"
                     lacking.setdefault(song, {False: [], True: []})[folder.beat].append(array)
     return [Song(song, full=tuple(arrays[False]), beat=tuple(arrays[True])) for song, arrays in lacking.items()]
 

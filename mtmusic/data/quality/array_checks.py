@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mtmusic.constants import FUSED_BINS, MEL_FLOOR_DB, PAD_VALUE
+from mtmusic.constants import FEATURE_BINS, MEL_FLOOR_DB, PAD_VALUE
 from mtmusic.data.quality.measurements import ArrayMeasurements
 from mtmusic.data.quality.thresholds import threshold
 
@@ -42,32 +42,59 @@ def _has_chroma_outside(array: ArrayMeasurements) -> bool:
     return not -margin <= array.chroma_min <= array.chroma_max <= 1 + margin
 
 
+def _is_logmel_power(array: ArrayMeasurements) -> bool:
+    return 0 <= array.mel_min < array.mel_max and array.mel_mean < threshold("logmel_power") * array.mel_max
+
+
+def _is_logmel_scaled(array: ArrayMeasurements) -> bool:
+    standardised = array.mel_min < 0 and max(-array.mel_min, array.mel_max) <= threshold("scaled")
+    return standardised or abs(array.mel_max - 1) <= threshold("logmel_scaled")
+
+
+def _bins(array: ArrayMeasurements) -> int:
+    return FEATURE_BINS[array.feature]
+
+
+def _is_transposed(array: ArrayMeasurements) -> bool:
+    """Where both are of the right length, by chroma that cannot be."""
+    return array.frames == _bins(array) and (array.rows != _bins(array) or array.chroma_min < MEL_FLOOR_DB / 8)
+
+
 def _shape(array: ArrayMeasurements) -> str:
-    return f"expected ({FUSED_BINS}, frames), got ({array.rows}, {array.frames})"
+    return f"expected ({_bins(array)}, frames), got ({array.rows}, {array.frames})"
 
 
 def _range(array: ArrayMeasurements) -> str:
     expected = "expected mel from -80 to 0 dB below the clip's own maximum"
+    if array.feature == "logmel":
+        expected = f"expected log10(1 + 10000 power), from 0 to {threshold('logmel_loudest'):g}"
     return f"{expected}, got mel from {array.mel_min:.4g} to {array.mel_max:.4g}"
+
+
+def _floor(array: ArrayMeasurements) -> str:
+    return "-80 dB" if array.feature == "fused" else "0"
 
 
 UNREADABLE = "unreadable array"
 EXTRACT = "mtmusic extract-features makes arrays from songs"
 OWN_MAXIMUM = "Take each clip's own maximum as the reference: librosa.power_to_db(mel, ref=np.max)"
+NOT_NORMALISED = "Give the arrays as they were before: the network normalises itself"
 NO_PADDING = "Store clips without padding: batches are padded when they are made"
 
-ARRAY_CHECKS = (
+MAKE_LOGMEL = f"Logmel is log10(1 + 10000 * power) of sound from -1 to 1, never normalised; {EXTRACT}"
+
+COMMON_CHECKS = (
     ArrayCheck(
         True, "transposed array",
-        lambda array: array.frames == FUSED_BINS and (array.rows != FUSED_BINS or array.chroma_min < MEL_FLOOR_DB / 8),
+        _is_transposed,
         _shape,
         "Transpose it", EVERY_LEVEL | {"frames", "rows"},
     ),
     ArrayCheck(
         True, "wrong shape",
-        lambda array: array.rows != FUSED_BINS or array.frames < 1,
+        lambda array: array.rows != _bins(array) or array.frames < 1,
         _shape,
-        f"128 rows of mel and 12 of chroma are needed; {EXTRACT}", EVERY_LEVEL | {"frames", "rows"},
+        f"128 rows of mel and 12 of chroma are needed, or 96 of logmel; {EXTRACT}", EVERY_LEVEL | {"frames", "rows"},
     ),
     ArrayCheck(
         True, "missing values",
@@ -78,27 +105,38 @@ ARRAY_CHECKS = (
     ArrayCheck(
         True, "padding stored",
         lambda array: array.mel_min <= PAD_VALUE,
-        lambda array: f"expected dB above {PAD_VALUE:g}, which means padding, got {array.mel_min:.4g}",
+        lambda array: f"expected values above {PAD_VALUE:g}, which means padding, got {array.mel_min:.4g}",
         NO_PADDING, EVERY_LEVEL | {"frames"},
     ),
+)  # fmt: skip
+
+SILENT_CLIP = ArrayCheck(
+    False,
+    "silent clip",
+    lambda array: array.mel_std < threshold("constant_db"),
+    lambda array: f"expected sound, got mel of {array.mel_mean:.4g} alone",
+    "Take it out: it teaches nothing",
+    EVERY_LEVEL,
+)
+MOSTLY_SILENCE = ArrayCheck(
+    False,
+    "mostly silence",
+    lambda array: array.floor_share > threshold("silent_share"),
+    lambda array: f"expected sound, got {array.floor_share:.0%} of the frames at {_floor(array)}",
+    "Listen to it: is it cut, or padded with silence?",
+    EVERY_LEVEL,
+)
+
+FUSED_CHECKS = (
+    *COMMON_CHECKS,
     ArrayCheck(
         True, "power, not dB",
         _is_power,
         lambda array: f"{_range(array)}, as of power or amplitude",
         "Make dB of it: librosa.power_to_db(mel, ref=np.max)",
     ),
-    ArrayCheck(
-        False, "silent clip",
-        lambda array: array.mel_std < threshold("constant_db"),
-        lambda array: f"expected sound, got mel of {array.mel_mean:.4g} alone",
-        "Take it out: it teaches nothing", EVERY_LEVEL,
-    ),
-    ArrayCheck(
-        True, "normalised already",
-        _is_scaled,
-        _range,
-        "Give the arrays as they were before: the network normalises itself", EVERY_LEVEL,
-    ),
+    SILENT_CLIP,
+    ArrayCheck(True, "normalised already", _is_scaled, _range, NOT_NORMALISED, EVERY_LEVEL),
     ArrayCheck(
         True, "louder than 0 dB",
         lambda array: array.mel_max > threshold("loudest_db"),
@@ -123,12 +161,7 @@ ARRAY_CHECKS = (
         lambda array: f"expected chroma that varies, got {array.chroma_min:.3g} to {array.chroma_max:.3g}",
         "Use the feature mel, or make the arrays again", CHROMA,
     ),
-    ArrayCheck(
-        False, "mostly silence",
-        lambda array: array.floor_share > threshold("silent_share"),
-        lambda array: f"expected sound, got {array.floor_share:.0%} of the frames at -80 dB",
-        "Listen to it: is it cut, or padded with silence?", EVERY_LEVEL,
-    ),
+    MOSTLY_SILENCE,
     ArrayCheck(
         False, "never at 0 dB",
         lambda array: array.mel_max < threshold("not_reached_db"),
@@ -142,9 +175,30 @@ ARRAY_CHECKS = (
         "Cut at -80 dB: librosa.power_to_db(mel, ref=np.max, top_db=80)",
     ),
 )  # fmt: skip
-"""The first that fails names the array: what is wrong with it explains what follows."""
 
-ARRAY_PROBLEMS = frozenset({UNREADABLE, *(check.name for check in ARRAY_CHECKS)})
+LOGMEL_CHECKS = (
+    *COMMON_CHECKS,
+    SILENT_CLIP,
+    ArrayCheck(True, "normalised already", _is_logmel_scaled, _range, NOT_NORMALISED, EVERY_LEVEL),
+    ArrayCheck(True, "below 0", lambda array: array.mel_min < 0, _range, MAKE_LOGMEL),
+    ArrayCheck(True, "power, not its logarithm", _is_logmel_power, _range, MAKE_LOGMEL),
+    ArrayCheck(
+        True,
+        "louder than sound can be",
+        lambda array: array.mel_max > threshold("logmel_loudest"),
+        _range,
+        f"Were integers not scaled to -1 to 1, or is it in other units? {MAKE_LOGMEL}",
+    ),
+    MOSTLY_SILENCE,
+)
+
+ARRAY_CHECKS = {"fused": FUSED_CHECKS, "logmel": LOGMEL_CHECKS}
+"""By kind of array. The first that fails names the array: what is wrong with it explains what follows."""
+
+CHECKS_BY_NAME = {check.name: check for checks in ARRAY_CHECKS.values() for check in checks}
+"""Those of one name say the same of both kinds."""
+
+ARRAY_PROBLEMS = frozenset({UNREADABLE, *CHECKS_BY_NAME})
 
 LABEL_ADVICE = {
     "unusable id": "An id is the text before the first dot",
@@ -163,4 +217,4 @@ LABEL_ADVICE = {
 
 def failed_check(array: ArrayMeasurements) -> ArrayCheck | None:
     """What is wrong with the array; None where nothing is, or where it cannot be read."""
-    return next((check for check in ARRAY_CHECKS if check.fails(array)), None) if array.dtype else None
+    return next((check for check in ARRAY_CHECKS[array.feature] if check.fails(array)), None) if array.dtype else None

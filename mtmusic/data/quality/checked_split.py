@@ -19,8 +19,8 @@ from mtmusic.data.labels import (
     scan_unlabelled,
 )
 from mtmusic.data.quality.array_checks import (
-    ARRAY_CHECKS,
     ARRAY_PROBLEMS,
+    CHECKS_BY_NAME,
     LABEL_ADVICE,
     LEVELS,
     UNREADABLE,
@@ -146,11 +146,10 @@ def find_problems(splits: Mapping[str, CheckedSplit]) -> list[Finding]:
             by_kind[problem.kind].append((f"{split}/{problem.clip}", problem))
     if "unknown class" in by_kind:  # a name misspelt throughout train is what is missing there
         by_kind.pop("class missing from train", None)
-    checks = {check.name: check for check in ARRAY_CHECKS}
     findings = []
     for kind, problems in by_kind.items():
-        advice = checks[kind].advice if kind in checks else LABEL_ADVICE[kind]
-        columns = checks[kind].columns if kind in checks else BY_CLASS
+        check = CHECKS_BY_NAME.get(kind)
+        advice, columns = (check.advice, check.columns) if check else (LABEL_ADVICE[kind], BY_CLASS)
         clips = tuple(clip for clip, _ in problems)
         message = problems[0][1].text.removeprefix(f"{kind}: ")
         findings.append(Finding(True, kind, clips, message, advice, columns))

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mtmusic.constants import FEATURE_ROWS, FUSED_BINS, MEL_FLOOR_DB
+from mtmusic.constants import FEATURE_BINS, FEATURE_ROWS, MEL_FLOOR_DB
 from mtmusic.data.quality.thresholds import threshold
-from mtmusic.data.spectrograms import as_float32, read_stored, usable
+from mtmusic.data.spectrograms import array_kind, as_float32, read_stored, usable
 from mtmusic.errors import UserError
 from mtmusic.files import cache_folder, write_text
 
@@ -25,7 +25,7 @@ PROGRESS_AFTER_SECONDS = 2
 CACHE_VERSION = 2
 """Goes up with every change of what is measured, so that the cache of an older version is not used."""
 
-LEAST_VARIANCE = 1e-6  # of a chroma bin whose changes are looked at
+LEAST_VARIANCE = 1e-6  # of a bin whose changes are looked at
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,11 @@ class ArrayMeasurements:
     """What one array holds.
 
     problem: why it cannot be used at all, in one line; "" for one that can. rows, frames: its shape as stored, 0 where
-    it has no two dimensions. mel_*, in dB, and chroma_* are of its finite values, NaN where it has not 140 rows.
-    floor_share: of frames whose every mel bin lies at the floor of -80 dB. zero_frames: whose every mel bin is 0 dB.
-    chroma_peaks: share of frames whose largest chroma is 1, or which are silent. chroma_change: mean squared difference
-    of neighbouring frames over twice the variance, mean over bins: near 1 for unrelated frames, near 0 for alike ones.
+    it has no two dimensions. mel_*, in dB or of logmel, and chroma_* are of its finite values, NaN where it has not the
+    rows of its kind, which is `feature`, "fused" or "logmel". floor_share: of frames whose every mel bin lies at the
+    floor, -80 dB or 0. zero_frames: whose every mel bin is 0. chroma_peaks: share of frames whose largest chroma is 1,
+    or which are silent. chroma_change: mean squared difference of neighbouring frames over twice the variance, mean
+    over bins: near 1 for unrelated frames, near 0 for alike ones; mel_change: that of logmel.
     nan_share: of values that are NaN or infinite. digest: hash of the numbers as float32, equal for equal clips
     whatever their names and formats.
     """
@@ -57,6 +58,8 @@ class ArrayMeasurements:
     chroma_change: float = math.nan
     nan_share: float = math.nan
     digest: str = ""
+    feature: str = "fused"
+    mel_change: float = 0.0
 
 
 def measure_arrays(paths: Sequence[Path]) -> list[ArrayMeasurements]:
@@ -77,10 +80,11 @@ def measure_arrays(paths: Sequence[Path]) -> list[ArrayMeasurements]:
 
 def measure_array(path: Path) -> ArrayMeasurements:
     """Reads one array; never raises for what is wrong with it."""
+    kind = array_kind(path)
     try:
         stored = read_stored(path)
     except UserError as error:
-        return ArrayMeasurements(problem=str(error))
+        return ArrayMeasurements(problem=str(error), feature=kind)
     problem = ""
     try:
         usable(stored, path)
@@ -89,9 +93,10 @@ def measure_array(path: Path) -> ArrayMeasurements:
     array = as_float32(stored)
     rows, frames = array.shape if array.ndim == 2 else (0, 0)
     levels: dict[str, Any] = {}
-    if rows == FUSED_BINS and np.isfinite(array).any(axis=1).all():
+    if rows == FEATURE_BINS[kind] and np.isfinite(array).any(axis=1).all():
         with np.errstate(all="ignore"):  # huge numbers, squared
-            levels = _levels(array)
+            finite = np.where(np.isfinite(array), array, np.nan)
+            levels = _fused_levels(finite) if kind == "fused" else _logmel_levels(finite)
     return ArrayMeasurements(
         problem=problem,
         rows=rows,
@@ -99,22 +104,33 @@ def measure_array(path: Path) -> ArrayMeasurements:
         dtype=str(stored.dtype.newbyteorder("=")),
         nan_share=float(1 - np.isfinite(array).mean()) if array.size else 0.0,
         digest=hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).hexdigest(),
+        feature=kind,
         **levels,
     )
 
 
-def _levels(array: np.ndarray) -> dict[str, Any]:
-    """(140, frames), which may hold some NaN and infinity, to the measurements of mel and chroma."""
-    finite = np.where(np.isfinite(array), array, np.nan)
-    mel, chroma = finite[FEATURE_ROWS["mel"]], finite[FEATURE_ROWS["chroma"]]
-    peaks = chroma.max(axis=0)
+def _logmel_levels(mel: np.ndarray) -> dict[str, Any]:
+    """(96, frames), which may hold some NaN, to its measurements."""
+    return _mel_levels(mel, np.abs(mel) <= threshold("logmel_silent")) | {"mel_change": _change(mel)}
+
+
+def _mel_levels(mel: np.ndarray, floor: np.ndarray) -> dict[str, Any]:
+    """(bins, frames), and which of the values are at the floor, to the measurements of mel."""
     return {
         "mel_min": float(np.nanmin(mel)),
         "mel_max": float(np.nanmax(mel)),
         "mel_mean": float(np.nanmean(mel, dtype=np.float64)),
         "mel_std": float(np.nanstd(mel, dtype=np.float64)),
-        "floor_share": float((np.abs(mel - MEL_FLOOR_DB) <= threshold("at_floor_db")).all(axis=0).mean()),
+        "floor_share": float(floor.all(axis=0).mean()),
         "zero_frames": int((mel == 0).all(axis=0).sum()),
+    }
+
+
+def _fused_levels(array: np.ndarray) -> dict[str, Any]:
+    """(140, frames), which may hold some NaN, to the measurements of mel and chroma."""
+    mel, chroma = array[FEATURE_ROWS["mel"]], array[FEATURE_ROWS["chroma"]]
+    peaks = chroma.max(axis=0)
+    return _mel_levels(mel, np.abs(mel - MEL_FLOOR_DB) <= threshold("at_floor_db")) | {
         "chroma_min": float(np.nanmin(chroma)),
         "chroma_max": float(np.nanmax(chroma)),
         "chroma_peaks": float(((peaks >= threshold("chroma_peak")) | (peaks == 0)).mean()),
@@ -122,13 +138,13 @@ def _levels(array: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _change(chroma: np.ndarray) -> float:
-    """(12, frames) -> see ArrayMeasurements; 0 where nothing changes."""
-    variance = np.nanvar(chroma, axis=1, dtype=np.float64)
+def _change(array: np.ndarray) -> float:
+    """(bins, frames) -> see ArrayMeasurements; 0 where nothing changes."""
+    variance = np.nanvar(array, axis=1, dtype=np.float64)
     moving = variance > LEAST_VARIANCE
     if not moving.any():
         return 0.0
-    differences = np.nanmean(np.diff(chroma[moving], axis=1) ** 2, axis=1, dtype=np.float64)
+    differences = np.nanmean(np.diff(array[moving], axis=1) ** 2, axis=1, dtype=np.float64)
     return float((differences / (2 * variance[moving])).mean())
 
 

@@ -73,7 +73,9 @@ def _other_rate(splits: Splits, beat: bool) -> list[Finding]:
         return []
     first, array = others[0]
     alike = "alike" if beat else "apart"
-    message = f"{first} has {array.frames} frames, whose chroma lies as {alike} as {name.split()[0]} ones' does"
+    rows = "values lie" if array.feature == "logmel" else "chroma lies"
+    verb = "do" if array.feature == "logmel" else "does"
+    message = f"{first} has {array.frames} frames, whose {rows} as {alike} as {name.split()[0]} ones' {verb}"
     advice = "Keep the two in two folders: a frame is another thing in each"
     return [Finding(True, name, tuple(clip for clip, _ in others), message, advice, LEVELS | CHROMA | {"frames"})]
 
@@ -86,6 +88,8 @@ def _is_full_rate(array: ArrayMeasurements) -> bool:
 
 def _is_beat(array: ArrayMeasurements, short: bool) -> bool:
     """Medians between beats lose peaks, and differ more; of a clip that is short for its folder one sign is enough."""
+    if array.feature == "logmel":
+        return array.frames < threshold("full_rate_frames") and array.mel_change > threshold("logmel_change")
     signs = (not _peaks(array), array.chroma_change > threshold("beat_change"))
     return any(signs) if short else all(signs)
 
