@@ -11,7 +11,7 @@ from mtmusic.constants import FEATURE_ROWS, PAD_VALUE
 from mtmusic.data.folder import GenreData, LoadOptions, data_table, load_genre_data
 from mtmusic.data.labels import Clips, label_path, two_of_different_classes
 from mtmusic.data.pipeline import make_dataset
-from mtmusic.data.spectrograms import array_path, read_array
+from mtmusic.data.spectrograms import array_kind, array_path, read_array
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
 from mtmusic.files import refuse_other_things, whole_folder, write_json
@@ -47,7 +47,8 @@ def explore_genre_data(options: LoadOptions, out: Path, batch_size: int = 32) ->
 
 def batch_lengths(clips: Clips, batch_size: int, seed: int) -> tuple[list[np.ndarray], list[int]]:
     """Of one epoch's batches: each clip's present frames, and the frames that the batch is padded to."""
-    batches = make_dataset(clips, "chroma", batch_size, shuffle=True, seed=seed).as_numpy_iterator()
+    feature = "logmel" if array_kind(clips.paths[0]) == "logmel" else "chroma"
+    batches = make_dataset(clips, feature, batch_size, shuffle=True, seed=seed).as_numpy_iterator()
     present = [np.any(spectrogram != PAD_VALUE, axis=-1) for spectrogram, _ in batches]
     return [mask.sum(axis=1) for mask in present], [mask.shape[1] for mask in present]
 
@@ -64,8 +65,8 @@ def folder_contents(folder: Path) -> dict[str, Any]:
 
 
 def mean_mel_profiles(clips: Clips) -> dict[str, np.ndarray]:
-    """Of each class: the mean over clips of the mean over frames of mel, (128,) dB."""
-    rows = FEATURE_ROWS["mel"]
+    """Of each class: the mean over clips of the mean over frames of mel, (128,) dB, or of logmel, (96,)."""
+    rows = FEATURE_ROWS["mel"]  # more than logmel arrays have
     means = np.array([read_array(path)[rows].mean(axis=1) for path in clips.paths])
     return {name: means[clips.targets == i].mean(axis=0) for i, name in enumerate(clips.classes)}
 
@@ -81,7 +82,7 @@ def _draw_clips(work: Path, clips: Clips, data: GenreData) -> None:
         ),
         "lengths": plots.value_histograms({"frames a clip": data.frames}),
     }
-    if (other := twin_folder(data.folder)) is not None:
+    if data.feature == "fused" and (other := twin_folder(data.folder)) is not None:
         arrays = [array_path(other / "train", clips.ids[i]) for i in pair]
         if None not in arrays:
             other_clips = [read_array(path) for path in arrays if path is not None]
@@ -106,15 +107,18 @@ def _summary(data: GenreData, clips: Clips, lengths: list[np.ndarray], padded: l
     frames = sum(int(length.sum()) for length in lengths)
     held = sum(longest * len(length) for longest, length in zip(padded, lengths, strict=True))
     first = read_array(clips.paths[0])
+    rows_of = {"logmel": slice(None)} if data.feature == "logmel" else FEATURE_ROWS
+    flat = FRAMES[data.beat]
     return {
         "devices": [device.name for device in tf.config.list_physical_devices()],
         "folder": str(data.folder),
         "contents": folder_contents(data.folder),
+        "feature": data.feature,
         "frame_rate": _rate(data.beat),
         "clips": {split: part.counts() for split, part in data.splits.items()},
         "raw_classes": data.raw_counts,
         "array_shape": list(first.shape),
-        "feature_shapes": {name: list(first[rows].shape) for name, rows in FEATURE_ROWS.items()},
+        "feature_shapes": {name: list(first[rows].shape) for name, rows in rows_of.items()},
         "frames": {
             "min": int(data.frames.min()),
             "median": float(np.median(data.frames)),
@@ -122,8 +126,8 @@ def _summary(data: GenreData, clips: Clips, lengths: list[np.ndarray], padded: l
         },
         "batches": len(lengths),
         "padding_share": 1 - frames / held,
-        "flat_cnn_frames": FRAMES[data.beat],
-        "flat_cnn_padding_share": 1 - float(np.minimum(data.frames, FRAMES[data.beat]).mean()) / FRAMES[data.beat],
+        "flat_cnn_frames": flat,
+        "flat_cnn_padding_share": 1 - float(np.minimum(data.frames, flat).mean()) / flat,
         "left_out": list(data.left_out),
     }
 

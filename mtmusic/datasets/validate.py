@@ -7,8 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from mtmusic.data.folder import RATES, beat_of_folder
-from mtmusic.data.labels import GenreClasses, array_ids, has_label_rows, is_beat_synchronised, is_genre_folder
+from mtmusic.data.folder import beat_of_folder, frames_in_words
+from mtmusic.data.labels import (
+    GenreClasses,
+    array_ids,
+    folder_feature,
+    has_label_rows,
+    is_beat_synchronised,
+    is_genre_folder,
+)
 from mtmusic.data.quality import tfdv as validation
 from mtmusic.data.quality.checked_split import (
     EXAMPLES,
@@ -22,7 +29,7 @@ from mtmusic.data.quality.checked_split import (
     worst_first,
 )
 from mtmusic.data.quality.split_checks import check_labels, check_splits
-from mtmusic.data.quality.tfdv import ARRAY_COLUMNS, Row, clip_table
+from mtmusic.data.quality.tfdv import ARRAY_COLUMNS, Row, array_columns, clip_table
 from mtmusic.data.quality.thresholds import THRESHOLDS, threshold
 from mtmusic.errors import UserError
 from mtmusic.evaluation.reports.data import write_data_page
@@ -38,6 +45,7 @@ class Validation:
     labels: tuple[str, ...]
     rows: dict[str, list[Row]]
     findings: tuple[Finding, ...]
+    feature: str = "fused"
 
 
 def validate_folder(
@@ -72,18 +80,18 @@ def validate_folder(
         expected = _inferred(good["train"], labels, folder)
         validation.write_schema(infer_schema, expected)
     train = splits["train"].scanned
-    expected = expected or validation.lab_schema(train.classes, train.tasks)
+    expected = expected or validation.lab_schema(train.classes, train.tasks, folder_feature(folder))
     whole = all(len(good[split]) >= (1 - threshold("doubtful_rows")) * len(rows[split]) for split in rows)
     anomalies = validation.validate(good, expected, labels, compare=whole)  # what is left of a split is of other clips
     findings += _unexplained_anomalies(anomalies, findings, labels)
     findings = [replace(finding, error=finding.error or strict) for finding in findings]
-    return Validation(folder, is_beat, labels, rows, tuple(worst_first(findings)))
+    return Validation(folder, is_beat, labels, rows, tuple(worst_first(findings)), folder_feature(folder))
 
 
 def findings_table(validation: Validation) -> str:
     """For the terminal: what the folder holds, then each finding with what to do."""
     clips = ", ".join(f"{len(rows)} {split}" for split, rows in validation.rows.items())
-    lines = [f"{validation.folder}: {clips} clips, {RATES[validation.beat]}; {', '.join(validation.labels)}"]
+    lines = [f"{validation.folder}: {clips} clips, {_frames(validation)}; {', '.join(validation.labels)}"]
     if not validation.findings:
         return "\n".join([*lines, "Nothing found"])
     width = max(len(finding.name) for finding in validation.findings)
@@ -95,10 +103,15 @@ def findings_table(validation: Validation) -> str:
     return "\n".join(lines)
 
 
+def _frames(validation: Validation) -> str:
+    return frames_in_words(validation.feature, validation.beat)
+
+
 def write_findings_json(path: Path, validation: Validation) -> None:
-    """folder, beat, clips by split, and each finding with all its clips."""
+    """folder, feature, beat, clips by split, and each finding with all its clips."""
     content = {
         "folder": str(validation.folder),
+        "feature": validation.feature,
         "beat": validation.beat,
         "labels": list(validation.labels),
         "clips": {split: len(rows) for split, rows in validation.rows.items()},
@@ -109,7 +122,7 @@ def write_findings_json(path: Path, validation: Validation) -> None:
 
 def write_findings_page(path: Path, validation: Validation, command: str) -> None:
     """Findings, distributions by split, and the limits."""
-    units = dict.fromkeys(validation.labels, "") | ARRAY_COLUMNS
+    units = dict.fromkeys(validation.labels, "") | array_columns(validation.feature)
     columns = {name: _by_split(validation.rows, name) for name in units}
     findings = [_as_dict(finding) | {"clips": len(finding.clips)} for finding in validation.findings]
     write_data_page(path, f"Data folder {validation.folder.name}", command, findings, columns, units, THRESHOLDS)

@@ -28,6 +28,9 @@ from mtmusic.constants import (
     FEATURE_ROWS,
     FFT_LENGTH,
     HOP_LENGTH,
+    LOGMEL_BINS,
+    LOGMEL_HOP_LENGTH,
+    LOGMEL_SAMPLE_RATE,
     MEL_BINS,
     MEL_FLOOR_DB,
     SAMPLE_RATE,
@@ -47,8 +50,17 @@ Panel = tuple[np.ndarray, Mapping[str, np.ndarray]]
 `(windows,)` in [0, 1] of each name, which are drawn as steps."""
 
 DECILES = 10
-COLOUR_LABELS = {"mel": "mel (dB relative to the clip's maximum)", "chroma": "chroma"}
-SPECTROGRAM_INCHES = {"mel": 4.1, "chroma": 1.9}
+COLOUR_LABELS = {
+    "mel": "mel (dB relative to the clip's maximum)",
+    "chroma": "chroma",
+    "logmel": "mel (log10(1 + 10000 power))",
+}
+SPECTROGRAM_INCHES = {"mel": 4.1, "chroma": 1.9, "logmel": 4.1}
+LOUDEST_LOGMEL = 7
+"""Of a full-scale tone; of music 6.75."""
+
+MEL_BANKS = {"mel": (MEL_BINS, SAMPLE_RATE / 2), "logmel": (LOGMEL_BINS, LOGMEL_SAMPLE_RATE / 2)}
+"""Bins, and the highest frequency in Hz."""
 FREQUENCY_TICKS_HZ = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
@@ -57,36 +69,41 @@ def spectrograms(
 ) -> Figure:
     """Fused arrays `(140, frames)` side by side, mel above chroma or one alone, on the same axes and colour scales.
 
+    Logmel arrays `(96, frames)` are drawn whole, whatever the features.
+
     The time axis is in seconds, or in beats for beat-synchronised arrays, and as long as the longest clip.
     """
+    if is_logmel := len(arrays[0]) == LOGMEL_BINS:
+        features = ("logmel",)
     heights = [SPECTROGRAM_INCHES[feature] for feature in features]
     figure = _figure(max(9, 2 + 4.5 * len(arrays)), sum(heights))
     axes = figure.subplots(len(features), len(arrays), sharex=True, sharey="row", squeeze=False, height_ratios=heights)
     for row, feature in enumerate(features):
         for column, array in enumerate(arrays):
-            mesh = _show(axes[row, column], array[FEATURE_ROWS[feature]], feature, beat)
+            mesh = _show(axes[row, column], array if is_logmel else array[FEATURE_ROWS[feature]], feature, beat)
         figure.colorbar(mesh, ax=axes[row], label=COLOUR_LABELS[feature], pad=0.01)
     for column, title in enumerate(titles):
         axes[0, column].set_title(_plain(title))
     for axis in axes.flat:
         axis.label_outer()
-    axes[0, 0].set_xlim(0, max(_edges(array.shape[1], beat)[-1] for array in arrays))
+    axes[0, 0].set_xlim(0, max(_edges(array.shape[1], beat, features[0])[-1] for array in arrays))
     return figure
 
 
 def _show(axes: Axes, rows: np.ndarray, feature: str, beat: bool, stride: int = 1) -> QuadMesh:
     """Each mel bin reaches halfway to its neighbours."""
-    peaks = mel_peaks()
-    edges, (low, high), ylabel = {
-        "mel": ((peaks[1:] + peaks[:-1]) / 2, (MEL_FLOOR_DB, 0), "mel frequency (Hz)"),
-        "chroma": (np.arange(CHROMA_BINS + 1) - 0.5, (0, 1), "pitch class"),
-    }[feature]
+    low, high = {"mel": (MEL_FLOOR_DB, 0), "chroma": (0, 1), "logmel": (0, LOUDEST_LOGMEL)}[feature]
+    if is_mel := feature in MEL_BANKS:
+        peaks = mel_peaks(feature)
+        edges = (peaks[1:] + peaks[:-1]) / 2
+    else:
+        edges = np.arange(CHROMA_BINS + 1) - 0.5
     mesh = specshow(
         rows,
         ax=axes,
         x_axis="frames" if beat else "s",
-        x_coords=_edges(rows.shape[1], beat, stride),
-        y_axis=feature,
+        x_coords=_edges(rows.shape[1], beat, feature, stride),
+        y_axis="mel" if is_mel else feature,
         y_coords=edges,
         sr=SAMPLE_RATE,
         n_fft=FFT_LENGTH,
@@ -95,34 +112,37 @@ def _show(axes: Axes, rows: np.ndarray, feature: str, beat: bool, stride: int = 
         vmin=low,
         vmax=high,
     )
-    axes.set(xlabel="time (beats)" if beat else "time (s)", ylabel=ylabel)
-    if feature == "mel":
-        axes.set_ylim(0, SAMPLE_RATE / 2)
+    axes.set(xlabel="time (beats)" if beat else "time (s)", ylabel="mel frequency (Hz)" if is_mel else "pitch class")
+    if is_mel:
+        axes.set_ylim(0, MEL_BANKS[feature][1])
     return mesh
 
 
-def _edges(frames: int, beat: bool, stride: int = 1) -> np.ndarray:
+def _edges(frames: int, beat: bool, feature: str, stride: int = 1) -> np.ndarray:
     """Where frames begin and end, `(frames + 1,)`: in beats or seconds. stride: every how manieth of the clip's."""
-    return np.arange(frames + 1) * stride * (1 if beat else HOP_LENGTH / SAMPLE_RATE)
+    seconds = LOGMEL_HOP_LENGTH / LOGMEL_SAMPLE_RATE if feature == "logmel" else HOP_LENGTH / SAMPLE_RATE
+    return np.arange(frames + 1) * stride * (1 if beat else seconds)
 
 
-def mel_peaks() -> np.ndarray:
-    """The frequency of each mel bin's peak in Hz between the outer corners of the bank, `(130,)`."""
-    return mel_frequencies(MEL_BINS + 2, fmin=0, fmax=SAMPLE_RATE / 2)
+def mel_peaks(feature: str = "mel") -> np.ndarray:
+    """The frequency of each bin's peak in Hz between the outer corners of the bank: `(130,)`, or of logmel `(98,)`."""
+    bins, highest = MEL_BANKS[feature]
+    return mel_frequencies(bins + 2, fmin=0, fmax=highest)
 
 
 def mean_profiles(profiles: Mapping[str, np.ndarray]) -> Figure:
-    """The mean mel profile of each class: class -> `(128,)` in dB."""
+    """The mean mel profile of each class: class -> `(128,)` in dB, or `(96,)` of logmel."""
     figure, axes = _axes(10, 5.5)
+    feature = "logmel" if len(next(iter(profiles.values()))) == LOGMEL_BINS else "mel"
     for index, (name, profile) in enumerate(profiles.items()):
-        axes.plot(mel_peaks()[1:-1], profile, label=_plain(name), **_style(index))
+        axes.plot(mel_peaks(feature)[1:-1], profile, label=_plain(name), **_style(index))
     axes.set_xscale("log")
     axes.set_xticks(FREQUENCY_TICKS_HZ, [f"{hertz:,}".replace(",", " ") for hertz in FREQUENCY_TICKS_HZ])
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(
         title="Mean mel profile by class",
         xlabel="frequency (Hz)",
-        ylabel="mean mel (dB relative to the clip's maximum)",
+        ylabel=f"mean {COLOUR_LABELS[feature]}",
     )
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper")

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from mtmusic.constants import LOGMEL_BINS
 from mtmusic.data.quality.checked_split import CheckedSplit, Finding
 from mtmusic.data.quality.thresholds import threshold
 from mtmusic.errors import UserError
 from mtmusic.files import write_text
 
 SCHEMA = Path(__file__).parent / "schema.pbtxt"
-"""Of the lab's format."""
+"""Of the lab's format. `lab_schema` makes that of logmel of it."""
 
 LABELLED, UNLABELLED = "LABELLED", "UNLABELLED"
 """Environments: the lab's affect folders have a test split without labels."""
@@ -35,6 +36,11 @@ ARRAY_COLUMNS = {
 }  # fmt: skip
 """Of ArrayMeasurements, which says what each is, with its unit."""
 
+LOGMEL_COLUMNS = {
+    name: "log10(1 + 10000 power)" if unit == "dB" else unit for name, unit in ARRAY_COLUMNS.items() if unit != "chroma"
+}
+"""The same of a logmel folder."""
+
 Row = dict[str, Any]
 
 HISTOGRAM_BINS = 10  # of TFDV's comparison
@@ -49,15 +55,20 @@ Schema = Any
 def clip_table(split: CheckedSplit) -> list[Row]:
     """A row for each label row with an array, in the order of the file, or for each array of an unlabelled split.
 
-    Columns: id, genre or a column a task (NaN where the label is missing), ARRAY_COLUMNS, and problem (None for a good
-    clip).
+    Columns: id, genre or a column a task (NaN where the label is missing), ARRAY_COLUMNS or LOGMEL_COLUMNS, and problem
+    (None for a good clip).
     """
     problems = {problem.clip: problem.kind for problem in split.problems}
     return [
-        {"id": clip_id, **_labels(split, i), **{name: getattr(array, name) for name in ARRAY_COLUMNS}}
+        {"id": clip_id, **_labels(split, i), **{name: getattr(array, name) for name in array_columns(array.feature)}}
         | {"problem": problems.get(clip_id)}
         for i, (clip_id, array) in enumerate(zip(split.scanned.ids, split.measurements, strict=True))
     ]
+
+
+def array_columns(feature: str) -> dict[str, str]:
+    """ARRAY_COLUMNS, or LOGMEL_COLUMNS."""
+    return LOGMEL_COLUMNS if feature == "logmel" else ARRAY_COLUMNS
 
 
 def _labels(split: CheckedSplit, i: int) -> Row:
@@ -73,7 +84,8 @@ def generate_statistics(rows: Sequence[Row], labels: Sequence[str]) -> Statistic
     import pandas as pd  # comes with TFDV
 
     present = [name for name in labels if any(_is_known(row.get(name)) for row in rows)]
-    frame = pd.DataFrame([{name: row[name] for name in (*present, *ARRAY_COLUMNS)} for row in rows])
+    columns = [*present, *(name for name in ARRAY_COLUMNS if name in rows[0])]
+    frame = pd.DataFrame([{name: row[name] for name in columns} for row in rows])
     return module.generate_statistics_from_dataframe(frame, n_jobs=1)
 
 
@@ -87,18 +99,36 @@ def infer_schema(statistics: Statistics, labels: Sequence[str]) -> Schema:
     return schema
 
 
-def lab_schema(classes: Sequence[str] = (), tasks: Sequence[str] = ()) -> Schema:
-    """The schema of the lab's format, for these classes or these tasks: labels in [0, 1], some of them missing."""
+def lab_schema(classes: Sequence[str] = (), tasks: Sequence[str] = (), feature: str = "fused") -> Schema:
+    """The schema of the lab's format, for these classes or these tasks: labels in [0, 1], some of them missing.
+
+    feature: "logmel" gives that of a logmel folder.
+    """
     schema = read_schema(SCHEMA)
+    if feature == "logmel":
+        _make_logmel(schema)
     if classes:
         schema.string_domain.add(name="genre", value=classes)
-        feature = schema.feature.add(name="genre", type="BYTES", domain="genre", not_in_environment=[UNLABELLED])
-        feature.presence.min_fraction = 1.0
+        column = schema.feature.add(name="genre", type="BYTES", domain="genre", not_in_environment=[UNLABELLED])
+        column.presence.min_fraction = 1.0
     for task in tasks:
-        feature = schema.feature.add(name=task, type="FLOAT", not_in_environment=[UNLABELLED])
-        feature.float_domain.min, feature.float_domain.max = 0.0, 1.0
-        feature.presence.min_count = 1
+        column = schema.feature.add(name=task, type="FLOAT", not_in_environment=[UNLABELLED])
+        column.float_domain.min, column.float_domain.max = 0.0, 1.0
+        column.presence.min_count = 1
     return schema
+
+
+def _make_logmel(schema: Schema) -> None:
+    """Other limits of mel, 96 rows, and no chroma."""
+    loudest = threshold("logmel_loudest")
+    domains = {"mel_min": 0.0, "mel_max": 0.0, "mel_mean": 0.0, "mel_std": threshold("constant_db")}
+    for column in [*schema.feature]:
+        if column.name not in LOGMEL_COLUMNS:
+            schema.feature.remove(column)
+        elif column.name == "rows":
+            column.int_domain.min = column.int_domain.max = LOGMEL_BINS
+        elif column.name in domains:
+            column.float_domain.min, column.float_domain.max = domains[column.name], loudest
 
 
 def read_schema(path: Path) -> Schema:
