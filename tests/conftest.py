@@ -32,6 +32,24 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def trunk_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that holds a trunk of random weights."""
+    cache = tmp_path_factory.mktemp("trunk_cache")
+    from tests.runs import write_random_trunk  # TensorFlow takes seconds, which few tests need
+
+    write_random_trunk(cache / "models" / "musicnn")
+    return cache
+
+
+@pytest.fixture
+def trunk(trunk_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The run musicnn, of random weights, found by its name: no other of the project's folder is."""
+    monkeypatch.setenv("MTMUSIC_CACHE", str(trunk_cache))
+    monkeypatch.chdir(tmp_path)
+    return trunk_cache / "models" / "musicnn"
+
+
 @pytest.fixture
 def genre_folder(tmp_path: Path) -> Path:
     return write_tiny_genre_folder(tmp_path / "tiny_beat")

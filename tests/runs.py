@@ -8,7 +8,10 @@ import numpy as np
 
 from mtmusic.models.backbones import lstm_backbone
 from mtmusic.models.heads import genre_classifier, multitask_regressor
+from mtmusic.models.musicnn import musicnn_backbone, tagger
 from mtmusic.models.saving import save
+from mtmusic.training.pretrained import TAG_GROUPS
+from mtmusic.training.recipes import Recipe, architecture
 
 CLASSES = ("Blues", "Jazz", "Rock")
 
@@ -42,3 +45,35 @@ def write_tiny_run(
             layer.kernel.assign(layer.kernel * sharpness)
     save(model, folder, card, tiny_examples(model, card["frames"]))
     return model
+
+
+def write_random_trunk(folder: Path) -> keras.Model:
+    """A run as `training.pretrained` writes it, named musicnn, of random weights; its LICENSE is one line."""
+    keras.utils.set_random_seed(0)
+    model = tagger(musicnn_backbone(features="patches"), list(TAG_GROUPS))
+    randomise(model.get_layer("backbone"))
+    card = {"task": "tags", "tags": list(TAG_GROUPS), "tag_groups": TAG_GROUPS, "feature": "logmel", "beat": False}
+    card |= {"frames": None, "clip_frames": 1875, "clip_seconds": None, "sample_rate": 16_000, "license": "ISC"}
+    card |= {"backbone": "musicnn", "architecture": architecture(Recipe("musicnn", "logmel", features="patches"))}
+    save(model, folder, card, logmel_examples())
+    (folder / "LICENSE").write_text("random numbers, free for all\n")
+    return model
+
+
+def logmel_examples(frames: int = 400) -> np.ndarray:
+    """(3, frames, 96) of what logmel spans."""
+    return np.random.default_rng(0).uniform(0, 4, (3, frames, 96)).astype("float32")
+
+
+def randomise(backbone: keras.Model) -> None:
+    """Gives normalisations gamma of either sign, beta, mean and variance, as after a training, and biases numbers."""
+    rng = np.random.default_rng(0)
+    for layer in backbone.layers:
+        kernel, *others = layer.get_weights() or [None]
+        if layer.name.endswith("_norm"):
+            ends = [(-0.5, 1.5), (-0.5, 0.5), (-0.5, 0.5), (0.5, 1.5)]
+            layer.set_weights(
+                [rng.uniform(*pair, weight.shape) for pair, weight in zip(ends, layer.weights, strict=True)]
+            )
+        elif others:
+            layer.set_weights([rng.normal(0, 0.05, kernel.shape), rng.normal(0, 0.1, others[0].shape)])

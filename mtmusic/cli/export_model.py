@@ -5,9 +5,11 @@
 
 Signatures: `serve` (and `serving_default`, the same): input `spectrogram` float32 (batch, frames, bins), any number
 of frames, in the arrays' own units, absent frames filled with -1024; output `genre` (batch, classes), probabilities in
-the card's order, or (batch, 1) a task, named after it. `embed`: the same input, output `embedding` (batch, features).
-`waveform`, for a model of the full-rate mel: input `samples` float32 (batch, samples) mono at 22 050 Hz, each row one
-clip; the outputs of `serve`. The card lies in assets/card.json.
+the card's order, `tags` (batch, tags), scores in the card's order, or (batch, 1) a task, named after it. `embed`: the
+same input, output `embedding` (batch, features), of a model on the pretrained trunk its 753 time means.
+`waveform`, for a model of the full-rate mel or of logmel: input `samples` float32 (batch, samples) mono, at 22 050 Hz
+or for logmel at 16 000 Hz from -1 to 1, each row one clip; the outputs of `serve`.
+The card lies in assets/card.json, licences next to it.
 The export is loaded again and compared with the model on the run's examples before it counts: an answer over 1e-4 away
 fails, and leaves nothing.
 Exit code 0; 2 where it cannot run, with what to do.

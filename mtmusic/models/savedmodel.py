@@ -19,8 +19,9 @@ import tensorflow as tf
 from mtmusic.constants import FEATURE_BINS, PAD_VALUE
 from mtmusic.errors import UserError
 from mtmusic.files import replace_folder, write_json
-from mtmusic.models.frontend import LogMelSpectrogram
-from mtmusic.models.saving import CARD_FILE, SAVED_MODEL_FILE, answers, load, locate, read_card
+from mtmusic.models.frontend import Logmel, LogMelSpectrogram
+from mtmusic.models.musicnn import embedding, kind_of
+from mtmusic.models.saving import CARD_FILE, SAVED_MODEL_FILE, answers, find_run, load, locate, read_card
 
 SERVE, EMBED, WAVEFORM = "serve", "embed", "waveform"
 ASSETS = "assets"
@@ -31,22 +32,24 @@ Ask = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Sound:
-    """What a model of the full-rate mel needs to take samples, and a clip to check it with.
+    """What a model of the full-rate mel, or of logmel, needs to take samples, and a clip to check it with.
 
-    filters: librosa's filter bank, (128, 1025). samples: (samples,) at SAMPLE_RATE, mel: its (128, frames) in dB.
+    filters: librosa's filter bank, (128, 1025), or of logmel (96, 257). samples: (samples,) at the feature's rate.
+    spectrogram: the feature of these samples, (bins, frames).
     """
 
     filters: np.ndarray
     samples: np.ndarray
-    mel: np.ndarray
+    spectrogram: np.ndarray
 
 
 @dataclass(frozen=True)
 class OpenedModel:
     """A model to ask: serve and embed take (batch, frames, bins) float32 as on disk, absent frames PAD_VALUE.
 
-    serve gives "genre" (batch, classes), probabilities in the card's order, or (batch, 1) a task, named after it.
-    embed gives "embedding" (batch, features), what the backbone makes of it. Clips longer than the card's `frames` are
+    serve gives "genre" (batch, classes), probabilities in the card's order, "tags" (batch, tags), scores in the card's
+    order, or (batch, 1) a task, named after it. embed gives "embedding" (batch, features), what the backbone makes of
+    it, of musicnn the 753 time means. Clips longer than the card's `frames` are
     cut, shorter ones padded, as in training.
     """
 
@@ -56,22 +59,24 @@ class OpenedModel:
 
 
 def open_model(path: Path | str) -> OpenedModel:
-    """A run's folder, its model.keras or an exported SavedModel. A SavedModel is a program: open only those you trust.
+    """A run's folder, its model.keras, its name, or an exported SavedModel.
 
+    A SavedModel is a program: open only those you trust.
     Raises UserError where there is none, where it cannot be loaded, and where its card is missing or another model's.
     """
-    if not (Path(path) / SAVED_MODEL_FILE).is_file():
+    path = find_run(path)
+    if not (path / SAVED_MODEL_FILE).is_file():
         model, card = load(path)
         functions = signatures(model, card, locate(path)[1])
         return OpenedModel(card, *(partial(_ask, functions[name]) for name in (SERVE, EMBED)))
-    card = read_card(Path(path) / ASSETS)
+    card = read_card(path / ASSETS)
     try:
         loaded = tf.saved_model.load(str(path))
         functions = {name: loaded.signatures[name] for name in (SERVE, EMBED)}
     except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise UserError(f"Expected a SavedModel of mtmusic, got one that cannot be loaded: {path}: {reason}") from error
-    _require_fit(functions[SERVE], card, Path(path))
+    _require_fit(functions[SERVE], card, path)
     return OpenedModel(card, *(partial(_ask_loaded, loaded, name) for name in (SERVE, EMBED)))
 
 
@@ -88,8 +93,8 @@ def _require_fit(serve: Any, card: dict[str, Any], path: Path) -> None:
     """Raises UserError where the signature takes or gives other things than the card says."""
     takes = {name: tuple(spec.shape) for name, spec in serve.structured_input_signature[1].items()}
     gives = {name: tuple(spec.shape) for name, spec in serve.structured_outputs.items()}
-    bins, is_genre = FEATURE_BINS[card["feature"]], card["task"] == "genre"
-    outputs = {"genre": (None, len(card["classes"]))} if is_genre else dict.fromkeys(card["targets"], (None, 1))
+    bins, names = FEATURE_BINS[card["feature"]], card.get("classes") or card.get("tags")
+    outputs = {card["task"]: (None, len(names))} if names else dict.fromkeys(card.get("targets", ()), (None, 1))
     if (takes, gives) != ({"spectrogram": (None, None, bins)}, outputs):
         raise UserError(
             f"Expected the card of a model {takes} -> {gives}, got that of (None, None, {bins}) -> {outputs} in "
@@ -98,19 +103,24 @@ def _require_fit(serve: Any, card: dict[str, Any], path: Path) -> None:
 
 
 def export_savedmodel(
-    model: keras.Model, card: dict[str, Any], examples: np.ndarray, folder: Path, sound: Sound | None = None
+    model: keras.Model,
+    card: dict[str, Any],
+    examples: np.ndarray,
+    folder: Path,
+    sound: Sound | None = None,
+    licenses: Mapping[str, Path] | None = None,
 ) -> float:
     """Writes the SavedModel, compares it with the model, and only then puts it in the place of `folder`.
 
-    examples: (clips, frames, bins) as the model takes them. sound: for a model that shall take samples too. The card in
-    the export also has its "signatures", and of one that is missing why. Returns the largest difference of any answer,
-    or of an embedding as a share of its largest value; raises UserError where it is over 1e-4, or where the folder
-    cannot be written, and leaves nothing.
+    examples: (clips, frames, bins) as the model takes them. sound: for a model that shall take samples too. licenses:
+    files that are copied to assets, by name. The card in the export also has its "signatures", and of one that is
+    missing why. Returns the largest difference of any answer, or of an embedding as a share of its largest value;
+    raises UserError where it is over 1e-4, or where the folder cannot be written, and leaves nothing.
     """
     there = next(parent for parent in folder.absolute().parents if parent.is_dir())  # TensorFlow makes the others
     work = there / f".{folder.name}.{uuid.uuid4().hex[:12]}"
     try:
-        _write(model, card | _signature_card(card, sound), work, sound)
+        _write(model, card | _signature_card(card, sound), work, sound, licenses or {})
         difference = _largest_difference(model, card, examples, work, sound)
         if not difference <= LARGEST_DIFFERENCE:
             raise UserError(
@@ -137,8 +147,11 @@ def no_waveform(card: Mapping[str, Any]) -> str:
     return f"the model hears {rate} {card['feature']}, which plain TensorFlow does not make"
 
 
-def _write(model: keras.Model, card: dict[str, Any], folder: Path, sound: Sound | None) -> None:
-    front_end = LogMelSpectrogram(sound.filters) if sound else None
+def _write(
+    model: keras.Model, card: dict[str, Any], folder: Path, sound: Sound | None, licenses: Mapping[str, Path]
+) -> None:
+    layer = Logmel if card["feature"] == "logmel" else LogMelSpectrogram
+    front_end = layer(sound.filters) if sound else None
     functions = signatures(model, card, folder, front_end)
     _without_cudnn(model.get_layer("backbone"))
     module = tf.Module()
@@ -148,6 +161,8 @@ def _write(model: keras.Model, card: dict[str, Any], folder: Path, sound: Sound 
     with tempfile.TemporaryDirectory() as temporary:
         write_json(Path(temporary) / CARD_FILE, card)
         module.card = tf.saved_model.Asset(str(Path(temporary) / CARD_FILE))
+        copies = [shutil.copyfile(file, Path(temporary) / name) for name, file in licenses.items()]
+        module.licenses = [tf.saved_model.Asset(str(copy)) for copy in copies]
         default = {tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: functions[SERVE]}
         tf.saved_model.save(module, str(folder), signatures=functions | default)
 
@@ -168,7 +183,7 @@ def signatures(
     They refuse (InvalidArgumentError) a clip without a present frame, and what is not finite.
     """
     try:
-        backbone = model.get_layer("backbone")
+        embedder = _embedder(model)
     except ValueError as error:
         raise UserError(f'Expected a model with a part named "backbone", got none for {path}') from error
     spectrograms = tf.TensorSpec((None, None, FEATURE_BINS[card["feature"]]), tf.float32, "spectrogram")
@@ -177,10 +192,12 @@ def signatures(
         predictions = model(_as_trained(spectrogram, card["frames"]), training=False)
         if card["task"] == "genre":
             return {"genre": tf.nn.softmax(predictions)}
+        if card["task"] == "tags":
+            return {"tags": predictions}
         return {target: predictions[:, i : i + 1] for i, target in enumerate(card["targets"])}
 
     def embed(spectrogram: tf.Tensor) -> dict[str, tf.Tensor]:
-        features = backbone(_as_trained(spectrogram, card["frames"]), training=False)
+        features = embedder(_as_trained(spectrogram, card["frames"]), training=False)
         return {"embedding": tf.cast(features, tf.float32)}
 
     functions = {
@@ -196,6 +213,12 @@ def signatures(
 
         functions[WAVEFORM] = tf.function(waveform, [tf.TensorSpec((None, None), tf.float32, "samples")])
     return functions
+
+
+def _embedder(model: keras.Model) -> keras.Model:
+    """(batch, frames, bins) -> (batch, features)."""
+    backbone = model.get_layer("backbone")
+    return backbone if kind_of(backbone) is None else embedding(model)
 
 
 def _as_trained(spectrogram: tf.Tensor, frames: int | None) -> tf.Tensor:
@@ -224,13 +247,13 @@ def _largest_difference(
 ) -> float:
     """Between Keras's answers and those of the SavedModel as it lies on disk."""
     served = tf.saved_model.load(str(folder)).signatures
-    embedded = {"embedding": model.get_layer("backbone").predict(examples, verbose=0).astype(np.float32)}
+    embedded = {"embedding": _embedder(model).predict(examples, verbose=0).astype(np.float32)}
     pairs = [
         (answers(model, card, examples), served[SERVE](spectrogram=tf.constant(examples))),
         (embedded, served[EMBED](spectrogram=tf.constant(examples))),
     ]
     if sound is not None:
-        spectrogram = _as_trained(tf.constant(sound.mel.T[np.newaxis]), card["frames"]).numpy()
+        spectrogram = _as_trained(tf.constant(sound.spectrogram.T[np.newaxis]), card["frames"]).numpy()
         samples = tf.constant(sound.samples[np.newaxis])
         pairs.append((answers(model, card, spectrogram), served[WAVEFORM](samples=samples)))
     return max(_difference(want[name], got[name].numpy()) for want, got in pairs for name in want)

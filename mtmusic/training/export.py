@@ -3,15 +3,25 @@
 import logging
 from pathlib import Path
 
-from mtmusic.audio.features import fused_spectrogram, mel_filters
+import librosa
+
+from mtmusic.audio.features import fused_spectrogram, logmel_filters, logmel_spectrogram, mel_filters
 from mtmusic.audio.synthesis import synthesise
-from mtmusic.constants import FEATURE_ROWS
+from mtmusic.constants import FEATURE_ROWS, LOGMEL_SAMPLE_RATE, SAMPLE_RATE
 from mtmusic.errors import UserError
 from mtmusic.files import refuse_other_things
 from mtmusic.models.savedmodel import ASSETS, Sound, export_savedmodel, no_waveform
-from mtmusic.models.saving import CARD_FILE, SAVED_MODEL_FILE, load, locate, read_examples
+from mtmusic.models.saving import (
+    CARD_FILE,
+    LICENSE_FILE,
+    SAVED_MODEL_FILE,
+    load,
+    locate,
+    read_examples,
+)
 
 FOLDER = "saved_model"
+TRUNK_LICENSE = "LICENSE.musicnn"
 CHECK_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
@@ -29,16 +39,23 @@ def export_model(run: Path, out: Path | None = None, overwrite: bool = False) ->
     if (folder / SAVED_MODEL_FILE).is_file() and not overwrite:
         raise UserError(f"{folder} holds an earlier export: `overwrite=True` replaces it, `out` writes elsewhere")
     examples = read_examples(locate(run)[0], model)
-    takes_samples = card["feature"] == "mel" and not card["beat"]
-    difference = export_savedmodel(model, card, examples, folder, _sound() if takes_samples else None)
-    logger.info(f"Signatures: serve (serving_default), embed{', waveform' if takes_samples else ''}")
-    if not takes_samples:
+    sound = _sound(card["feature"]) if card["feature"] in ("mel", "logmel") and not card["beat"] else None
+    licenses = {LICENSE_FILE: locate(run)[0] / LICENSE_FILE}
+    if "trunk" in card:  # whose weights are in the export, not in the run
+        licenses[TRUNK_LICENSE] = locate(card["trunk"]["name"])[0] / LICENSE_FILE
+    licenses = {name: file for name, file in licenses.items() if file.is_file()}
+    difference = export_savedmodel(model, card, examples, folder, sound, licenses)
+    logger.info(f"Signatures: serve (serving_default), embed{', waveform' if sound else ''}")
+    if sound is None:
         logger.info(f"No signature takes samples: {no_waveform(card)}")
     logger.info(f"Largest difference from {run} on {len(examples)} clips: {difference:.1g}")
     logger.info(f"SavedModel: {folder}")
     return folder
 
 
-def _sound() -> Sound:
+def _sound(feature: str) -> Sound:
     samples, _ = synthesise("Rock", 0, CHECK_SECONDS)
+    if feature == "logmel":
+        samples = librosa.resample(samples, orig_sr=SAMPLE_RATE, target_sr=LOGMEL_SAMPLE_RATE)
+        return Sound(logmel_filters(), samples, logmel_spectrogram(samples))
     return Sound(mel_filters(), samples, fused_spectrogram(samples)[FEATURE_ROWS["mel"]])
