@@ -231,7 +231,8 @@ def add_recipe_flag(flags: Any, several: bool = False) -> None:
         "--recipe",
         metavar="NAME",
         help="named settings: lab-cnn, lab-lstm, leader (the lab's best published solution), kernel (a kernel machine "
-        "on statistics of clips) or best (the best known: kernel)"
+        "on statistics of clips), pretrained (a head on the pretrained trunk, see get-pretrained) or best (pretrained "
+        "on full-rate clips, kernel on beat-synchronised ones)"
         + ("; several are compared" if several else "; the flags below change some. With --from: how to train"),
         **({"dest": "recipes", "nargs": "+", "action": "extend", "default": []} if several else {}),
     )
@@ -333,16 +334,21 @@ def train_options(
     multitask: bool = False,
 ) -> "TrainOptions":
     """TrainOptions of the training flags. recipes: by backbone, where none is named."""
+    from mtmusic.data.labels import is_beat_synchronised
     from mtmusic.training.recipes import choose_recipe
     from mtmusic.training.train import TrainOptions, refuse_early
 
     settings = _recipe_settings(arguments)
+    data = load_options(arguments, demo_folders, make_demo=False)
+    beat = data.beat if data.beat is not None else is_beat_synchronised(data.folder)
+    recipe = choose_recipe(arguments.recipe, settings, recipes, multitask, arguments.source, beat=bool(beat))
+    whole = arguments.unfreeze_after is not None or recipe.trunk
     options = filled(
         TrainOptions,
         arguments,
-        recipe=choose_recipe(arguments.recipe, settings, recipes, multitask, arguments.source),
-        data=load_options(arguments, demo_folders, make_demo=False),
-        freeze=arguments.freeze or ("none" if arguments.unfreeze_after is None else "all"),
+        recipe=recipe,
+        data=data,
+        freeze=arguments.freeze or ("all" if whole else "none"),
         verbose=1 if sys.stdout.isatty() else 2,
     )
     refuse_early(options)  # before the demo corpus is made

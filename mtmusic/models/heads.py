@@ -31,7 +31,7 @@ def neck(kind: str, hidden: int = 0, centres: int = 0, dropout: float = 0.0) -> 
 
     kind: "plain" is none; "linear" standardises by the train clips; "mlp" adds a layer of `hidden` units, with dropout
     on either side; "kernel" is Nystroem features of `centres` train clips, which standardise too. What takes its
-    numbers from the train clips is set by `adapt_neck`.
+    numbers from the train clips is set by `nystroem.adapt`.
     """
     if kind == "plain":
         return None
@@ -46,18 +46,6 @@ def neck(kind: str, hidden: int = 0, centres: int = 0, dropout: float = 0.0) -> 
         return layers.Dropout(dropout, name="neck_last_dropout")(x) if dropout else x
 
     return apply
-
-
-def adapt_neck(head: keras.Model, features: np.ndarray, seed: int = 0) -> None:
-    """Sets what a fresh neck takes from the train clips' features, (clips, features).
-
-    head: the layers on the backbone, see `frozen.head_alone`.
-    """
-    for layer in head.layers:
-        if isinstance(layer, Standardization) and not layer.adapted:
-            layer.adapt(features)
-        elif isinstance(layer, NystroemFeatures) and not layer.adapted:
-            layer.adapt(features, seed)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -75,8 +63,8 @@ class Standardization(Float32Layer):
     def adapted(self) -> bool:
         return bool(np.any(self.deviation != 0))
 
-    def adapt(self, features: np.ndarray) -> None:
-        """features: (clips, features)."""
+    def adapt(self, features: np.ndarray, seed: int = 0) -> None:
+        """features: (clips, features). seed: not used."""
         self.mean.assign(features.mean(axis=0))
         self.deviation.assign(features.std(axis=0))
 

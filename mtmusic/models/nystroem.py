@@ -96,12 +96,18 @@ class NystroemFeatures(Float32Layer):
 NystroemFeatures.__name__ = "GaussianKernel"  # Keras stores weights under a class's name: older models stay readable
 
 
-def adapt(backbone: keras.Model, dataset: tf.data.Dataset, seed: int = 0) -> None:
-    """Adapts the backbone's kernel, where it has a fresh one, to a dataset of (spectrogram, target) batches."""
-    for layer in backbone.layers:
-        if isinstance(layer, NystroemFeatures) and not layer.adapted:
-            below = keras.Model(backbone.input, layer.input)
-            layer.adapt(np.concatenate([below(spectrogram, training=False) for spectrogram, _ in dataset]), seed)
+def adapt(model: keras.Model, dataset: tf.data.Dataset, seed: int = 0) -> None:
+    """Adapts the model's own layers that take their weights from the train clips, where they are fresh.
+
+    dataset: batches of (input, target).
+    """
+    for layer in model.layers:
+        if not getattr(layer, "adapted", True):
+            inputs = [batch for batch, _ in dataset]
+            if layer is not model.layers[1]:  # something lies below it
+                below = keras.Model(model.input, layer.input)
+                inputs = [below(batch, training=False) for batch in inputs]
+            layer.adapt(np.concatenate(inputs), seed)
 
 
 def _squared_distances(x: Tensor, y: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from mtmusic.models.backbones import AFFECT_FRAMES
 from mtmusic.models.heads import affect_regressor, multitask_regressor
 from mtmusic.models.losses import complete_weights
 from mtmusic.models.trainer import Score
-from mtmusic.training.recipes import Recipe, task_weights
+from mtmusic.training.recipes import Recipe, build_neck, task_weights
 from mtmusic.training.run_folder import require_free
 from mtmusic.training.task import Evaluation, Task
 from mtmusic.training.train import TrainOptions, default_out, refuse_early, resolve_recipe, train
@@ -103,6 +103,7 @@ class AffectTask(Task):
             error=self.error,
             learning_rate=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
+            neck=build_neck(recipe),
         )
 
     def _weights(self, recipe: Recipe) -> dict[str, float] | None:

@@ -15,7 +15,7 @@ from mtmusic.evaluation import plots
 from mtmusic.evaluation.bootstrap import Fold, cross_scores, measures, model_scores
 from mtmusic.evaluation.reports.run import write_report
 from mtmusic.files import write_json
-from mtmusic.models.saving import MODEL_FILE, locate, read_card
+from mtmusic.models.saving import MODEL_FILE, locate, read_card, refuse_tags
 from mtmusic.training.evaluate import task_of
 from mtmusic.training.run_folder import CLIPS_FILE, PREDICTIONS, log_known_test_clips, require_free
 from mtmusic.training.task import Task
@@ -138,7 +138,9 @@ def read_predictions(name: str) -> Predictions:
 
 def _read_run(path: Path, name: str) -> Predictions:
     folder = locate(path)[0]
-    task, file = task_of(read_card(folder)), folder / PREDICTIONS
+    card = read_card(folder)
+    refuse_tags(card, path)
+    task, file = task_of(card), folder / PREDICTIONS
     try:
         with file.open(newline="", encoding="utf-8") as opened:
             rows = [row for row in csv.DictReader(opened) if row["split"] == SPLIT]

@@ -11,7 +11,7 @@ from mtmusic.data.folder import LoadOptions, data_table, require_rate
 from mtmusic.data.labels import GenreClasses
 from mtmusic.errors import UserError
 from mtmusic.files import refuse_other_things, replace_folder
-from mtmusic.models.saving import MODEL_FILE, load, locate
+from mtmusic.models.saving import MODEL_FILE, load, locate, refuse_tags
 from mtmusic.training.affect import AffectTask
 from mtmusic.training.genre import GenreTask
 from mtmusic.training.recipes import Recipe, recipe_from_card
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def task_of(card: Mapping[str, Any]) -> Task:
-    """The task of a saved model. card: as `saving.read_card` gives it."""
+    """The task of a saved model. card: as `saving.read_card` gives it, of genre or affect."""
     return GenreTask.from_card(card) if card["task"] == "genre" else AffectTask.from_card(card)
 
 
@@ -41,6 +41,7 @@ def evaluate(
     are not such as the model takes, their classes or tasks not its own, or `out` holds other things.
     """
     model, card = load(model_path)
+    refuse_tags(card, model_path)
     task = task_of(card)
     out = out or locate(model_path)[0] / "evaluations" / f"{options.folder.resolve().name}_{split}"
     refuse_other_things(out, METRICS)

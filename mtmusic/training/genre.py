@@ -17,7 +17,7 @@ from mtmusic.evaluation.metrics import genre_report, genre_table
 from mtmusic.models.backbones import FRAMES
 from mtmusic.models.heads import genre_classifier
 from mtmusic.models.trainer import OVERFIT_LOSS
-from mtmusic.training.recipes import Recipe
+from mtmusic.training.recipes import Recipe, build_neck
 from mtmusic.training.run_folder import evaluated_contents
 from mtmusic.training.task import Evaluation, Task
 
@@ -75,6 +75,7 @@ class GenreTask(Task):
             classes=self.classes,
             learning_rate=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
+            neck=build_neck(recipe),
             class_weights=list(self.class_weights) if recipe.balanced else None,
         )
 

@@ -1,5 +1,6 @@
 """Named, complete settings, and the backbone that each builds."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
@@ -10,10 +11,14 @@ import keras
 
 from mtmusic.errors import UserError
 from mtmusic.models.backbones import CNN_BLOCKS, POOL, STATISTICS, cnn_backbone, lstm_backbone, statistics_backbone
+from mtmusic.models.heads import Neck, neck
+from mtmusic.models.musicnn import musicnn_backbone
 from mtmusic.models.nystroem import KERNELS
 from mtmusic.models.precision import layers_compute_in, supported
-from mtmusic.models.saving import locate, read_card
+from mtmusic.models.saving import TRUNK, locate, read_card
 from mtmusic.models.trainer import TrainingConfig
+
+logger = logging.getLogger(__name__)
 
 CENTRES = 2048
 """Of a kernel at the most: its weights grow with the square."""
@@ -29,7 +34,9 @@ class Recipe:
 
     frames: None takes clips of any length. blocks, pool, dense: of a CNN, as `cnn_backbone` has them. parts, kernels,
     centres: of statistics, as `statistics_backbone` has them; centres None: all clips, up to CENTRES. dropout: after
-    each layer of an LSTM, around the dense block of a CNN, or behind a kernel. patience_clips: so many clips are seen
+    each layer of an LSTM, around the dense block of a CNN, behind a kernel, or in a neck. features: of musicnn, as
+    `musicnn_backbone` has them. trunk: the name of a run that a training starts from, wholly frozen unless it says
+    otherwise. neck, hidden: between features and outputs, see `heads.neck`. patience_clips: so many clips are seen
     without a better epoch, at the least, before a training stops: an epoch of a small folder has few steps. weights:
     of the tasks' errors in a multitask loss, in the folder's order, the last one of all further tasks; (): see
     `losses.complete_weights`. balanced: in a genre's loss all classes count alike, however few clips they have.
@@ -49,6 +56,10 @@ class Recipe:
     units: int = 128
     layers: int = 1
     bidirectional: bool = False
+    features: str = "mean"
+    trunk: str = ""
+    neck: str = "plain"
+    hidden: int = 0
     dropout: float = 0.0
     batch_size: int = 32
     learning_rate: float = 1e-3
@@ -90,15 +101,25 @@ LEADER = Recipe(
 KERNEL = Recipe("statistics", "fused", learning_rate=0.02, weight_decay=0.2, balanced=True, epochs=300, patience=25)
 """A kernel machine on statistics of the clips: what small folders have enough songs for."""
 
-RECIPES = {"cnn": LAB_CNN, "lstm": LAB_LSTM, "statistics": KERNEL}
-AFFECT_RECIPES = {"cnn": replace(LAB_CNN, pooling="masked", batch_size=16), "lstm": LAB_LSTM, "statistics": KERNEL}
+PRETRAINED = Recipe(
+    "musicnn",
+    "fused",
+    trunk=TRUNK,
+    neck="kernel",
+    learning_rate=0.02,
+    weight_decay=0.2,
+    balanced=True,
+    epochs=300,
+    patience=25,
+)
+"""A head on the features of a trunk that was trained on 200,000 songs."""
+
+RECIPES = {"cnn": LAB_CNN, "lstm": LAB_LSTM, "statistics": KERNEL, "musicnn": PRETRAINED}
+AFFECT_RECIPES = {**RECIPES, "cnn": replace(LAB_CNN, pooling="masked", batch_size=16)}
 """By backbone, where no recipe is named. Of affect, whose folders are smaller: the mean over real frames leaves a head
 64 weights, where the flat layer leaves 384 that read absolute positions, padding too. The lab's own is `lab-cnn`."""
 
-BEST = "kernel"
-"""The recipe that `best` means: the best that is known now."""
-
-NAMED_RECIPES = {"lab-cnn": LAB_CNN, "lab-lstm": LAB_LSTM, "leader": LEADER, "kernel": KERNEL}
+NAMED_RECIPES = {"lab-cnn": LAB_CNN, "lab-lstm": LAB_LSTM, "leader": LEADER, "kernel": KERNEL, "pretrained": PRETRAINED}
 MULTITASK_RECIPES = {"leader": replace(LEADER, learning_rate=1e-3)}
 """Those that are others where several tasks are learnt at once."""
 
@@ -115,7 +136,7 @@ ABLATIONS = {
 }
 """`kernel` without each of its parts, or with others: for comparisons alone."""
 
-ADDED = ("blocks", "pool", "dense", "parts", "kernels", "centres")
+ADDED = ("blocks", "pool", "dense", "parts", "kernels", "centres", "features")
 """What cards of older models do not tell of their backbones: they have the lab's."""
 
 ONLY = {"cnn": ("pooling",), "lstm": ("units", "layers", "bidirectional")}
@@ -126,11 +147,26 @@ def recipe_names() -> tuple[str, ...]:
     return (*NAMED_RECIPES, "best")
 
 
-def named_recipe(name: str, multitask: bool = False) -> Recipe:
-    """Raises UserError for a name that no recipe has."""
+def best_recipe(beat: bool) -> str:
+    """The name of the recipe that `best` means, by whether the clips are beat-synchronised.
+
+    Without the pretrained trunk, which is logged, it is the same for all clips.
+    """
+    if beat:
+        return "kernel"
+    try:
+        locate(TRUNK)
+    except UserError:
+        logger.info("`best` is the recipe kernel here, since the pretrained trunk is missing: mtmusic get-pretrained")
+        return "kernel"
+    return "pretrained"
+
+
+def named_recipe(name: str, multitask: bool = False, beat: bool = True) -> Recipe:
+    """beat: whether the clips are beat-synchronised, for `best`. Raises UserError for a name that no recipe has."""
     if name not in recipe_names() and name not in ABLATIONS:
         raise UserError(f"Expected `recipe` {', '.join(NAMED_RECIPES)} or best, got {name}")
-    name = BEST if name == "best" else name
+    name = best_recipe(beat) if name == "best" else name
     known = {**NAMED_RECIPES, **ABLATIONS, **(MULTITASK_RECIPES if multitask else {})}
     return known[name]
 
@@ -141,18 +177,19 @@ def choose_recipe(
     defaults: Mapping[str, Recipe],
     multitask: bool = False,
     source: Path | None = None,
+    beat: bool = True,
 ) -> Recipe:
     """The named recipe, else the default of the backbone in settings or of the source, with what else is given there.
 
-    source: a run whose backbone is to be started from. Raises UserError for an unknown name, and for a setting that
-    the backbone does not have.
+    source: a run whose backbone is to be started from. beat: see `named_recipe`. Raises UserError for an unknown name,
+    and for a setting that the backbone does not have.
     """
     if name is not None and "backbone" in settings:
         raise UserError(f"Expected `recipe` without `backbone`: {name} has its own")
     if name is None:
         recipe = defaults[settings.get("backbone") or _backbone_of(source)]
     else:
-        recipe = named_recipe(name, multitask)
+        recipe = named_recipe(name, multitask, beat)
     for backbone, names in ONLY.items():
         if backbone != recipe.backbone and (foreign := [name for name in names if name in settings]):
             raise UserError(
@@ -171,15 +208,19 @@ def _backbone_of(source: Path | None) -> str:
     return backbone if backbone in RECIPES else "cnn"
 
 
-def fill_in(recipe: Recipe, frames: int, splits: Mapping[str, Sized], retrain_on_all: bool = False) -> Recipe:
+def fill_in(
+    recipe: Recipe, frames: int, splits: Mapping[str, Sized], retrain_on_all: bool = False, feature: str = "fused"
+) -> Recipe:
     """The recipe with what depends on folder and machine.
 
-    A flat CNN's frames, where none were given; patience; precision; and how many clips Nystroem features have as
-    centres: those of train, or with retrain_on_all of all splits.
+    A flat CNN's frames, where none were given; patience; precision; the input of a pretrained trunk, by the arrays'
+    feature; and how many clips Nystroem features have as centres: those of train, or with retrain_on_all of all splits.
     """
     patience = max(recipe.patience, math.ceil(recipe.patience_clips / len(splits["train"])))
     recipe = replace(recipe, patience=patience, precision=supported(recipe.precision))
-    if recipe.backbone == "statistics" and recipe.centres is None:
+    if recipe.backbone == "musicnn":
+        recipe = replace(recipe, feature=feature)
+    if (recipe.backbone == "statistics" or recipe.neck == "kernel") and recipe.centres is None:
         clips = sum(map(len, splits.values())) if retrain_on_all else len(splits["train"])
         recipe = replace(recipe, centres=min(CENTRES, clips))
     return replace(recipe, frames=frames) if recipe.fixed_frames and recipe.frames is None else recipe
@@ -200,11 +241,18 @@ def build_backbone(recipe: Recipe) -> keras.Model:
             return statistics_backbone(
                 recipe.feature, recipe.centres or 0, recipe.parts, recipe.kernels, recipe.dropout
             )
+        if recipe.backbone == "musicnn":
+            return musicnn_backbone(recipe.feature, recipe.features)
         if recipe.backbone == "lstm":
             return lstm_backbone(recipe.feature, recipe.units, recipe.layers, recipe.bidirectional, recipe.dropout)
         return cnn_backbone(
             recipe.feature, recipe.frames, recipe.pooling, recipe.blocks, recipe.pool, recipe.dense, recipe.dropout
         )
+
+
+def build_neck(recipe: Recipe) -> Neck | None:
+    """What lies between the recipe's features and its outputs."""
+    return neck(recipe.neck, recipe.hidden, recipe.centres or 0, recipe.dropout)
 
 
 def architecture(recipe: Recipe) -> dict[str, Any]:

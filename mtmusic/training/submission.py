@@ -15,7 +15,7 @@ from mtmusic.data.labels import Clips, clip_id, scan_unlabelled
 from mtmusic.data.quality.measurements import measure_arrays
 from mtmusic.errors import UserError
 from mtmusic.files import whole_file
-from mtmusic.models.saving import load
+from mtmusic.models.saving import load, refuse_tags
 from mtmusic.training.evaluate import task_of
 from mtmusic.training.recipes import Recipe, recipe_from_card
 
@@ -83,6 +83,7 @@ def read_submission(path: Path) -> tuple[list[str], list[str], np.ndarray]:
 
 def _affect_model(path: Path) -> tuple[Any, dict[str, Any]]:
     model, card = load(path)
+    refuse_tags(card, path)
     if card["task"] == "genre":
         raise UserError(f"Expected a model of affect, got one of genre: {path} (mtmusic train-affect trains one)")
     return model, card

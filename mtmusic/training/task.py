@@ -8,13 +8,15 @@ from typing import Any, ClassVar
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from mtmusic.constants import PAD_VALUE
 from mtmusic.data.folder import FolderData, LoadOptions
 from mtmusic.data.labels import Clips
 from mtmusic.data.pipeline import make_dataset
-from mtmusic.data.spectrograms import read_array
+from mtmusic.data.spectrograms import array_frames, read_array, read_spectrogram
 from mtmusic.evaluation import plots
+from mtmusic.models.frozen import feature_batches, frozen_features, split
 from mtmusic.models.trainer import Score
 from mtmusic.training.recipes import Recipe
 
@@ -91,6 +93,8 @@ class Task(ABC):
 
     def predict(self, model: keras.Model, recipe: Recipe, clips: Clips) -> np.ndarray:
         """(clips, classes), probabilities, or (clips, tasks)"""
+        if parts := kept_parts(model, clips):
+            return parts[1].predict(kept_batches(parts[0], clips, recipe), verbose=0)
         return model.predict(make_dataset(clips, recipe.feature, recipe.batch_size, recipe.frames), verbose=0)
 
     @abstractmethod
@@ -129,6 +133,23 @@ class Task(ABC):
         """The model's predictions of the clips, and their scores."""
         predictions = self.predict(model, recipe, clips)
         return Evaluation(self.report(clips, predictions), predictions)
+
+
+def kept_parts(model: keras.Model, clips: Clips) -> tuple[keras.Model, keras.Model] | None:
+    """The model's frozen part, whose outputs are kept on disk, and the rest; None where it has none. See `split`."""
+    return split(model, sum(map(array_frames, clips.paths))) if clips.digests else None
+
+
+def kept_batches(
+    frozen: keras.Model, clips: Clips, recipe: Recipe, shuffle: bool = False, seed: int = 0
+) -> tf.data.Dataset:
+    """Batches of (outputs of the frozen part, target), in another order each epoch where shuffled."""
+    cut = "" if recipe.frames is None else f"-{recipe.frames}"
+    digests = {path: f"{digest}{cut}" for path, digest in zip(clips.paths, clips.digests or (), strict=True)}
+    files = frozen_features(
+        frozen, clips.paths, digests, lambda path: read_spectrogram(path, recipe.feature)[: recipe.frames]
+    )
+    return feature_batches(files, clips.targets, recipe.batch_size, shuffle, seed)
 
 
 def examples(clips: Clips, recipe: Recipe) -> np.ndarray:

@@ -33,7 +33,7 @@ from mtmusic.models.trainer import (
     require_overfit,
 )
 from mtmusic.models.transfer import describe, freeze, load_backbone, set_backbone_weights, unfreeze
-from mtmusic.training.recipes import LAB_CNN, Recipe, build_backbone, fill_in, recipe_from_card
+from mtmusic.training.recipes import LAB_CNN, PRETRAINED, Recipe, build_backbone, fill_in, recipe_from_card
 from mtmusic.training.run_folder import (
     CHECKPOINTS,
     FROZEN_STAGE,
@@ -48,10 +48,12 @@ from mtmusic.training.run_folder import (
     write_clips,
     write_evaluation,
 )
-from mtmusic.training.task import Task, examples
+from mtmusic.training.task import Task, examples, kept_batches, kept_parts
 
 MEMORY_CACHE_BYTES = 2 * 2**30
 """A split larger than this as float32 is read anew each epoch, so that memory does not grow with the folder."""
+
+TRUNK_LEARNING_RATE = 1e-4
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +97,7 @@ def train(options: TrainOptions, task: Task, data: FolderData | None = None) -> 
     for the epochs that were best, on train and validation, and then evaluated; on all three splits where the test split
     was held out of labelled clips, after the first model was evaluated. Raises UserError for what the user can mend.
     """
+    options = with_trunk(options)
     refuse_early(options)
     recipe = resolve_recipe(options)
     out = options.out or default_out(options, task)
@@ -106,7 +109,7 @@ def train(options: TrainOptions, task: Task, data: FolderData | None = None) -> 
     splits, train_clips = data.splits, data.splits["train"]
     _require_source_rate(options, data)
     task = task.with_labels_of(train_clips)
-    recipe = fill_in(recipe, task.frames[data.beat], splits, options.retrain_on_all)
+    recipe = fill_in(recipe, task.frames[data.beat], splits, options.retrain_on_all, data.feature)
 
     model = build_model(options, recipe, task)
     settings = _settings(options, recipe, data) | task.settings(options.data, recipe)
@@ -155,18 +158,34 @@ def train(options: TrainOptions, task: Task, data: FolderData | None = None) -> 
     return metrics
 
 
+def with_trunk(options: TrainOptions) -> TrainOptions:
+    """The options, started from the recipe's trunk, wholly frozen, where they name no source of their own.
+
+    Where the trunk is trained too, at least in part, the recipe's rate, which is a head's, gives way to a lower one.
+    """
+    recipe = options.recipe
+    if not recipe.trunk:
+        return options
+    if options.source is None:
+        options = replace(options, source=Path(recipe.trunk), freeze="all")
+    if options.freeze == "all" or recipe.learning_rate != PRETRAINED.learning_rate:
+        return options
+    return replace(options, recipe=replace(recipe, learning_rate=TRUNK_LEARNING_RATE))
+
+
 def default_out(options: TrainOptions, task: Task) -> Path:
     """saved_models/<task>_<backbone>, with _transfer behind it where a source is given."""
-    transfer = "_transfer" if options.source is not None else ""
+    transfer = "_transfer" if options.source is not None and not options.recipe.trunk else ""
     return Path("saved_models") / f"{task.run_name}_{resolve_recipe(options).backbone}{transfer}"
 
 
 def refuse_early(options: TrainOptions) -> None:
     """What needs no data to be known wrong. Raises UserError."""
     recipe = options.recipe
-    if options.freeze != "none" and options.source is None:
+    starts = options.source is not None or bool(recipe.trunk)
+    if options.freeze != "none" and not starts:
         raise UserError("Expected `source` with `freeze`: only a trained backbone can be frozen")
-    if options.transfer != "all" and options.source is None:
+    if options.transfer != "all" and not starts:
         raise UserError("Expected `source` with `transfer`: only a trained backbone has blocks to transfer")
     if options.unfreeze_after is not None and (options.freeze == "none" or options.unfreeze_after < 1):
         raise UserError("Expected `unfreeze_after` of 1 or more epochs, and `freeze` all or N for the epochs before")
@@ -191,8 +210,10 @@ def resolve_recipe(options: TrainOptions) -> Recipe:
     """The recipe, with the architecture of the source's card where there is one; `frames` alone may differ from it."""
     if options.source is None:
         return options.recipe
-    recipe = recipe_from_card(read_card(locate(options.source)[0]), options.recipe)
-    return replace(recipe, frames=options.recipe.frames or recipe.frames)
+    card = read_card(locate(options.source)[0])
+    recipe = recipe_from_card(card, options.recipe)
+    features = options.recipe.features if card["task"] == "tags" else recipe.features
+    return replace(recipe, frames=options.recipe.frames or recipe.frames, features=features)
 
 
 def _require_source_rate(options: TrainOptions, data: FolderData) -> None:
@@ -338,6 +359,14 @@ def fittable(
     """
     backbone = model.get_layer("backbone")
     nystroem.adapt(backbone, batches_of(train, recipe), seed)
+    parts = None if may_unfreeze else kept_parts(model, train)
+    if parts and is_fixed(backbone):
+        nystroem.adapt(parts[1], kept_batches(parts[0], train, recipe), seed)
+    else:
+        nystroem.adapt(model, batches_of(train, recipe), seed)
+    if parts:
+        batches = kept_batches(parts[0], train, recipe, shuffle=True, seed=seed)
+        return parts[1], batches, kept_batches(parts[0], validation, recipe) if validation is not None else None
     held = batches_of(validation, recipe) if validation is not None else None
     if may_unfreeze or not is_fixed(backbone):
         return model, batches_of(train, recipe, shuffle=True, seed=seed), held

@@ -7,7 +7,6 @@ import pytest
 from mtmusic.errors import UserError
 from mtmusic.training.recipes import (
     AFFECT_RECIPES,
-    BEST,
     LAB_CNN,
     LEADER,
     RECIPES,
@@ -20,6 +19,7 @@ from mtmusic.training.recipes import (
     recipe_names,
     task_weights,
 )
+from tests.runs import write_random_trunk
 
 
 def test_the_leader_is_the_published_network():
@@ -63,11 +63,11 @@ def test_flags_change_a_named_recipe():
     assert choose_recipe("leader", {"epochs": 3}, AFFECT_RECIPES).epochs == 3
     assert choose_recipe(None, {"backbone": "lstm"}, AFFECT_RECIPES) == RECIPES["lstm"]
     assert choose_recipe("lab-cnn", {}, AFFECT_RECIPES) == LAB_CNN
-    assert named_recipe("best", True) == named_recipe(BEST, True)
+    assert named_recipe("best", True) == named_recipe("kernel", True)
 
 
 BAD = {
-    "unknown": ("leder", {}, "Expected `recipe` lab-cnn, lab-lstm, leader, kernel or best, got leder"),
+    "unknown": ("leder", {}, "Expected `recipe` lab-cnn, lab-lstm, leader, kernel, pretrained or best, got leder"),
     "its own backbone": ("leader", {"backbone": "cnn"}, "Expected `recipe` without `backbone`"),
     "units for a cnn": ("leader", {"units": 3}, "`units` with `backbone=lstm` only"),
     "pooling for an lstm": ("lab-lstm", {"pooling": "masked"}, "`pooling` with `backbone=cnn` only"),
@@ -92,3 +92,24 @@ def test_every_recipe_is_named_in_the_help(script):
     script("common").add_recipe_flag(flags)
     assert all(name in flags.format_help() for name in recipe_names())
     assert np.all([named_recipe(name) for name in recipe_names()])
+
+
+def test_best_is_the_pretrained_trunk_on_full_rate_clips_where_it_is_there(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    assert named_recipe("best", beat=True) == named_recipe("kernel")
+    with caplog.at_level("INFO", "mtmusic"):
+        assert named_recipe("best", beat=False) == named_recipe("kernel")
+    assert "the pretrained trunk is missing: mtmusic get-pretrained" in caplog.text
+    write_random_trunk(tmp_path / "saved_models" / "musicnn")
+    assert named_recipe("best", beat=False) == named_recipe("pretrained")
+
+
+def test_the_pretrained_recipe_takes_the_arrays_feature_and_its_centres_from_the_folder():
+    recipe = fill_in(named_recipe("pretrained"), 1280, {"train": range(7), "test": range(3)}, feature="logmel")
+    assert (recipe.feature, recipe.frames) == ("logmel", None)
+    backbone = build_backbone(recipe)
+    assert (backbone.input_shape, backbone.output_shape) == ((None, None, 96), (None, 753))
+    again = recipe_from_card(
+        json.loads(json.dumps({"feature": "logmel", "frames": None, "architecture": architecture(recipe)})), LAB_CNN
+    )
+    assert architecture(again) == architecture(recipe)

@@ -5,7 +5,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ from mtmusic.training.genre import GenreTask
 from mtmusic.training.recipes import Recipe, fill_in, named_recipe
 from mtmusic.training.run_folder import versions
 from mtmusic.training.task import Task
-from mtmusic.training.train import TrainOptions, build_model, fit_clips
+from mtmusic.training.train import TrainOptions, build_model, fit_clips, resolve_recipe, with_trunk
 
 SETTINGS, RESULTS = "settings.json", "results.json"
 logger = logging.getLogger(__name__)
@@ -69,7 +69,8 @@ class CrossOptions:
     recipes: names; baseline: those of the folder's kind too. seeds: how many trainings of each recipe on each fold,
     from the data's seed on, which also makes the folds. groups: a file in the place of groups.csv. task: of an affect
     folder; None: all, trained together where there are several. epochs, precision: for every recipe, the first at the
-    most. devices: see distribution.find_devices.
+    most. devices: see distribution.find_devices. transfer: the fields of TrainOptions that say what every network
+    starts from.
     """
 
     data: LoadOptions
@@ -83,6 +84,7 @@ class CrossOptions:
     epochs: int | None = None
     precision: str | None = None
     devices: str = "1"
+    transfer: Mapping[str, Any] = field(default_factory=dict)
     out: Path | None = None
     overwrite: bool = False
     command: str = ""
@@ -137,7 +139,7 @@ class Study:
         options, folds = self.options, range(1, self.options.folds + 1)
         if name in self.baselines:
             return [Training(name, fold, options.data.seed) for fold in folds]
-        recipe = named_recipe(name, multitask=len(self.clips.tasks) > 1)
+        recipe = named_recipe(name, multitask=len(self.clips.tasks) > 1, beat=self.data.beat)
         recipe = replace(
             recipe, epochs=options.epochs or recipe.epochs, precision=supported(options.precision or recipe.precision)
         )
@@ -318,9 +320,11 @@ def _network(study: Study, training: Training, cut: Cut, recipe: Recipe) -> tupl
     """
     train, validation = hold_out(cut.rest, VALIDATION, training.seed)
     task = study.task.with_labels_of(train)
-    recipe = fill_in(recipe, task.frames[study.data.beat], {"train": train})
-    data = replace(study.options.data, seed=training.seed)
-    options = TrainOptions(data, recipe=recipe, devices=study.options.devices)
+    given, data = study.options, replace(study.options.data, seed=training.seed)
+    options = with_trunk(TrainOptions(data, recipe=recipe, devices=given.devices, **given.transfer))
+    recipe = fill_in(
+        resolve_recipe(options), task.frames[study.data.beat], {"train": train}, feature=study.data.feature
+    )
     model = build_model(options, recipe, task)
     record = fit_clips(model, options, recipe, train, validation, replace(recipe.training, monitor=task.monitor))
     predictions = task.predict(model, recipe, cut.test)
