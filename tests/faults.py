@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mtmusic.data.labels import clip_id, label_path
-from mtmusic.data.spectrograms import array_path, read_array
+from mtmusic.data.spectrograms import SUFFIXES, array_kind, array_path, read_array
 
 Plant = Callable[[Path], None]
 
@@ -48,7 +48,7 @@ def replace_array(folder: Path, split: str, name: str, change: Callable[[np.ndar
     path = array_path(folder / split, name)
     array = change(read_array(path))
     path.unlink()  # it may be a link to the untouched folder's
-    np.save(folder / split / f"{name}.fused.full.npy", array)
+    np.save(folder / split / f"{name}{SUFFIXES[array_kind(path)][0]}", array)
 
 
 def ids(folder: Path, split: str) -> list[str]:
@@ -166,8 +166,12 @@ def without_column(row: list[str]) -> list[str]:
     return row[:1]
 
 
+def missing(array: np.ndarray) -> np.ndarray:
+    return np.where(np.arange(array.size).reshape(array.shape) % 50 == 0, np.nan, array)
+
+
 CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "missing values": mel(lambda x: np.where(np.arange(x.size).reshape(x.shape) % 50 == 0, np.nan, x)),
+    "missing values": mel(missing),
     "padded with zeros": lambda x: np.pad(x, ((0, 0), (0, 30))),
     "transposed array": np.transpose,
     "wrong shape": lambda x: x[:128],
@@ -185,12 +189,38 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 """Name -> what makes such an array of a good one."""
 
+
+def by_beat(array: np.ndarray) -> np.ndarray:
+    """One frame of ten in the tiny clips, of thirty in real ones: what is left of half a second."""
+    return array[:, :: 10 if array.shape[1] < 100 else 30]
+
+
+LOGMEL_CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "missing values": missing,
+    "transposed array": np.transpose,
+    "wrong shape": lambda x: x[:64],
+    "padding stored": CHANGES["padding stored"],
+    "silent clip": lambda x: x / 1e4,
+    "mostly silence": lambda x: np.pad(x, ((0, 0), (0, x.shape[1]))),
+    "normalised already": scaled,
+    "below 0": lambda x: 10 * x - 80,
+    "power, not its logarithm": lambda x: (10**x - 1) / 1e4 * np.linspace(1, 0, 96)[:, np.newaxis] ** 40,
+    "louder than sound can be": lambda x: x + 9,
+    "beat-synchronised clips among full-rate ones": by_beat,
+}
+"""The same of logmel arrays. 9: of 16-bit numbers that were not scaled."""
+
 ARRAY_FAULTS: dict[str, Plant] = {
     **{name: arrays(change) for name, change in CHANGES.items()},
     "unreadable array": truncate,
     "row without array": lambda folder: array_path(folder / "train", ids(folder, "train")[3]).unlink(),
 }
 """Name -> what plants it, in genre and affect folders alike."""
+
+LOGMEL_FAULTS: dict[str, Plant] = {
+    **{name: arrays(change) for name, change in LOGMEL_CHANGES.items()},
+    **{name: ARRAY_FAULTS[name] for name in ("unreadable array", "row without array")},
+}
 
 GENRE_FAULTS: dict[str, Plant] = {
     "unusable id": cells(slice(0, 2), lambda row: ["../" + row[0], row[1]]),

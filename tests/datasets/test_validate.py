@@ -32,6 +32,12 @@ def good_affect(tmp_path_factory):
     return write_tiny_affect_folder(tmp_path_factory.mktemp("good") / "affect_beat", train=60, test=20)
 
 
+@pytest.fixture(scope="session")
+def good_logmel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("good") / "logmel"
+    return write_tiny_genre_folder(folder, ("Blues", "Jazz", "Pop", "Rock"), train=72, test=24, feature="logmel")
+
+
 def planted(folder, to, plant):
     shutil.copytree(folder, to, copy_function=os.link)
     for path in to.rglob("*.txt"):  # a link that is written to would change the untouched folder
@@ -46,8 +52,8 @@ def named(folder):
     return {finding.name: finding for finding in validate_folder(folder).findings}
 
 
-def test_good_folders_are_clean(good_genre, good_affect):
-    for folder in (good_genre, good_affect):
+def test_good_folders_are_clean(good_genre, good_affect, good_logmel):
+    for folder in (good_genre, good_affect, good_logmel):
         assert named(folder) == {}
         assert findings_table(validate_folder(folder)).endswith("Nothing found")
 
@@ -66,6 +72,53 @@ def test_a_fault_of_an_affect_folder_is_found_alone(good_affect, tmp_path, name)
     found = named(planted(good_affect, tmp_path / "affect_beat", plant))
     assert list(found) == [name]
     assert found[name].error == (name not in WARNINGS)
+
+
+@pytest.mark.parametrize("name", faults.GENRE_FAULTS | faults.LOGMEL_FAULTS)
+def test_a_fault_of_a_logmel_folder_is_found_alone(good_logmel, tmp_path, name):
+    plant = (faults.GENRE_FAULTS | faults.LOGMEL_FAULTS)[name]
+    found = named(planted(good_logmel, tmp_path / "logmel", plant))
+    assert list(found) == [name]
+    assert found[name].error == (name not in WARNINGS)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("name", faults.LOGMEL_CHANGES)
+def test_a_fault_in_a_whole_logmel_split_brings_no_other(good_logmel, tmp_path, split, name):
+    plant = faults.arrays(faults.LOGMEL_CHANGES[name], split, every=1)
+    found = named(planted(good_logmel, tmp_path / "logmel", plant))
+    assert list(found) == [name]
+    assert len(found[name].clips) == {"train": 288, "test": 96}[split]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", faults.LOGMEL_FAULTS | faults.AFFECT_FAULTS)
+def test_a_fault_planted_in_real_logmel_is_found_alone(real_data, tmp_path, name):
+    folder = tmp_path / "moods"
+    shutil.copytree(real_data / "moods", folder)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755)  # it may be read-only
+    (faults.LOGMEL_FAULTS | faults.AFFECT_FAULTS)[name](folder)
+    assert list(named(folder)) == [name]
+
+
+def test_a_logmel_folder_is_reported_in_its_own_units(good_logmel, tmp_path):
+    found = validate_folder(good_logmel)
+    assert findings_table(found).splitlines()[0] == f"{good_logmel}: 288 train, 96 test clips, logmel; genre"
+    write_findings_page(tmp_path / "data.html", found, "")
+    page = (tmp_path / "data.html").read_text()
+    assert "chroma_min" not in page
+    assert '<tr><th scope="row">mel_max</th><td>train</td><td>288</td>' in page
+    write_findings_json(tmp_path / "data.json", found)
+    content = json.loads((tmp_path / "data.json").read_text())
+    assert (content["feature"], content["beat"]) == ("logmel", False)
+
+
+def test_a_logmel_schema_is_inferred_and_used(good_logmel, tmp_path):
+    path = tmp_path / "schema.pbtxt"
+    assert validate_folder(good_logmel, infer_schema=path).findings == ()
+    assert "chroma" not in path.read_text()
+    assert validate_folder(good_logmel, schema=path).findings == ()
 
 
 @pytest.mark.real
@@ -87,9 +140,18 @@ def test_a_fault_planted_in_real_data_is_found_alone(real_data, tmp_path, base, 
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("base", ["fma_genre_spectrograms", "fma_genre_spectrograms_beat", "multitask_dataset_beat"])
+@pytest.mark.parametrize(
+    "base",
+    [
+        "emotify/fma_genre_spectrograms",
+        "emotify/fma_genre_spectrograms_beat",
+        "emotify/multitask_dataset_beat",
+        "emotify/multitask_dataset",
+        "moods",
+    ],
+)
 def test_real_folders_are_clean(real_data, base):
-    assert named(real_data / "emotify" / base) == {}
+    assert named(real_data / base) == {}
 
 
 EVERY = slice(0, None)

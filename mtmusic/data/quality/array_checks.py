@@ -178,10 +178,10 @@ FUSED_CHECKS = (
 
 LOGMEL_CHECKS = (
     *COMMON_CHECKS,
+    ArrayCheck(True, "power, not its logarithm", _is_logmel_power, _range, MAKE_LOGMEL),
     SILENT_CLIP,
     ArrayCheck(True, "normalised already", _is_logmel_scaled, _range, NOT_NORMALISED, EVERY_LEVEL),
     ArrayCheck(True, "below 0", lambda array: array.mel_min < 0, _range, MAKE_LOGMEL),
-    ArrayCheck(True, "power, not its logarithm", _is_logmel_power, _range, MAKE_LOGMEL),
     ArrayCheck(
         True,
         "louder than sound can be",

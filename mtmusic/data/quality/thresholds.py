@@ -32,7 +32,7 @@ THRESHOLDS: dict[str, tuple[float, str]] = {
         "a square wave at the peak of 4, above which songs are refused, gives 8.04; of 452 songs 6.75",
     ),
     "logmel_silent": (0.05, "at which a bin counts as silent: power of 1e-5; rounding to 1/16 stays below or above"),
-    "logmel_power": (0.05, "mean over maximum: of 452 songs at most .03 as power, at least .088 as logmel"),
+    "logmel_power": (0.04, "mean over maximum: of 452 songs at most .011 as power, at least .088 as logmel"),
     "logmel_scaled": (0.001, "how near to 1 the maximum of values scaled to 0 to 1 lies; of 452 songs none below 4.2"),
     "logmel_change": (0.45, "change from frame to frame: of 452 songs none above; medians between beats are in half"),
     "doubtful_rows": (0.05, "of a split's rows wrong or without label: then its classes are not counted"),
