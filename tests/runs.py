@@ -47,11 +47,11 @@ def write_tiny_run(
     return model
 
 
-def write_random_trunk(folder: Path) -> keras.Model:
+def write_random_trunk(folder: Path, seed: int = 0) -> keras.Model:
     """A run as `training.pretrained` writes it, named musicnn, of random weights; its LICENSE is one line."""
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(seed)
     model = tagger(musicnn_backbone(features="patches"), list(TAG_GROUPS))
-    randomise(model.get_layer("backbone"))
+    randomise(model.get_layer("backbone"), seed)
     card = {"task": "tags", "tags": list(TAG_GROUPS), "tag_groups": TAG_GROUPS, "feature": "logmel", "beat": False}
     card |= {"frames": None, "clip_frames": 1875, "clip_seconds": None, "sample_rate": 16_000, "license": "ISC"}
     card |= {"backbone": "musicnn", "architecture": architecture(Recipe("musicnn", "logmel", features="patches"))}
@@ -65,9 +65,9 @@ def logmel_examples(frames: int = 400) -> np.ndarray:
     return np.random.default_rng(0).uniform(0, 4, (3, frames, 96)).astype("float32")
 
 
-def randomise(backbone: keras.Model) -> None:
+def randomise(backbone: keras.Model, seed: int = 0) -> None:
     """Gives normalisations gamma of either sign, beta, mean and variance, as after a training, and biases numbers."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for layer in backbone.layers:
         kernel, *others = layer.get_weights() or [None]
         if layer.name.endswith("_norm"):
