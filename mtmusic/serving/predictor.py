@@ -200,9 +200,8 @@ class Predictor:
         kinds = self._kinds(window)
         if timeline:
             _require_one_length(kinds)
-        return self._song_answer(
-            Path(path), *self._ask_parts(file_features(Path(path), {*kinds}, timeline), kinds), kinds
-        )
+        song, said = self._ask_parts(file_features(Path(path), {*kinds}, timeline), kinds)
+        return self._song_answer(Path(path), song, said, kinds if timeline else ())
 
     def predict_folder(
         self,

@@ -3,8 +3,10 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from mtmusic.audio.synthesis import synthesise
 from mtmusic.evaluation import plots
 from mtmusic.serving.predictor import Predictor
 from tests.folders import PROJECT
-from tests.runs import CLASSES, tiny_card, write_tiny_run
+from tests.runs import CLASSES, tiny_card, write_random_trunk, write_tiny_run
 
 
 @pytest.fixture
@@ -94,12 +96,75 @@ def test_timelines_are_pictures(predict, runs, music, monkeypatch):
     assert predict(*arguments, "--jobs", 1) == 0
     assert sorted(path.name for path in Path("pictures").iterdir()) == ["a.png", "b.png"]
     assert imread(Path("pictures/a.png")).std() > 0.05
-    mel, times, panels, title = drawn[1]
-    assert (mel.shape, title) == ((128, 1 + 6 * 22_050 // 512), "a.wav")
-    assert times.tolist() == [[0, 2], [2, 4], [4, 6]]
+    mel, panels, title, stride = drawn[1]
+    assert (mel.shape, title, stride) == ((128, 1 + 6 * 22_050 // 512), "a.wav", 1)
     assert list(panels) == ["genre (probability)", "affect (0 to 1)"]
-    np.testing.assert_allclose(sum(panels["genre (probability)"].values()), 1, atol=1e-5)
-    assert list(panels["affect (0 to 1)"]) == ["valence", "joy of it"]
+    assert all(times.tolist() == [[0, 2], [2, 4], [4, 6]] for times, _ in panels.values())
+    np.testing.assert_allclose(sum(panels["genre (probability)"][1].values()), 1, atol=1e-5)
+    assert list(panels["affect (0 to 1)"][1]) == ["valence", "joy of it"]
+
+
+@pytest.fixture
+def pretrained(tmp_path, predict) -> Path:
+    """The runs that answer without --model, with random weights."""
+    write_random_trunk(tmp_path / "saved_models" / "musicnn")
+    card = tiny_card(("valence", "arousal"), "affect", feature="logmel", beat=False, clip_frames=125)
+    write_tiny_run(tmp_path / "saved_models" / "mood_musicnn", card)
+    return tmp_path / "saved_models"
+
+
+def test_without_model_the_pretrained_ones_answer(predict, pretrained, music, capsys, monkeypatch):
+    drawn = []
+    original = plots.timeline
+    monkeypatch.setattr(plots, "timeline", lambda *given: drawn.append(given) or original(*given))
+    soundfile.write(music / "hush.wav", np.zeros(6 * 22_050), 22_050)
+    files = ("--csv", "answers.csv", "--json", "answers.json", "--timeline", "pictures")
+    assert predict("music", *files, "--top", 2, "--jobs", 1) == 0
+    captured = capsys.readouterr()
+    models, header, *rows = captured.out.splitlines()[:-3]
+    assert models == "Models: musicnn and mood_musicnn"
+    assert header.split() == ["song", "genre", "tags", "mood", "tags", "valence", "arousal"]
+    assert captured.err.splitlines() == [f"warning: {Path('music/hush.wav').resolve()} is silent"]
+
+    content = json.loads(Path("answers.json").read_text())
+    table = list(csv.DictReader(Path("answers.csv").read_text().splitlines()))
+    predictor = Predictor()
+    tags = list(predictor.tag_groups)
+    assert list(table[0]) == ["song", *(f"tags.{tag}" for tag in tags), "valence", "arousal", "warning"]
+    for row, cells, entry in zip(rows[:2], table, content, strict=False):
+        answer = predictor.predict(entry["song"])
+        assert entry["tags"] == pytest.approx(answer["tags"], abs=1e-5)
+        assert [float(cells[f"tags.{tag}"]) for tag in tags] == pytest.approx(list(answer["tags"].values()), abs=1e-5)
+        for group in ("genre", "mood"):
+            named = sorted((tag for tag in tags if predictor.tag_groups[tag] == group), key=entry["tags"].get)[-2:]
+            shown = [f"{tag} {entry['tags'][tag]:.2f}" for tag in named[::-1] if entry["tags"][tag] >= 0.1]
+            assert ", ".join(shown) in row
+    assert [content[2]["tags"], table[2]["tags.rock"]] == [{}, ""]
+    assert "the song is silent, and has no tags" in content[2]["warning"]
+    assert rows[2].count("no confident tag") == 2
+
+    _, panels, title, _ = drawn[1]
+    assert (title, list(panels)) == ("a.wav", ["tags (score)", "affect (0 to 1)"])
+    times, lines = panels["tags (score)"]
+    assert times == pytest.approx(np.array([[0, 2.992], [2.992, 5.984]]))
+    shown = [tag for tag in tags if predictor.tag_groups[tag] in ("genre", "mood")]
+    assert list(lines) == sorted(shown, key=lambda tag: -content[1]["tags"][tag])[:6]
+    assert panels["affect (0 to 1)"][0].tolist() == [[0, 2], [2, 4], [4, 6]]
+
+
+def test_the_latest_run_answers_and_is_named(predict, runs, music, capsys):
+    assert predict(music, "--model", "latest") == 2
+    assert capsys.readouterr().err == "error: Expected a finished run in saved_models to predict with, found none\n"
+    for name, age, finished in (("old", 30, True), ("affect", 20, True), ("unfinished", 10, False)):
+        run = Path("saved_models") / name
+        shutil.copytree(runs / "affect", run)
+        os.utime(run / "card.json", (time.time() - age,) * 2)
+        if finished:
+            (run / "metrics.json").write_text("{}")
+    assert predict(music / "a.wav", "--model", "latest") == 0
+    models, header, _ = capsys.readouterr().out.splitlines()
+    assert models == "Models: saved_models/affect"
+    assert header.split() == ["song", "valence", "joy", "of", "it"]
 
 
 def test_a_demo_model_is_told_of_once_and_in_the_files(predict, runs, music, capsys):
@@ -138,7 +203,7 @@ def test_a_name_that_is_no_text(predict, runs, music):
         (("absent.mp3", "--model", "{affect}"), "got no such file: absent.mp3"),
         (("empty", "--model", "{affect}"), "found none in empty"),
         (("music", "--model", "absent"), "Expected a run's folder or its model.keras, found no absent/model.keras"),
-        (("music",), "Found no saved_models/genre_cnn: `mtmusic train-genre` makes one"),
+        (("music",), "mtmusic get-pretrained"),
         (("music", "--model", "{affect}", "{affect}"), "answer different questions"),
         (("music", "--model", "{affect}", "--top", "0"), "Expected --top of 1 or more, got 0"),
         (("music", "--model", "{affect}", "--jobs", "-2"), "Expected --jobs of 1 or more, got -2"),

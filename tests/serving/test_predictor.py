@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import soundfile
 
+import mtmusic
 from mtmusic.audio import features, windows
-from mtmusic.audio.features import fused_spectrogram, mel_db, mel_power, stft
+from mtmusic.audio.features import fused_spectrogram, logmel_spectrogram, mel_db, mel_power, stft
+from mtmusic.audio.loading import load_waveform
 from mtmusic.audio.synthesis import synthesise
 from mtmusic.errors import UserError
+from mtmusic.models.musicnn import embedding
 from mtmusic.models.savedmodel import export_savedmodel
 from mtmusic.models.saving import answers, load
 from mtmusic.serving import predictor as predictor_module
 from mtmusic.serving.predictor import Predictor, clip_seconds
-from tests.runs import CLASSES, tiny_card, tiny_examples, write_tiny_run
+from tests.runs import CLASSES, tiny_card, tiny_examples, write_random_trunk, write_tiny_run
 
 TASKS = ("valence", "joyful activation")
 RATE = 22_050
@@ -341,3 +344,149 @@ def test_batches_hold_few_frames_and_give_rows_in_order(genre):
     outputs = predictor_module._in_batches(sums, arrays, "mel")["sum"][:, 0]
     np.testing.assert_allclose(outputs, [array[:128].sum(dtype=np.float64) for array in arrays])
     assert shapes == [(3, 900, 128), (2, 2000, 128), (1, 5000, 128)]
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory) -> Path:
+    """A trunk of random weights, and a model of valence and arousal that takes windows of 4 s of logmel."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    write_random_trunk(folder / "musicnn")
+    card = tiny_card(("valence", "arousal"), "affect", feature="logmel", beat=False, clip_frames=250)
+    write_tiny_run(folder / "mood_musicnn", card, sharpness=8)
+    return folder
+
+
+@pytest.fixture
+def named(pretrained, tmp_path, monkeypatch) -> Predictor:
+    """What answers where no run is named."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "saved_models").symlink_to(pretrained)
+    return Predictor()
+
+
+@pytest.fixture
+def recording(tmp_path) -> Path:
+    """14 s and a bit at 44.1 kHz."""
+    waveform = np.concatenate([synthesise(name, 3, seconds)[0] for name, seconds in (("Jazz", 8.0), ("Metal", 6.3))])
+    soundfile.write(tmp_path / "song.wav", librosa.resample(waveform, orig_sr=RATE, target_sr=44_100), 44_100)
+    return tmp_path / "song.wav"
+
+
+def test_without_runs_the_pretrained_ones_answer(named, pretrained, recording):
+    answer = named.predict(recording)
+    assert list(answer) == ["tags", "valence", "arousal"] == list(named.names)
+    assert named.runs == ("musicnn", "mood_musicnn")
+    model, card = load(pretrained / "musicnn")
+    logmel = logmel_spectrogram(load_waveform(recording, sample_rate=16_000))
+    wanted = answers(model, card, logmel.T[np.newaxis])["tags"][0]  # the model cuts patches of the whole song
+    assert logmel.shape[1] == 894
+    assert list(answer["tags"]) == list(named.tag_groups) == card["tags"]
+    np.testing.assert_allclose(list(answer["tags"].values()), wanted, atol=1e-5)
+    assert named.tag_groups["jazz"] == "genre"
+    assert Predictor("musicnn").predict(recording) == {"tags": pytest.approx(answer["tags"], abs=1e-6)}
+
+    waveform = load_waveform(recording, sample_rate=16_000)
+    clips = [waveform[i : i + 64_000] for i in (0, 64_000, 128_000, len(waveform) - 64_000)]
+    mood = by_keras(pretrained / "mood_musicnn", [logmel_spectrogram(clip) for clip in clips], slice(None))
+    assert [answer["valence"], answer["arousal"]] == pytest.approx([mood["valence"][0], mood["arousal"][0]], abs=1e-5)
+
+
+def test_tags_along_a_song_are_of_three_seconds_and_affect_of_windows(named, recording, pretrained):
+    timeline = named.timeline(recording)
+    assert timeline.tag_times == pytest.approx(np.array([[i, i + 1] for i in range(4)]) * 2.992)
+    assert timeline.times[:, 0] == pytest.approx([0, 4, 8, 10.3], abs=1e-3)
+    answer = named.predict(recording)
+    for tag, score in answer["tags"].items():
+        assert score == pytest.approx(np.mean([step[tag] for step in timeline.tags]), abs=1e-6)
+    assert np.mean([one["valence"] for one in timeline.answers]) == pytest.approx(answer["valence"], abs=1e-6)
+    assert [list(one) for one in timeline.answers] == [["valence", "arousal"]] * 4
+    alone = Predictor("musicnn").timeline(recording, window=2)
+    assert (len(alone.tags), len(alone.answers)) == (4, 0)
+    both = named.answer(recording, timeline=True)
+    assert (both["tags"], both.timeline.tags) == (answer["tags"], timeline.tags)
+
+
+def test_the_songs_answer_without_a_predictor(named, recording, monkeypatch):
+    predictor_module._pretrained.cache_clear()
+    answer = mtmusic.predict(recording)
+    assert answer.answer == named.predict(recording)
+    assert answer["valence"] == answer.answer["valence"]
+    assert (answer.doubts, answer.timeline) == ((), None)
+    monkeypatch.setattr(predictor_module, "open_model", lambda run: pytest.fail("was loaded again"))
+    assert mtmusic.predict(str(recording), timeline=True).timeline.tags
+    predictor_module._pretrained.cache_clear()
+
+
+def test_a_silent_song_has_no_tags(named, tmp_path):
+    soundfile.write(tmp_path / "hush.wav", np.zeros(10 * RATE), RATE)
+    with pytest.warns(UserWarning, match=r"hush.wav is silent"):
+        answer = named.predict(tmp_path / "hush.wav")
+    assert (answer["tags"], answer["warning"]) == ({}, "the song is silent, and has no tags")
+    assert named.predict(np.zeros(RATE), sample_rate=RATE)["tags"] == {}
+    assert named.timeline(np.zeros(10 * RATE), sample_rate=RATE).tags == ()
+    assert "warning" not in Predictor("mood_musicnn").predict(np.zeros(RATE), sample_rate=RATE)
+
+
+def test_models_of_logmel_need_the_rate_of_a_waveform_and_its_level(named, recording):
+    waveform, rate = soundfile.read(recording, dtype="int16")
+    with pytest.raises(UserError, match="Expected the `sample_rate` of the waveform in Hz"):
+        named.predict(waveform / 2.0**15)
+    answer = named.predict(recording)
+    assert named.predict(waveform, sample_rate=rate)["tags"] == pytest.approx(answer["tags"], abs=1e-5)
+    assert named.predict(waveform / 2.0**15, sample_rate=rate)["tags"] == pytest.approx(answer["tags"], abs=1e-5)
+    assert named.predict(waveform / 2.0**18, sample_rate=rate)["tags"] != pytest.approx(answer["tags"], abs=1e-2)
+    with pytest.raises(UserError, match="no peak above 4, got a peak of"):
+        named.predict(waveform.astype(float), sample_rate=rate)
+
+
+def test_an_array_of_logmel_is_one_clip(named, genre, recording, runs):
+    logmel = logmel_spectrogram(load_waveform(recording, sample_rate=16_000))
+    assert named.predict(logmel)["tags"] == pytest.approx(named.predict(recording)["tags"], abs=1e-5)
+    with pytest.raises(UserError, match=r"an array \(96, frames\), both of floats, got \(140, 20\)"):
+        named.predict(np.zeros((140, 20)))
+    with pytest.raises(UserError, match="Expected logmel, which is at least 0, got -3"):
+        named.predict(np.full((96, 20), -3.0))
+    with pytest.raises(UserError, match="one model takes the full rate, another logmel"):
+        Predictor("musicnn", runs / "genre").predict(np.zeros((96, 20)))
+
+
+def test_an_embedding_is_the_mean_over_patches(pretrained, recording):
+    model = embedding(load(pretrained / "musicnn")[0])
+    logmel = logmel_spectrogram(load_waveform(recording, sample_rate=16_000))
+    wanted = model.predict(logmel.T[np.newaxis], verbose=0)[0]
+    np.testing.assert_allclose(Predictor(pretrained / "musicnn").embed(recording), wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_a_long_song_of_a_folder_is_answered_part_by_part(named, recording, tmp_path, monkeypatch):
+    wanted = named.answer(recording, timeline=True)
+    soundfile.write(tmp_path / "short.wav", synthesise("Rock", 0, 5.0)[0], RATE)
+    monkeypatch.setattr(windows, "WHOLE_SECONDS", 10.0)
+    monkeypatch.setattr(windows, "BLOCK_SECONDS", 3.0)
+    (tmp_path / "bad.mp3").write_bytes(b"no audio")
+    bad, short, long = named.predict_folder([tmp_path / name for name in ("short.wav", "song.wav", "bad.mp3")],
+                                            jobs=1, timelines=True)  # fmt: skip
+    assert bad.failure
+    assert len(short.timeline.tags) == 1
+    assert long["tags"] == pytest.approx(wanted["tags"], abs=1e-5)
+    assert np.array_equal(long.timeline.times, wanted.timeline.times)
+    np.testing.assert_allclose(long.timeline.mel, wanted.timeline.mel, atol=1e-2)
+
+
+def test_without_the_trunk_it_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MTMUSIC_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match="`mtmusic get-pretrained`") as raised:
+        Predictor()
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.real
+def test_tags_are_musicnns_own(real_data):
+    try:
+        predictor = Predictor("musicnn")
+    except UserError:
+        pytest.skip("the weights are not here: `mtmusic get-pretrained` fetches them")
+    songs = json.loads((real_data / "musicnn" / "reference.json").read_text())["songs"]
+    assert len(songs) == 5
+    for name, reference in songs.items():
+        assert predictor.predict(real_data / "audio" / name)["tags"] == pytest.approx(reference["tags"], abs=1e-4)

@@ -19,8 +19,8 @@ from mtmusic.audio.synthesis import synthesise
 from mtmusic.errors import UserError
 from mtmusic.serving import web
 from mtmusic.serving.predictor import Predictor
-from mtmusic.serving.web import DemoApp, build_page, claim, load_small, mean_answer, serve, sweep, write_example
-from tests.runs import tiny_card, write_tiny_run
+from mtmusic.serving.web import DemoApp, build_page, claim, load_small, serve, sweep, write_example
+from tests.runs import tiny_card, write_random_trunk, write_tiny_run
 
 CLASSES = ("<b>Blues</b>", "Jazz & Soul", "Rock")
 RATE = 22_050
@@ -94,13 +94,39 @@ def test_what_may_be_wrong_with_a_song_is_told(app, tmp_path):
     assert "1 window, whose" in page
 
 
-def test_the_mean_of_the_windows_is_what_predict_says(app, song):
-    answer = app.predictor.predict(song)
-    mean = mean_answer(app.predictor.timeline(song).answers)
-    assert mean["genre"] == pytest.approx(answer["genre"], abs=1e-6)
-    assert [mean[name] for name in ("valence", "joy <3")] == pytest.approx([answer["valence"], answer["joy <3"]])
-    assert "warning" in answer
-    assert "warning" not in mean
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory) -> DemoApp:
+    """Tags of random weights, some 0.5 each, and affect in windows of 2 s."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    write_random_trunk(folder / "musicnn")
+    card = tiny_card(("valence", "arousal"), "affect", feature="logmel", beat=False, clip_frames=125)
+    write_tiny_run(folder / "mood_musicnn", card)
+    return DemoApp(Predictor(folder / "musicnn", folder / "mood_musicnn"), ("musicnn", "mood_musicnn"))
+
+
+def test_tags_are_bars_next_to_the_mood(pretrained, song):
+    answer = pretrained.predictor.predict(song)
+    page = pretrained.answer(song, "song.wav")
+    assert re.findall("<h3>(.*?)</h3>", page)[:3] == [
+        "Genre tags (score, uncalibrated)", "Mood tags (score, uncalibrated)", "Affect (0 to 1)"
+    ]  # fmt: skip
+    groups = pretrained.predictor.tag_groups
+    shown = []
+    for group in ("genre", "mood"):
+        tags = sorted((tag for tag in groups if groups[tag] == group), key=lambda tag: -answer["tags"][tag])
+        shown += [(tag, f"{answer['tags'][tag]:.2f}") for tag in tags[:5] if answer["tags"][tag] >= 0.1]
+    names, scores = (re.findall(rf'class="{kind}">(.*?)</span>', page) for kind in ("name", "share"))
+    assert list(zip(names, scores, strict=True)) == shown
+    assert [name for name, _ in re.findall(r'aria-label="(.*?): ([\d.]+) of 1"', page)] == ["valence", "arousal"]
+    assert "1 step of 3 s for tags, 3 windows, whose mean is the answer" in page
+
+
+def test_a_silent_song_has_no_bars(pretrained, tmp_path):
+    soundfile.write(tmp_path / "hush.wav", np.zeros(6 * RATE), RATE)
+    page = pretrained.answer(tmp_path / "hush.wav", "hush.wav")
+    assert re.findall(r'class="warning">(.*?)</p>', page) == ["hush.wav is silent"]
+    assert 'class="bar"' not in page
+    assert "3 windows, whose mean is the answer" in page
 
 
 def heading_of(app: DemoApp) -> str:
