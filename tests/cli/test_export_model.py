@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.runs import tiny_card, write_tiny_run
+from mtmusic.models.heads import genre_classifier
+from mtmusic.models.saving import save
+from mtmusic.models.transfer import freeze, load_backbone
+from tests.runs import logmel_examples, tiny_card, write_tiny_run
 
 
 @pytest.fixture
@@ -146,3 +149,30 @@ def test_training_and_judging_say_that_they_need_the_run(export, script, run, tm
     assert script(name).main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "got an exported SavedModel, which only predicts" in line
+
+
+def test_the_trunk_is_exported_by_its_name_with_its_licence(export, trunk, tmp_path, capsys):
+    assert export("musicnn", "--out", tmp_path / "out") == 0
+    assert "embed, waveform" in capsys.readouterr().out
+    assert (tmp_path / "out/assets/LICENSE").read_text() == (trunk / "LICENSE").read_text()
+    assert sorted(path.name for path in (tmp_path / "out/assets").iterdir()) == ["LICENSE", "card.json"]
+    tags = tf.saved_model.load(str(tmp_path / "out")).signatures["waveform"](samples=tf.zeros((2, 50_000)))["tags"]
+    assert tags.shape == (2, 50)
+
+
+@pytest.mark.parametrize("which", ["all", "none"])
+def test_a_model_on_the_trunk_is_exported_whole_with_the_trunks_licence(export, trunk, tmp_path, which):
+    backbone = load_backbone("musicnn", "mean")
+    freeze(backbone, which)
+    card = tiny_card(feature="logmel", beat=False)
+    save(genre_classifier(backbone, card["classes"]), tmp_path / "run", card, logmel_examples(200))
+    if which == "all":
+        (tmp_path / "run" / "LICENSE").write_text("the head's")
+    assert export(tmp_path / "run") == 0
+    assets = tmp_path / "run/saved_model/assets"
+    licences = {path.name: path.read_text() for path in assets.iterdir() if path.name != "card.json"}
+    of_trunk = (trunk / "LICENSE").read_text()
+    heads = {"LICENSE": "the head's", "LICENSE.musicnn": of_trunk}
+    assert licences == (heads if which == "all" else {"LICENSE": of_trunk})
+    served = tf.saved_model.load(str(tmp_path / "run/saved_model")).signatures
+    assert served["serve"](spectrogram=tf.constant(logmel_examples(200)))["genre"].shape == (3, 3)

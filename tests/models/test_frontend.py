@@ -1,11 +1,12 @@
 import keras
+import librosa
 import numpy as np
 import pytest
 
-from mtmusic.audio.features import fused_spectrogram, mel_filters
+from mtmusic.audio.features import fused_spectrogram, logmel_filters, logmel_spectrogram, mel_filters
 from mtmusic.audio.loading import load_waveform
 from mtmusic.audio.synthesis import synthesise
-from mtmusic.models.frontend import LogMelSpectrogram
+from mtmusic.models.frontend import Logmel, LogMelSpectrogram
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +68,19 @@ def test_it_survives_saving_with_its_filters(layer, tmp_path):
     loaded = keras.models.load_model(tmp_path / "mel.keras")
     waveform = synthesise("Folk", 0, 1.0)[0][np.newaxis]
     assert np.array_equal(np.array(loaded(waveform)), np.array(layer(waveform)))
+
+
+@pytest.mark.parametrize("samples", [1, 255, 256, 511, 48_000])
+def test_logmel_is_that_of_audio_features_and_of_librosa(samples, tmp_path):
+    """Centred, with zeros around the clip, at its own level."""
+    waveform = np.random.default_rng(0).normal(0, 0.3, samples).astype("float32")
+    layer = Logmel(logmel_filters())
+    got = np.array(layer(waveform[np.newaxis]))[0]
+    assert got.shape == (1 + samples // 256, 96)
+    np.testing.assert_allclose(got, logmel_spectrogram(waveform).T, atol=1e-4)
+    padded = np.pad(waveform, 256)
+    power = librosa.feature.melspectrogram(y=padded, sr=16_000, n_fft=512, hop_length=256, n_mels=96, center=False)
+    np.testing.assert_allclose(got, np.log10(1 + 10_000 * power).T, atol=1e-4)
+    np.testing.assert_allclose(
+        10 ** np.array(layer(waveform[np.newaxis] / 2))[0] - 1, (10**got - 1) / 4, rtol=1e-3, atol=1e-3
+    )

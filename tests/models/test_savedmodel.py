@@ -4,20 +4,23 @@ import sys
 from pathlib import Path
 
 import keras
+import librosa
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from mtmusic.audio.features import fused_spectrogram, mel_filters
+from mtmusic.audio.features import fused_spectrogram, logmel_filters, logmel_spectrogram, mel_filters
 from mtmusic.audio.synthesis import synthesise
 from mtmusic.constants import PAD_VALUE
 from mtmusic.errors import UserError
 from mtmusic.models import savedmodel
 from mtmusic.models.backbones import cnn_backbone, lstm_backbone
 from mtmusic.models.heads import multitask_regressor
+from mtmusic.models.musicnn import embedding
 from mtmusic.models.savedmodel import Sound, export_savedmodel, open_model
-from mtmusic.models.saving import load
-from tests.runs import CLASSES, tiny_card, tiny_examples, write_tiny_run
+from mtmusic.models.saving import answers, load, save
+from mtmusic.models.transfer import freeze, load_backbone
+from tests.runs import CLASSES, logmel_examples, tiny_card, tiny_examples, write_tiny_run
 
 TASKS = ("joyful activation", "joyful_activation", "1st", "ενέργεια/β")
 
@@ -288,3 +291,89 @@ def test_what_cannot_be_opened_is_said_in_one_line(both, tmp_path, change, told)
         open_model(out)
     assert str(out) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+# --- models of logmel, on the pretrained trunk
+
+AFFECT = tiny_card(("valence", "arousal"), "affect", feature="logmel", beat=False, sample_rate=16_000)
+
+PLAIN_LOGMEL = """
+import json, sys
+sys.modules["mtmusic"] = sys.modules["keras"] = None
+import numpy as np, tensorflow as tf
+loaded, given = tf.saved_model.load(sys.argv[1]), np.load(sys.argv[2])
+found = {"serve": loaded.signatures["serve"](spectrogram=tf.constant(given["spectrogram"])),
+         "embed": loaded.signatures["embed"](spectrogram=tf.constant(given["spectrogram"])),
+         "waveform": loaded.signatures["waveform"](samples=tf.constant(given["samples"]))}
+print(json.dumps({name: {key: value.numpy().tolist() for key, value in answer.items()}
+                  for name, answer in found.items()}))
+"""
+
+
+def logmel_sound() -> Sound:
+    samples = np.random.default_rng(0).normal(0, 0.2, 52_000).astype("float32")
+    return Sound(logmel_filters(), samples, logmel_spectrogram(samples))
+
+
+def head_on_trunk(folder: Path) -> None:
+    backbone = load_backbone("musicnn", "penultimate")
+    freeze(backbone, "all")
+    save(multitask_regressor(backbone, AFFECT["targets"]), folder, AFFECT, logmel_examples())
+
+
+@pytest.mark.parametrize("kind", ["the trunk", "a head on it"])
+def test_a_model_of_logmel_takes_samples_where_there_is_no_mtmusic(trunk, tmp_path, kind):
+    if kind == "a head on it":
+        head_on_trunk(tmp_path / "run")
+    model, card = load("musicnn" if kind == "the trunk" else tmp_path / "run")
+    sound = logmel_sound()
+    assert export_savedmodel(model, card, logmel_examples(), tmp_path / "out", sound) <= 1e-4
+    batch = np.full((2, 600, 96), PAD_VALUE, "float32")
+    batch[0, :600], batch[1, :250] = logmel_examples(600)[0], logmel_examples(600)[1, :250]
+    samples = np.stack([sound.samples, sound.samples[::-1] / 2])
+    np.savez(tmp_path / "given.npz", spectrogram=batch, samples=samples)
+    command = [sys.executable, "-I", "-W", "ignore", "-c", PLAIN_LOGMEL, str(tmp_path / "out"), "given.npz"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    spectrograms = np.stack([logmel_spectrogram(one).T for one in samples])
+    for name, given in (("serve", batch), ("waveform", spectrograms)):
+        wanted = answers(model, card, given)
+        assert list(found[name]) == list(wanted) == (["tags"] if kind == "the trunk" else ["valence", "arousal"])
+        for output, values in wanted.items():
+            np.testing.assert_allclose(found[name][output], values, atol=1e-4)
+    means = embedding(model).predict(batch, verbose=0)
+    assert means.shape == (2, 753)
+    np.testing.assert_allclose(found["embed"]["embedding"], means, atol=1e-4)
+
+
+def test_a_run_of_tags_opens_by_name_and_as_an_export(trunk, tmp_path):
+    model, card = load("musicnn")
+    export_savedmodel(model, card, logmel_examples(), tmp_path / "out")
+    run, export = open_model("musicnn"), open_model(tmp_path / "out")
+    assert run.serve(logmel_examples())["tags"].shape == (3, 50)
+    assert run.embed(logmel_examples())["embedding"].shape == (3, 753)
+    for name in ("serve", "embed"):
+        one, other = (getattr(opened, name)(logmel_examples()) for opened in (run, export))
+        np.testing.assert_allclose(*(next(iter(answer.values())) for answer in (one, other)), atol=1e-5)
+    (tmp_path / "out" / "assets" / "card.json").write_text(json.dumps(card | {"tags": card["tags"][:3]}))
+    with pytest.raises(UserError, match="Expected the card of a model"):
+        open_model(tmp_path / "out")
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:audioread")
+def test_the_original_trunks_samples_give_the_tags_of_the_reference(real_data, tmp_path):
+    path = real_data / "musicnn" / "reference.json"
+    try:
+        model, card = load("musicnn")
+    except UserError as error:
+        pytest.skip(str(error))
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    export_savedmodel(model, card, logmel_examples(), tmp_path / "out", logmel_sound())
+    served = tf.saved_model.load(str(tmp_path / "out")).signatures["waveform"]
+    for name, song in json.loads(path.read_text())["songs"].items():
+        samples, _ = librosa.load(real_data / "audio" / name, sr=16_000)
+        got = served(samples=tf.constant(samples[np.newaxis]))["tags"].numpy()[0]
+        np.testing.assert_allclose(got, [song["tags"][tag] for tag in card["tags"]], atol=1e-4)

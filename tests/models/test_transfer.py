@@ -6,8 +6,10 @@ from mtmusic.errors import UserError
 from mtmusic.models import backbones
 from mtmusic.models.backbones import cnn_backbone, lstm_backbone
 from mtmusic.models.heads import affect_regressor, genre_classifier, multitask_regressor
+from mtmusic.models.musicnn import musicnn_backbone
 from mtmusic.models.saving import save
 from mtmusic.models.transfer import describe, freeze, load_backbone, set_backbone_weights, unfreeze
+from tests.runs import logmel_examples, randomise
 
 CARD = {"task": "genre", "classes": ["a", "b"], "feature": "mel", "beat": True, "frames": 16}
 
@@ -157,3 +159,61 @@ def test_weights_go_into_a_backbone_of_other_frames_where_they_do_not_depend_on_
         set_backbone_weights(other, fixed, "here")
     with pytest.raises(UserError, match="another backbone beside here"):
         set_backbone_weights(other, source, "here")
+
+
+# --- the pretrained trunk
+
+
+@pytest.mark.parametrize(("features", "count"), [(None, 200), ("penultimate", 200), ("mean", 753)])
+def test_the_trunk_is_an_ordinary_model_to_fit(trunk, features, count):
+    backbone = load_backbone("musicnn", features)
+    assert backbone.output_shape == (None, count)
+    model = keras.Sequential([backbone, keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    before = backbone.get_weights()
+    model.fit(logmel_examples(200), np.zeros(3), verbose=0)
+    assert not any(np.array_equal(a, b) for a, b in zip(before, backbone.get_weights(), strict=True))
+
+
+def test_features_that_a_run_does_not_have_are_refused(run, trunk, tmp_path):
+    for path, features in ((run, "mean"), ("musicnn", "patches")):
+        with pytest.raises(UserError, match="Expected `features` mean or penultimate of a musicnn backbone"):
+            load_backbone(path, features)
+    card = CARD | {"feature": "logmel", "frames": None, "beat": False}
+    save(genre_classifier(load_backbone("musicnn", "mean"), ["a", "b"]), tmp_path / "run", card, logmel_examples(200))
+    assert load_backbone(tmp_path / "run").output_shape == (None, 753)
+    with pytest.raises(UserError, match="another backbone"):
+        load_backbone(tmp_path / "run", "penultimate")
+
+
+@pytest.mark.parametrize("feature", ["logmel", "mel", "fused"])
+@pytest.mark.parametrize("features", ["mean", "penultimate"])
+def test_the_trunks_weights_serve_other_features_and_shorter_backbones(feature, features):
+    source = musicnn_backbone(features="patches")
+    randomise(source)
+    backbone = musicnn_backbone(feature, features)
+    loaded = set_backbone_weights(backbone, source, "here")
+    assert set(loaded) == {layer.name for layer in backbone.layers if layer.weights}
+    assert ("block3_dense" in loaded) == (features == "penultimate")
+    for name in loaded:  # biases of convolutions too, which stand in front of ReLU, not of a normalisation
+        pairs = zip(backbone.get_layer(name).get_weights(), source.get_layer(name).get_weights(), strict=True)
+        assert all(np.array_equal(a, b) for a, b in pairs)
+    assert len(backbone.get_layer("block1_timbral38").get_weights()) == 2
+    fresh = musicnn_backbone(feature, features)
+    assert set(set_backbone_weights(fresh, source, "here", 1)) == {name for name in loaded if "block1" in name}
+
+
+def test_a_backbone_without_the_dense_layer_gives_none(run):
+    with pytest.raises(UserError, match="another backbone"):
+        set_backbone_weights(musicnn_backbone(), musicnn_backbone(features="mean"), "here")
+    with pytest.raises(UserError, match="another backbone"):
+        set_backbone_weights(musicnn_backbone("mel"), load_backbone(run), run)
+    with pytest.raises(UserError, match=r"Expected `freeze` .* 0 to 2"):
+        freeze(musicnn_backbone(features="mean"), 3)
+
+
+def test_a_backbone_that_was_frozen_as_a_whole_is_unfrozen_by_blocks():
+    backbone = cnn_backbone(frames=16)
+    backbone.trainable = False
+    freeze(backbone, 2)
+    assert changed_layers(backbone) == layers_of(3, 4)
