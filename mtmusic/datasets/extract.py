@@ -105,7 +105,7 @@ def extract_features(options: ExtractOptions) -> Extraction:
             for folder in folders:
                 _open_folder(folder, options.excerpt, known | ids)
             songs = [_song(path, ids[path], folders, options.gzip) for path in paths]
-            lacking = [song for song in songs if song.full or song.beat]
+            lacking = [song for song in songs if song.full or song.beat or song.logmel]
             failed = extract_all(lacking, options.excerpt, options.jobs, options.scheduler)
             bad = {ids[outcome.path] for outcome in failed}
             for folder in folders:

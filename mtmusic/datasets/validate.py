@@ -38,7 +38,7 @@ from mtmusic.files import write_json
 
 @dataclass(frozen=True)
 class Validation:
-    """What a folder holds, a row a clip (data/table.py), and what is wrong with it, worst first."""
+    """What a folder holds, a row a clip, and what is wrong with it, worst first."""
 
     folder: Path
     beat: bool

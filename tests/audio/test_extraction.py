@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from mtmusic.audio import extraction
 from mtmusic.audio.extraction import Excerpt, Outcome, Song, extract_song, extract_songs, find_songs, plain_id, song_ids
-from mtmusic.audio.features import full_and_beat_spectrograms
+from mtmusic.audio.features import full_and_beat_spectrograms, logmel_spectrogram
 from mtmusic.audio.loading import load_waveform
 from mtmusic.audio.synthesis import synthesise
 from mtmusic.errors import UserError
@@ -195,3 +195,15 @@ def test_a_song_that_kills_its_worker_on_a_cluster(song: Path, tmp_path: Path) -
         address = cluster.scheduler_address
         outcomes = list(extract_songs(songs, Excerpt(), save_unless_third, scheduler=address))
     check_that_the_third_failed(outcomes, tmp_path)
+
+
+def test_a_songs_logmel(song: Path) -> None:
+    written: dict[str, np.ndarray] = {}
+    places = Song(song, full=(Path("full"),), logmel=(Path("one"), Path("other")))
+    outcome = extract_song(places, Excerpt(1.0, 5.0, "float16"), lambda path, array: written.update({str(path): array}))
+    assert outcome == Outcome(song)
+    expected = logmel_spectrogram(load_waveform(song, 1.0, 5.0, 16_000)).astype("float16")
+    assert expected.shape == (96, 1 + 5 * 16_000 // 256)
+    np.testing.assert_array_equal(written["one"], expected)
+    np.testing.assert_array_equal(written["other"], expected)
+    assert written["full"].shape == (140, 1 + 5 * 22_050 // 512)

@@ -18,10 +18,13 @@ from mtmusic.audio.features import (
     beat_frames,
     full_and_beat_spectrograms,
     fused_spectrogram,
+    logmel_spectrogram,
     mel_db,
     percussive,
     stft,
 )
+from mtmusic.audio.loading import load_waveform
+from mtmusic.audio.synthesis import synthesise
 from mtmusic.constants import FEATURE_ROWS, SAMPLE_RATE
 
 MEL, CHROMA = FEATURE_ROWS["mel"], FEATURE_ROWS["chroma"]
@@ -162,3 +165,68 @@ def test_processes_that_start_together_with_no_compiled_code_do_not_break_each_o
     assert [process.communicate()[0].strip() for process in together] == ["140", "140"]
     assert list(tmp_path.rglob("*.nbc"))
     assert start().communicate()[0].strip() == "140"
+
+
+# --- logmel
+
+
+def logmel_oracle(waveform: np.ndarray) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sound shorter than one FFT
+        power = librosa.feature.melspectrogram(y=waveform, sr=16_000, n_fft=512, hop_length=256, n_mels=96)
+    return np.log10(1 + 10_000 * power)
+
+
+@pytest.mark.parametrize("samples", [1, 255, 256, 511, 512, 16_000, 100_001])
+def test_logmel_is_librosas(samples: int) -> None:
+    waveform = np.random.default_rng(samples).normal(0, 0.3, samples).astype(np.float32)
+    found = logmel_spectrogram(waveform)
+    assert found.shape == (96, 1 + samples // 256)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, logmel_oracle(waveform), atol=1e-6)
+
+
+def test_logmel_keeps_the_level_and_silence_is_0() -> None:
+    tone = np.sin(2 * np.pi * 1000 * np.arange(16_000) / 16_000).astype(np.float32)
+    loud, quiet = logmel_spectrogram(tone), logmel_spectrogram(tone / 10)
+    assert loud.max() - quiet.max() == pytest.approx(2, abs=1e-4)  # a hundredth of the power
+    assert 6.7 > loud.max() > 5
+    assert not logmel_spectrogram(np.zeros(16_000, np.float32)).any()
+
+
+@pytest.mark.real
+def test_logmel_of_a_recording_is_librosas(real_data: Path) -> None:
+    for path in sorted((real_data / "audio").glob("*.ogg")):
+        waveform = load_waveform(path, duration=30, sample_rate=16_000)
+        np.testing.assert_allclose(logmel_spectrogram(waveform), logmel_oracle(waveform), atol=1e-6)
+
+
+@pytest.fixture(params=["synthesised", pytest.param("recorded", marks=pytest.mark.real)])
+def original(request: pytest.FixtureRequest) -> np.ndarray:
+    """Ten seconds at 22.05 kHz."""
+    if request.param == "synthesised":
+        return synthesise("Rock", 0, 10.0)[0]
+    (path,) = (request.getfixturevalue("real_data") / "audio").glob("*Vibe_Ace*.ogg")
+    return load_waveform(path, duration=10.0)
+
+
+@pytest.mark.parametrize("copy", ["int16", "int24", "int32", "stereo", "44100", "48000"])
+def test_copies_of_a_song_agree(original: np.ndarray, tmp_path: Path, copy: str) -> None:
+    """In logmel's units the mean difference is below .0005, and the largest below .1.
+
+    Measured on five recordings and three synthesised songs, the copies' means were at most .00018, their largest
+    differences .07, and each of musicnn's tags within .0006.
+    """
+    rate = int(copy) if copy.isdecimal() else SAMPLE_RATE
+    samples = librosa.resample(original, orig_sr=SAMPLE_RATE, target_sr=rate)
+    samples = np.stack([samples, samples], axis=1) if copy == "stereo" else samples
+    subtype = {"int16": "PCM_16", "int24": "PCM_24", "int32": "PCM_32", "stereo": "FLOAT"}.get(copy, "PCM_16")
+    soundfile.write(tmp_path / "original.wav", original, SAMPLE_RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "copy.wav", samples, rate, subtype=subtype)
+    expected, found = (
+        logmel_spectrogram(load_waveform(tmp_path / name, sample_rate=16_000)) for name in ("original.wav", "copy.wav")
+    )
+    assert found.shape == expected.shape
+    difference = np.abs(found - expected)
+    assert difference.mean() < 0.0005
+    assert difference.max() < 0.1

@@ -62,6 +62,14 @@ def test_songs_in_genre_folders_become_a_data_folder(main, tmp_path: Path, monke
         ((".", "data", "--offset", "nan"), "error: Expected --duration above 0"),
         (("a.wav", "a.wav"), "error: Cannot go on in"),
         (
+            ("a.wav", "data", "--feature", "logmel", "--both"),
+            "error: Logmel arrays are never beat-synchronised: leave out --both",
+        ),
+        (
+            ("a.wav", "data", "--beat", "--feature", "logmel"),
+            "error: Logmel arrays are never beat-synchronised: leave out --beat",
+        ),
+        (
             ("a.wav", "data", "--labels", "absent.csv"),
             "error: Expected a table of labels, got no such file: absent.csv",
         ),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtmusic.data.spectrograms import array_frames, array_path, read_array, read_spectrogram, write_array
+from mtmusic.data.spectrograms import array_frames, array_kind, array_path, read_array, read_spectrogram, write_array
 from mtmusic.errors import UserError
 
 Fused = Callable[..., np.ndarray]
@@ -303,6 +303,65 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     assert array_frames(path) == 3
 
 
+# --- logmel
+
+LOGMEL_NAMES = ("1.logmel.npy", "1.logmel.npy.gz")
+
+
+def logmel(frames: int) -> np.ndarray:
+    return np.random.default_rng(frames).uniform(0, 6, (96, frames)).astype(np.float16)
+
+
+@pytest.mark.parametrize("name", LOGMEL_NAMES)
+def test_a_logmel_array_is_written_and_read_whole(tmp_path: Path, name: str) -> None:
+    path, array = tmp_path / name, logmel(7)
+    write_array(path, array)
+    assert array_kind(path) == "logmel"
+    assert array_path(tmp_path, "1") == array_path(tmp_path, "1", "logmel") == path
+    assert array_path(tmp_path, "1", "fused") is None
+    assert array_frames(path) == 7
+    np.testing.assert_array_equal(read_array(path), array.astype(np.float32))
+    spectrogram = read_spectrogram(path, "logmel")
+    np.testing.assert_array_equal(spectrogram, array.T.astype(np.float32))
+    assert spectrogram.flags.c_contiguous
+
+
+@pytest.mark.parametrize("name", LOGMEL_NAMES)
+@pytest.mark.parametrize("shape", [(140, 3), (7, 96), (96,)], ids=str)
+def test_another_shape_is_no_logmel_array(
+    tmp_path: Path, save_array: SaveArray, name: str, shape: tuple[int, ...]
+) -> None:
+    path = save_array(tmp_path / name, np.zeros(shape))
+    for read in (read_array, array_frames):
+        assert_refused(read, path, f"Expected (96, frames), got {shape} in")
+    with pytest.raises(ValueError, match=r"Expected \(96, frames\)"):
+        write_array(tmp_path / name, np.zeros(shape))
+
+
+@pytest.mark.parametrize(("value", "told"), [(np.nan, "1 NaN or infinite"), (-1024, "Expected values above -1024")])
+def test_a_value_that_no_logmel_array_may_hold_is_refused(
+    tmp_path: Path, save_array: SaveArray, value: float, told: str
+) -> None:
+    array = logmel(3).astype(float)
+    array[17, 1] = value
+    assert_refused(read_array, save_array(tmp_path / LOGMEL_NAMES[0], array), told)
+
+
+@pytest.mark.parametrize(
+    ("name", "feature", "told"),
+    [
+        ("1.fused.full.npy", "logmel", 'Expected the feature "mel", "chroma" or "fused" of fused arrays, got "logmel"'),
+        *(
+            ("1.logmel.npy", feature, f'Expected `feature="logmel"`, which logmel arrays hold alone, got "{feature}"')
+            for feature in ("mel", "chroma", "fused")
+        ),
+    ],
+)
+def test_a_feature_of_the_other_kind_is_refused(tmp_path: Path, name: str, feature: str, told: str) -> None:
+    write_array(tmp_path / name, np.zeros((96 if "logmel" in name else 140, 3)))
+    assert_refused(lambda path: read_spectrogram(path, feature), tmp_path / name, told)
+
+
 # --- real arrays
 
 
@@ -329,3 +388,16 @@ def test_real_beat_arrays_are_float32_in_their_range(real_data: Path) -> None:
         assert mel.min() >= -80
         assert chroma.min() >= 0
         assert chroma.max() <= 1
+
+
+@pytest.mark.real
+def test_real_logmel_arrays_are_float16_gz(real_data: Path) -> None:
+    paths = sorted((real_data / "moods" / "train").iterdir())
+    assert len(paths) == 452
+    for path in paths[::100]:
+        with gzip.open(path) as file:
+            stored = np.load(file)
+        assert stored.dtype == np.float16
+        assert stored.shape == (96, array_frames(path))
+        np.testing.assert_array_equal(read_spectrogram(path, "logmel"), stored.T.astype(np.float32))
+        assert 0 <= stored.min() < 4 < stored.max() < 7

@@ -23,8 +23,8 @@ import soundfile
 from mtmusic.audio import extraction
 from mtmusic.audio.extraction import Excerpt
 from mtmusic.audio.synthesis import synthesise
-from mtmusic.data.labels import read_affect_labels, read_genre_labels
-from mtmusic.data.spectrograms import read_array
+from mtmusic.data.labels import folder_feature, read_affect_labels, read_genre_labels
+from mtmusic.data.spectrograms import array_kind, read_array
 from mtmusic.datasets.extract import Extraction, ExtractOptions, extract_features
 from mtmusic.errors import UserError
 
@@ -85,8 +85,64 @@ def test_without_labels_every_array_goes_to_test(extract: Extract, music: Path, 
         content = json.loads((folder / "features.json").read_text())
         assert content.pop("versions").keys() == {"mtmusic", "librosa", "soundfile", "numpy"}
         excerpt = {"offset": 0.5, "duration": 5.0, "dtype": "float16"}
-        assert content == {"sample_rate": 22_050, "hop_length": 512, "beat": beat, **excerpt}
+        assert content == {"feature": "fused", "sample_rate": 22_050, "hop_length": 512, "beat": beat, **excerpt}
     assert read_array(arrays_below(tmp_path / "data")[0]).shape == (140, 1 + 5 * 22_050 // 512)
+
+
+@pytest.mark.parametrize("gzip", [False, True])
+def test_logmel(extract: Extract, tmp_path: Path, caplog: pytest.LogCaptureFixture, gzip: bool) -> None:
+    caplog.set_level("INFO")
+    done = extract(feature="logmel", rate="full", genres_from_folders=True, gzip=gzip)
+    folder = tmp_path / "data"
+    assert [one.path for one in done.folders] == [folder]
+    clips = read_genre_labels(folder, "train", "all")
+    ending = ".logmel.npy.gz" if gzip else ".logmel.npy"
+    assert [path.name for path in clips.paths] == [f"{i}{ending}" for i in clips.ids]
+    assert {read_array(path).shape for path in arrays_below(folder)} == {(96, 1 + 5 * 16_000 // 256)}
+    content = json.loads((folder / "features.json").read_text())
+    assert content.pop("versions").keys() == {"mtmusic", "librosa", "soundfile", "numpy"}
+    assert content == {
+        "feature": "logmel", "sample_rate": 16_000, "n_fft": 512, "hop_length": 256, "bands": 96, "beat": False,
+        "offset": 0.0, "duration": 5.0, "dtype": "float32",
+    }  # fmt: skip
+    assert f"Folder: {folder} (logmel, genre labels)" in caplog.messages
+    assert done.trainable == (folder,)
+    assert folder_feature(folder) == "logmel"
+
+
+def test_logmel_goes_on_where_it_stopped(extract: Extract, tmp_path: Path) -> None:
+    extract(feature="logmel", rate="full")
+    first, *others = arrays_below(tmp_path / "data")
+    times = [path.stat().st_mtime_ns for path in others]
+    first.rename(first.with_name(f".{first.name}.1.tmp"))  # as a run that was killed leaves it
+    extract(feature="logmel", rate="full")
+    assert arrays_below(tmp_path / "data") == [first, *others]
+    assert [path.stat().st_mtime_ns for path in others] == times
+
+
+@pytest.mark.parametrize("rate", ["beat", "both"])
+def test_logmel_has_no_beats(extract: Extract, tmp_path: Path, rate: str) -> None:
+    with pytest.raises(UserError, match=f'Logmel arrays are never beat-synchronised: leave out `rate="{rate}"`'):
+        extract(feature="logmel", rate=rate)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(("first", "second"), [("fused", "logmel"), ("logmel", "fused")])
+def test_a_folder_holds_one_kind(extract: Extract, tmp_path: Path, first: str, second: str) -> None:
+    extract(feature=first, rate="full")
+    with pytest.raises(UserError, match=rf"data holds {first} arrays, now {second}: give another folder"):
+        extract(feature=second, rate="full")
+    assert {array_kind(path) for path in arrays_below(tmp_path / "data")} == {first}
+
+
+def test_a_folder_of_before_the_feature_was_written_goes_on(extract: Extract, tmp_path: Path) -> None:
+    extract()
+    path = tmp_path / "data" / "features.json"
+    content = json.loads(path.read_text())
+    del content["feature"]
+    path.write_text(json.dumps(content))
+    extract()
+    assert json.loads(path.read_text())["feature"] == "fused"
 
 
 def test_labels_from_folders(extract: Extract, tmp_path: Path) -> None:
