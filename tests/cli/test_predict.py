@@ -203,7 +203,7 @@ def test_a_name_that_is_no_text(predict, runs, music):
         (("absent.mp3", "--model", "{affect}"), "got no such file: absent.mp3"),
         (("empty", "--model", "{affect}"), "found none in empty"),
         (("music", "--model", "absent"), "Expected a run's folder or its model.keras, found no absent/model.keras"),
-        (("music",), "mtmusic get-pretrained"),
+        (("music",), "found none: `mtmusic get-pretrained` fetches it"),
         (("music", "--model", "{affect}", "{affect}"), "answer different questions"),
         (("music", "--model", "{affect}", "--top", "0"), "Expected --top of 1 or more, got 0"),
         (("music", "--model", "{affect}", "--jobs", "-2"), "Expected --jobs of 1 or more, got -2"),

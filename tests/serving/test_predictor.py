@@ -1,5 +1,6 @@
 import json
 import shutil
+import tracemalloc
 import types
 import warnings
 from pathlib import Path
@@ -20,7 +21,7 @@ from mtmusic.models.savedmodel import export_savedmodel
 from mtmusic.models.saving import answers, load
 from mtmusic.serving import predictor as predictor_module
 from mtmusic.serving.predictor import Predictor, clip_seconds
-from tests.runs import CLASSES, tiny_card, tiny_examples, write_random_trunk, write_tiny_run
+from tests.runs import CLASSES, logmel_examples, tiny_card, tiny_examples, write_random_trunk, write_tiny_run
 
 TASKS = ("valence", "joyful activation")
 RATE = 22_050
@@ -470,6 +471,29 @@ def test_a_long_song_of_a_folder_is_answered_part_by_part(named, recording, tmp_
     assert long["tags"] == pytest.approx(wanted["tags"], abs=1e-5)
     assert np.array_equal(long.timeline.times, wanted.timeline.times)
     np.testing.assert_allclose(long.timeline.mel, wanted.timeline.mel, atol=1e-2)
+
+
+def test_an_exported_trunk_answers_as_its_run(pretrained, recording, tmp_path):
+    model, card = load(pretrained / "musicnn")
+    export_savedmodel(model, card, logmel_examples(), tmp_path / "exported")
+    wanted = Predictor(pretrained / "musicnn").predict(recording)["tags"]
+    exported = Predictor(tmp_path / "exported")
+    assert exported.predict(recording)["tags"] == pytest.approx(wanted, abs=1e-6)
+    assert exported.tag_groups["sad"] == "mood"
+
+
+def test_memory_does_not_grow_with_the_song(genre, tmp_path, monkeypatch):
+    for name, value in (("BLOCK_SECONDS", 5.0), ("MOST_MEL_FRAMES", 400), ("FRAMES_AT_ONCE", 187)):
+        monkeypatch.setattr(windows, name, value)
+    peaks = []
+    for seconds in (10, 30, 90):  # the first makes what is kept for later songs
+        soundfile.write(tmp_path / "song.wav", np.tile(synthesise("Rock", 0, 1.0)[0], seconds), RATE)
+        tracemalloc.start()
+        answer = genre.answer(tmp_path / "song.wav", timeline=True)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(answer.timeline.answers) == seconds
+    assert peaks[2] < 1.1 * peaks[1]
 
 
 def test_without_the_trunk_it_says_how_to_get_it(tmp_path, monkeypatch):
