@@ -54,3 +54,14 @@ def test_mean_profiles_are_means_over_frames_then_clips(genre_folder):
     clips = read_genre_labels(genre_folder)
     jazz = [read_array(path)[:128].mean(axis=1) for path, t in zip(clips.paths, clips.targets, strict=True) if t == 1]
     np.testing.assert_allclose(mean_mel_profiles(clips)["Jazz"], np.mean(jazz, axis=0), rtol=1e-5)
+
+
+def test_a_logmel_folder_is_drawn_too(script, tmp_path):
+    folder, out = write_tiny_genre_folder(tmp_path / "logmel", feature="logmel"), tmp_path / "seen"
+    assert script("explore_data").main(["--data", str(folder), "--out", str(out), "--batch-size", "8"]) == 0
+    assert {"two_clips.png", "mean_profiles.png", "lengths.png"} <= {path.name for path in out.iterdir()}
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["feature"], summary["array_shape"][0]) == ("logmel", 96)
+    assert summary["feature_shapes"] == {"logmel": summary["array_shape"]}
+    clips = read_genre_labels(folder)
+    assert mean_mel_profiles(clips)["Jazz"].shape == (96,)

@@ -16,9 +16,10 @@ from mtmusic.data.folder import (
     select_tasks,
 )
 from mtmusic.data.labels import read_affect_labels
+from mtmusic.data.spectrograms import array_kind
 from mtmusic.errors import UserError
 from tests import faults
-from tests.folders import write_tiny_affect_folder
+from tests.folders import write_tiny_affect_folder, write_tiny_genre_folder
 
 TASKS = ("valence", "energy", "danceability")
 
@@ -241,3 +242,32 @@ def test_a_class_that_train_lacks_is_known_all_the_same(genre_folder):
     path = genre_folder / "test_labels.txt"
     path.write_text(path.read_text().replace("Blues", "Folk"))
     assert load_pool(LoadOptions(genre_folder)).splits["train"].classes == ("Blues", "Folk", "Jazz", "Rock")
+
+
+# --- logmel
+
+
+@pytest.mark.parametrize("name", ["moods", "moods_beat"])
+def test_a_logmel_folder_is_loaded(tmp_path, name):
+    folder = write_tiny_affect_folder(tmp_path / name, ("valence", "arousal"), feature="logmel")
+    data = load_affect_data(LoadOptions(folder))
+    assert (data.feature, data.beat, data.findings) == ("logmel", False, ())
+    assert {array_kind(path) for clips in data.splits.values() for path in clips.paths} == {"logmel"}
+    assert f"Folder: {folder} (logmel)" in data_table(data)
+    assert load_pool(LoadOptions(folder, beat=False)).feature == "logmel"
+    with pytest.raises(UserError, match=r"Expected `beat=False`, since logmel arrays are never beat-synchronised, in"):
+        load_affect_data(LoadOptions(folder, beat=True))
+
+
+def test_a_fused_folder_is_told_from_a_logmel_one(affect_folder, tmp_path):
+    assert load_affect_data(LoadOptions(affect_folder)).feature == "fused"
+    genre = write_tiny_genre_folder(tmp_path / "logmel", feature="logmel")
+    assert load_genre_data(LoadOptions(genre)).feature == "logmel"
+
+
+@pytest.mark.real
+def test_the_real_logmel_folder(real_data):
+    data = load_affect_data(LoadOptions(real_data / "moods"))
+    assert (data.feature, data.beat, data.tasks, data.findings) == ("logmel", False, ("valence", "arousal"), ())
+    assert sum(map(len, data.splits.values())) == 452
+    assert not artists(data.splits["train"]) & artists(data.splits["test"])

@@ -13,8 +13,10 @@ from sklearn.utils.class_weight import compute_class_weight
 from mtmusic.data.labels import (
     LAB_CLASSES,
     Clips,
+    array_ids,
     clip_id,
     concatenate,
+    folder_feature,
     genre_mapping,
     is_beat_synchronised,
     is_synthetic,
@@ -23,10 +25,11 @@ from mtmusic.data.labels import (
     read_genre_labels,
     scan_affect_labels,
     scan_genre_labels,
+    scan_unlabelled,
     write_affect_labels,
     write_genre_labels,
 )
-from mtmusic.data.spectrograms import read_array
+from mtmusic.data.spectrograms import read_array, write_array
 from mtmusic.errors import UserError
 
 DataFolder = Callable[..., Path]
@@ -520,3 +523,64 @@ def test_class_weights_are_those_of_scikit_learn() -> None:
     expected = compute_class_weight("balanced", classes=np.arange(3), y=targets)
     assert clips.class_weights() == pytest.approx(expected.tolist())
     assert replace(clips, classes=("x", "y", "z", "absent")).class_weights()[3] == 6 / 4
+
+
+# --- logmel
+
+
+def logmel_folder(folder: Path, ids: tuple[int, ...] = (1,), suffix: str = ".npy") -> Path:
+    for i in ids:
+        write_array(folder / "train" / f"{i}.logmel{suffix}", np.full((96, 3), i))
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npy.gz"])
+@pytest.mark.parametrize("written", ["1", "1.logmel.npy", "1.logmel.npy.gz"])
+def test_logmel_arrays_are_found(data_folder: DataFolder, written: str, suffix: str) -> None:
+    folder = logmel_folder(data_folder(genre_rows((written, "Rock"))), suffix=suffix)
+    clips = read_genre_labels(folder)
+    assert (clips.ids, clips.paths) == (("1",), (folder / "train" / f"1.logmel{suffix}",))
+    assert is_beat_synchronised(folder) is False
+
+
+def test_a_row_without_its_logmel_array_is_told_by_its_name(data_folder: DataFolder) -> None:
+    folder = logmel_folder(data_folder("Id,valence\n1,0.5\n2,0.5\n"))
+    with pytest.raises(UserError, match=r"line 3: no array 2\.logmel\.npy \(or \.npy\.gz\) in train/"):
+        read_affect_labels(folder)
+
+
+def test_the_kind_of_a_folder(data_folder: DataFolder) -> None:
+    assert folder_feature(data_folder("", [1], name="fused")) == "fused"
+    assert folder_feature(data_folder("", name="empty")) == "fused"
+    folder = logmel_folder(data_folder("", name="logmel"))
+    (folder / "train" / "._1.fused.full.npy").touch()  # a Mac's
+    assert folder_feature(folder) == "logmel"
+    for text, expected in ('{"feature": "logmel"}', "logmel"), ('{"beat": false}', "fused"):
+        (folder / "features.json").write_text(text)
+        assert folder_feature(folder) == expected
+    (folder / "features.json").write_text('{"feature": "mfcc"}')
+    with pytest.raises(UserError, match=r'Expected the feature "fused" or "logmel", got \'mfcc\' in .*features\.json'):
+        folder_feature(folder)
+
+
+def test_a_folder_of_both_kinds_is_refused(data_folder: DataFolder) -> None:
+    folder = logmel_folder(data_folder(genre_rows((1, "Rock"), (2, "Pop")), [2]))
+    with pytest.raises(UserError, match=r"Expected arrays of one kind, got fused and logmel ones in"):
+        read_genre_labels(folder)
+    (folder / "features.json").write_text('{"feature": "logmel", "beat": false}')
+    clips, (problem,) = scan_genre_labels(folder, "train")
+    assert clips.ids == ("1",)
+    assert "no array 2.logmel.npy" in problem.text
+
+
+def test_shifted_columns_name_logmel_arrays_too(data_folder: DataFolder) -> None:
+    folder = logmel_folder(data_folder(genre_rows(("Rock", "1.logmel.npy"))))
+    _, (problem,) = scan_genre_labels(folder, "train")
+    assert problem.kind == "shifted columns"
+
+
+def test_arrays_without_labels_are_listed(data_folder: DataFolder) -> None:
+    folder = logmel_folder(data_folder(""), (10, 9))
+    clips, problems = scan_unlabelled(folder, "train")
+    assert (clips.ids, problems) == (("9", "10"), [])
+    assert array_ids(folder, "train") == {"9", "10"}

@@ -12,6 +12,8 @@ from mtmusic.constants import FEATURE_BINS, FEATURE_ROWS, PAD_VALUE
 from mtmusic.data import pipeline
 from mtmusic.data.labels import Clips
 from mtmusic.data.pipeline import make_dataset
+from mtmusic.data.spectrograms import write_array
+from mtmusic.errors import UserError
 
 Batch = tuple[np.ndarray, np.ndarray]
 ClipsOf = Callable[[Sequence[int]], Clips]
@@ -263,3 +265,40 @@ def test_more_buckets_than_lengths_are_no_harm(clips_of_lengths: ClipsOf) -> Non
     batches = epoch(make_dataset(clips_of_lengths([3, 3, 4]), "chroma", 2, buckets=10))
     assert sorted(order(batches)) == [0, 1, 2]
     assert padding(batches) == 0
+
+
+# --- logmel
+
+
+def logmel_clips(folder: Path) -> Clips:
+    """The target is the clip's position, and the value of each frame its number."""
+    paths = tuple(folder / f"{i}.logmel.npy" for i in range(len(LENGTHS)))
+    for path, frames in zip(paths, LENGTHS, strict=True):
+        write_array(path, np.tile(np.arange(frames, dtype=np.float16), (96, 1)))
+    ids = tuple(map(str, range(len(LENGTHS))))
+    return Clips(ids, paths, np.arange(len(LENGTHS)), classes=ids)
+
+
+@pytest.mark.parametrize("buckets", [1, 3])
+def test_logmel_batches_are_the_arrays_padded(tmp_path: Path, buckets: int) -> None:
+    batches = epoch(make_dataset(logmel_clips(tmp_path), "logmel", batch_size=3, buckets=buckets))
+    assert sorted(order(batches)) == list(range(len(LENGTHS)))
+    for x, y in batches:
+        assert x.dtype == np.float32
+        assert x.shape == (len(y), max(LENGTHS[i] for i in y), 96)
+        for clip, i in zip(x, y, strict=True):
+            expected = np.concatenate([np.arange(LENGTHS[i]), np.full(len(clip) - LENGTHS[i], PAD_VALUE)])
+            np.testing.assert_array_equal(clip, np.tile(expected[:, None], (1, 96)))
+
+
+@pytest.mark.parametrize("feature", ["mel", "chroma", "fused"])
+def test_logmel_arrays_hold_no_other_feature(tmp_path: Path, feature: str) -> None:
+    told = rf'Expected `feature="logmel"`, which logmel arrays hold alone, got "{feature}" for .*0\.logmel\.npy'
+    with pytest.raises(UserError, match=told):
+        make_dataset(logmel_clips(tmp_path), feature)
+
+
+def test_fused_arrays_hold_no_logmel(clips_of_lengths: ClipsOf) -> None:
+    told = r'Expected the feature "mel", "chroma" or "fused" of fused arrays, got "logmel" for .*0\.fused\.full\.npy'
+    with pytest.raises(UserError, match=told):
+        make_dataset(clips_of_lengths(LENGTHS), "logmel")

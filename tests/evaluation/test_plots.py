@@ -302,3 +302,28 @@ def test_precision_by_recall_is_that_of_each_class_against_all_others():
     assert curve.get_label() == "a: average precision 1.000"
     assert curve.get_ydata()[:-1].tolist() == [0.5, 2 / 3, 1, 1]
     assert chance.get_ydata() == [0.5, 0.5]
+
+
+def logmel(frames: int) -> np.ndarray:
+    return np.random.default_rng(frames).uniform(0, 6, (96, frames))
+
+
+def test_logmel_is_drawn_in_its_own_units_and_frequencies():
+    arrays = [logmel(1876), logmel(625)]
+    figure = plots.spectrograms(arrays, ["a", "b"], beat=False)
+    first, second, colours = figure.axes
+    assert first.get_xlim() == second.get_xlim() == pytest.approx((0, 30.016))
+    assert first.get_ylim() == (0, 8000)
+    assert (first.get_ylabel(), first.get_xlabel()) == ("mel frequency (Hz)", "time (s)")
+    np.testing.assert_array_equal(second.collections[0].get_array(), arrays[1])
+    assert first.collections[0].get_clim() == (0, 7)
+    assert colours.get_ylabel() == "mel (log10(1 + 10000 power))"
+    assert second.collections[0].get_coordinates()[0, -1, 0] == pytest.approx(10)
+
+
+def test_mean_profiles_of_logmel_end_at_its_highest_band():
+    figure = plots.mean_profiles({"Jazz": logmel(3)[:, 0]})
+    hertz = figure.axes[0].lines[0].get_xdata()
+    banks = filters.mel(sr=16_000, n_fft=2**16, n_mels=96)
+    np.testing.assert_allclose(hertz, fft_frequencies(sr=16_000, n_fft=2**16)[banks.argmax(axis=1)], atol=0.25)
+    assert "log10" in figure.axes[0].get_ylabel()

@@ -135,3 +135,24 @@ def test_without_a_cache_folder_it_goes_on(
     path = save_array(tmp_path / "1.fused.full.npy", fused(3))
     assert measure_arrays([path]) == measure_arrays([path])
     assert reads == ["1", "1"]
+
+
+def test_levels_of_logmel_are_in_its_units(tmp_path: Path, save_array: SaveArray) -> None:
+    mel = np.repeat([[0.0, 1.0, 3.0, 0.0]], 96, axis=0).astype(np.float16)
+    mel[0, 3] = 0.0625
+    found = measure_array(save_array(tmp_path / "1.logmel.npy", mel))
+    assert (found.problem, found.feature, found.rows, found.frames) == ("", "logmel", 96, 4)
+    assert (found.mel_min, found.mel_max) == (0, 3)
+    assert found.mel_mean == pytest.approx(1 + 0.0625 / 384)
+    assert (found.floor_share, found.zero_frames, found.nan_share) == (0.25, 1, 0)
+    assert math.isnan(found.chroma_max)
+
+
+def test_change_of_logmel_tells_frames_that_are_alike_from_those_that_are_not(
+    tmp_path: Path, save_array: SaveArray
+) -> None:
+    ramp = np.tile(np.arange(100.0) / 20, (96, 1))
+    unrelated = np.random.default_rng(0).uniform(0, 5, (96, 400))
+    for array, expected, tolerance in ((ramp, 6 / (100**2 - 1), 1e-4), (unrelated, 1, 0.05)):
+        found = measure_array(save_array(tmp_path / "1.logmel.npy", array))
+        assert found.mel_change == pytest.approx(expected, abs=tolerance)

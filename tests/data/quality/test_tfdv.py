@@ -144,3 +144,23 @@ def test_an_affect_folder_has_a_column_a_task(data_folder: DataFolder) -> None:
     assert math.isnan(labelled["energy"])
     assert [row["id"] for row in unlabelled] == ["7", "8"]
     assert "valence" not in unlabelled[0]
+
+
+LOGMEL = {
+    "frames": 60, "rows": 96, "dtype": "float16", "mel_min": 0.0, "mel_max": 6.0, "mel_mean": 2.0, "mel_std": 1.1,
+    "floor_share": 0.0, "nan_share": 0.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("rows", 140), ("mel_min", -1.0), ("mel_max", 9.0), ("mel_std", 0.001), ("floor_share", 0.9)],
+)
+def test_logmel_has_a_schema_of_its_own(column: str, value: Any) -> None:
+    rows = [{"id": str(i), "valence": i / 50, **LOGMEL} for i in range(50)]
+    schema = validation.lab_schema(tasks=("valence",), feature="logmel")
+    assert set(LOGMEL) == set(validation.array_columns("logmel"))
+    assert validation.validate({"train": rows}, schema, ("valence",)) == []
+    rows[4][column] = value
+    [finding] = validation.validate({"train": rows}, schema, ("valence",))
+    assert (finding.name, finding.clips) == (f"schema: {column}", ("train/4",))
