@@ -339,7 +339,7 @@ def test_a_model_of_logmel_takes_samples_where_there_is_no_mtmusic(trunk, tmp_pa
     spectrograms = np.stack([logmel_spectrogram(one).T for one in samples])
     for name, given in (("serve", batch), ("waveform", spectrograms)):
         wanted = answers(model, card, given)
-        assert list(found[name]) == list(wanted) == (["tags"] if kind == "the trunk" else ["valence", "arousal"])
+        assert sorted(found[name]) == sorted(wanted) == (["tags"] if kind == "the trunk" else ["arousal", "valence"])
         for output, values in wanted.items():
             np.testing.assert_allclose(found[name][output], values, atol=1e-4)
     means = embedding(model).predict(batch, verbose=0)
