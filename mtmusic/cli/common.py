@@ -56,6 +56,7 @@ def entry_point(parser: Callable[[], argparse.ArgumentParser]) -> Callable[[Call
             arguments.command = shlex.join([*flags.prog.split(), *(sys.argv[1:] if argv is None else argv)])
             quieten_tensorflow()
             log, handler = logging.getLogger("mtmusic"), _Terminal(flags)
+            before = log.level, log.propagate
             log.setLevel(logging.INFO)
             log.addHandler(handler)
             log.propagate = False  # some libraries give the root logger a handler of its own
@@ -69,7 +70,8 @@ def entry_point(parser: Callable[[], argparse.ArgumentParser]) -> Callable[[Call
                 return 130
             finally:
                 log.removeHandler(handler)
-                log.propagate = True
+                log.setLevel(before[0])
+                log.propagate = before[1]
 
         return main
 

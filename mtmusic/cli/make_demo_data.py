@@ -1,4 +1,4 @@
-"""Makes the demo corpus: synthesised music in the lab's four folders, as the training scripts use it without --data.
+"""Makes the demo corpus: synthesised music in the lab's four folders, as the training commands use it without --data.
 
     mtmusic make-demo-data                     into the cache (MTMUSIC_CACHE, default ~/.cache/mtmusic)
     mtmusic make-demo-data --out demo --seed 1

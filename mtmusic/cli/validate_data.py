@@ -8,6 +8,7 @@ Exit code 0 where nothing was found, 1 where something was, 2 where it cannot ru
 """
 
 import argparse
+from dataclasses import replace
 
 from mtmusic.cli import common
 
@@ -40,7 +41,13 @@ def main(arguments: argparse.Namespace) -> int:
     found = validate_folder(
         arguments.folder, arguments.classes, arguments.beat, arguments.schema, arguments.infer_schema, arguments.strict
     )
-    print(common.with_flags(findings_table(found), parser()))
+    flags = parser()
+    findings = [
+        replace(one, **{name: common.with_flags(getattr(one, name), flags) for name in ("message", "advice")})
+        for one in found.findings
+    ]
+    found = replace(found, findings=tuple(findings))
+    print(findings_table(found))
     if arguments.infer_schema:
         print(f"Schema: {arguments.infer_schema}")
     if arguments.json:

@@ -1,4 +1,4 @@
-"""Finished runs compared: the scores of each, and, on the same clips, the difference to the first."""
+"""Finished runs compared: the scores of each, and the difference to the first; a fine-tune and its control too."""
 
 import csv
 import logging

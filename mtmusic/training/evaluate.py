@@ -16,7 +16,7 @@ from mtmusic.training.affect import AffectTask
 from mtmusic.training.genre import GenreTask
 from mtmusic.training.recipes import Recipe, recipe_from_card
 from mtmusic.training.run_folder import METRICS, data_card, trained_contents, write_evaluation
-from mtmusic.training.task import Task
+from mtmusic.training.task import Task, write_clip_figures
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,8 @@ def evaluate(
     shutil.rmtree(work, ignore_errors=True)
     try:
         card |= {"command": command, "judged": data_card(data) | {"clips_learnt": seen}}
-        metrics = write_evaluation(work, task, model, recipe, data, {split: evaluation}, card, {})
+        write_clip_figures(work / "figures", task, model, recipe, data.splits[split], data.beat)
+        metrics = write_evaluation(work, task, data, {split: evaluation}, card, {})
         replace_folder(work, out)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -234,19 +234,27 @@ def task_weights(recipe: Recipe, tasks: Sequence[str]) -> dict[str, float] | Non
     return dict(zip(tasks, recipe.weights + more, strict=False))
 
 
-def build_backbone(recipe: Recipe) -> keras.Model:
-    """The recipe's backbone with fresh weights."""
+def build_backbone(recipe: Recipe, stock: bool = False) -> keras.Model:
+    """The recipe's backbone with fresh weights. stock: of Keras's own layers alone, for exports."""
     with layers_compute_in(recipe.precision):
         if recipe.backbone == "statistics":
             return statistics_backbone(
-                recipe.feature, recipe.centres or 0, recipe.parts, recipe.kernels, recipe.dropout
+                recipe.feature, recipe.centres or 0, recipe.parts, recipe.kernels, recipe.dropout, stock
             )
         if recipe.backbone == "musicnn":
-            return musicnn_backbone(recipe.feature, recipe.features)
+            return musicnn_backbone(recipe.feature, recipe.features, stock)
         if recipe.backbone == "lstm":
-            return lstm_backbone(recipe.feature, recipe.units, recipe.layers, recipe.bidirectional, recipe.dropout)
+            sizes = recipe.units, recipe.layers, recipe.bidirectional
+            return lstm_backbone(recipe.feature, *sizes, recipe.dropout, stock)
         return cnn_backbone(
-            recipe.feature, recipe.frames, recipe.pooling, recipe.blocks, recipe.pool, recipe.dense, recipe.dropout
+            recipe.feature,
+            recipe.frames,
+            recipe.pooling,
+            recipe.blocks,
+            recipe.pool,
+            recipe.dense,
+            recipe.dropout,
+            stock,
         )
 
 

@@ -25,7 +25,7 @@ from mtmusic.evaluation.reports.run import write_report
 from mtmusic.files import refuse_other_things, replace_folder, write_csv, write_json
 from mtmusic.models.saving import CARD_FILE, locate, read_card, trained_on_demo
 from mtmusic.training.recipes import Recipe, architecture
-from mtmusic.training.task import Evaluation, Task, write_clip_figures
+from mtmusic.training.task import Evaluation, Task
 
 METRICS = "metrics.json"
 CLIPS_FILE = "clips.csv"
@@ -234,8 +234,6 @@ def _contents(run: Path, column: str, value: str) -> set[str] | None:
 def write_evaluation(
     work: Path,
     task: Task,
-    model: keras.Model,
-    recipe: Recipe,
     data: FolderData,
     evaluations: Mapping[str, Evaluation],
     card: Mapping[str, Any],
@@ -259,7 +257,6 @@ def write_evaluation(
     )
     write_csv(work / PREDICTIONS, ("id", "split", *task.columns), map(rounded, rows))
     task.write_figures(work / "figures", data, evaluations)
-    write_clip_figures(work / "figures", task, model, recipe, list(data.splits.values())[-1], data.beat)
     write_report(work)
     return metrics
 

@@ -48,7 +48,7 @@ from mtmusic.training.run_folder import (
     write_clips,
     write_evaluation,
 )
-from mtmusic.training.task import Task, examples, kept_batches, kept_parts
+from mtmusic.training.task import Evaluation, Task, examples, kept_batches, kept_parts, write_clip_figures
 
 MEMORY_CACHE_BYTES = 2 * 2**30
 """A split larger than this as float32 is read anew each epoch, so that memory does not grow with the folder."""
@@ -93,9 +93,7 @@ class TrainOptions:
 def train(options: TrainOptions, task: Task, data: FolderData | None = None) -> dict[str, Any]:
     """Trains a model, evaluates it on the test split once and saves it; returns what metrics.json holds.
 
-    data: what `task.load` gave before; None: it is loaded. With retrain_on_all the model that is saved is trained anew,
-    for the epochs that were best, on train and validation, and then evaluated; on all three splits where the test split
-    was held out of labelled clips, after the first model was evaluated. Raises UserError for what the user can mend.
+    data: what `task.load` gave before; None: it is loaded. Raises UserError for what the user can mend.
     """
     options = with_trunk(options)
     refuse_early(options)
@@ -119,40 +117,31 @@ def train(options: TrainOptions, task: Task, data: FolderData | None = None) -> 
 
         if options.overfit_batch:
             _check_overfit(options, recipe, task, train_clips, work)
-        record = _fit(model, options, recipe, task, train_clips, splits["validation"], work)
+        config = replace(recipe.training, monitor=task.monitor)
+        logs = work / "tensorboard" if options.tensorboard else None
+        parts = train_clips, splits["validation"]
+        record = fit_clips(model, options, recipe, *parts, config, work / CHECKPOINTS, task.score(), logs)
         write_text(work / "history.csv", history_csv(record))
         figure = plots.learning_curves(record.history, record.best_epoch)
         plots.save_figure(figure, work / "figures/learning_curves.png")
 
-        evaluations = {"validation": task.evaluate(model, recipe, splits["validation"])}
-        trained_on = evaluated_trained_on = "train"
-        if options.retrain_on_all and data.held_out_test:
-            evaluations["test"] = task.evaluate(model, recipe, splits["test"])
-            trained_on = "train+validation+test"
-        elif options.retrain_on_all:
-            trained_on = evaluated_trained_on = "train+validation"
-        if options.retrain_on_all:
-            model = _retrain(options, recipe, task, [splits[split] for split in trained_on.split("+")], record, work)
-        if "test" not in evaluations:
-            evaluations["test"] = task.evaluate(model, recipe, splits["test"])
+        model, evaluations, trained_on = _evaluate(model, options, recipe, task, data, record, work)
 
-        card = task.card(options.data) | base_card(recipe, data, options.command, options.seed)
-        if options.source is not None:
-            card["source"] = source_card(options.source, data, options.transfer)
-            log_known_test_clips(card["source"], len(splits["test"]))
         facts = {
             "epochs": record.epochs,
             "best_epoch": record.best_epoch,
             "seconds_per_epoch": record.seconds_per_epoch,
             "devices": len(find_devices(options.devices)),
-            "model_trained_on": trained_on,
-            "judged_model_trained_on": evaluated_trained_on,
+            "model_trained_on": trained_on["saved"],
+            "judged_model_trained_on": trained_on["evaluated"],
             **task.model_metrics(model, recipe),
         }
+        card = _card(options, recipe, task, data)
         save(model, work, card, examples(splits["test"], recipe))
-        write_clips(work, data, trained_on, options.source)
-        metrics = write_evaluation(work, task, model, recipe, data, evaluations, card, facts)
-    logger.info(f"\n{task.heading}, {len(splits['test'])} clips, trained on {evaluated_trained_on}:")
+        write_clips(work, data, trained_on["saved"], options.source)
+        write_clip_figures(work / "figures", task, model, recipe, splits["test"], data.beat)
+        metrics = write_evaluation(work, task, data, evaluations, card, facts)
+    logger.info(f"\n{task.heading}, {len(splits['test'])} clips, trained on {trained_on['evaluated']}:")
     logger.info(task.table(metrics["test"]))
     logger.info(f"Report: {out / 'report.html'}")
     return metrics
@@ -234,6 +223,14 @@ def _settings(options: TrainOptions, recipe: Recipe, data: FolderData) -> dict[s
     }
 
 
+def _card(options: TrainOptions, recipe: Recipe, task: Task, data: FolderData) -> dict[str, Any]:
+    card = task.card(options.data) | base_card(recipe, data, options.command, options.seed)
+    if options.source is not None:
+        card["source"] = source_card(options.source, data, options.transfer)
+        log_known_test_clips(card["source"], len(data.splits["test"]))
+    return card
+
+
 # --- the model
 
 
@@ -286,13 +283,34 @@ def _check_overfit(options: TrainOptions, recipe: Recipe, task: Task, clips: Cli
     plots.save_figure(figure, work / "figures/loss_curve.png")
 
 
-def _fit(
-    model: keras.Model, options: TrainOptions, recipe: Recipe, task: Task, train: Clips, validation: Clips, work: Path
-) -> TrainingRecord:
-    """Leaves the model with the weights of the epoch that was best on validation."""
-    config = replace(recipe.training, monitor=task.monitor)
-    tensorboard = work / "tensorboard" if options.tensorboard else None
-    return fit_clips(model, options, recipe, train, validation, config, work / CHECKPOINTS, task.score(), tensorboard)
+def _evaluate(
+    model: keras.Model,
+    options: TrainOptions,
+    recipe: Recipe,
+    task: Task,
+    data: FolderData,
+    record: TrainingRecord,
+    work: Path,
+) -> tuple[keras.Model, dict[str, Evaluation], dict[str, str]]:
+    """The model to save, the evaluations of validation and test, and the splits that each was trained on.
+
+    The test split is evaluated once. With retrain_on_all the model that is saved is another one: trained on train and
+    validation, and then evaluated; or on all three splits, after the first was evaluated on a held-out test split.
+    """
+    splits = data.splits
+    evaluations = {"validation": task.evaluate(model, recipe, splits["validation"])}
+    trained_on = {"saved": "train", "evaluated": "train"}
+    if options.retrain_on_all and data.held_out_test:
+        evaluations["test"] = task.evaluate(model, recipe, splits["test"])
+        trained_on["saved"] = "train+validation+test"
+    elif options.retrain_on_all:
+        trained_on = dict.fromkeys(trained_on, "train+validation")
+    if options.retrain_on_all:
+        parts = [splits[split] for split in trained_on["saved"].split("+")]
+        model = _retrain(options, recipe, task, parts, record, work)
+    if "test" not in evaluations:
+        evaluations["test"] = task.evaluate(model, recipe, splits["test"])
+    return model, evaluations, trained_on
 
 
 def _retrain(
