@@ -1,7 +1,8 @@
 """Sound -> mel spectrogram, chromagram and beats: the lab's fused arrays, 140 rows a frame; or logmel, 96 rows.
 
-The numbers of the fused arrays are those of the lab's helper code (slp-ntua/patrec-labs, lab3), which calls librosa for each step. The
-steps share one STFT here, and the two slow ones, HPSS and the constant-Q transform, are written for speed.
+The numbers of the fused arrays are those of the lab's helper code (slp-ntua/patrec-labs, lab3), which calls librosa for
+each step. The steps share one STFT here, and the two slow ones, HPSS and the constant-Q transform, are written for
+speed.
 """
 
 import fcntl
