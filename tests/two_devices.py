@@ -21,6 +21,7 @@ from mtmusic.constants import PAD_VALUE
 from mtmusic.evaluation import plots
 from mtmusic.models.backbones import cnn_backbone, lstm_backbone
 from mtmusic.models.heads import affect_regressor, genre_classifier, multitask_regressor
+from mtmusic.models.musicnn import musicnn_backbone
 from mtmusic.models.precision import layers_compute_in
 from mtmusic.models.trainer import TrainingConfig, fit, overfit_batches
 from mtmusic.training.run_folder import seed_everything
@@ -53,6 +54,7 @@ CASES: dict[str, tuple[int, Callable[[], keras.Model]]] = {
     "masked cnn": (0, lambda: genre(cnn_backbone("chroma", pooling="masked"), SMALL / 5)),
     "bfloat16 cnn": (0, lambda: in_bfloat16(lambda: genre(cnn_backbone("chroma", frames=18, blocks=((4, 3),)), SMALL))),
     "dense block": (0, lambda: genre(cnn_backbone("chroma", frames=18, blocks=((4, 3),), dense=5), SMALL)),
+    "musicnn": (0, lambda: genre(musicnn_backbone(features="mean"), SMALL)),
     "one task": (1, lambda: affect_regressor(lstm_backbone("chroma", units=6), "valence", error="huber")),
     "multitask": (2, lambda: affect(lstm_backbone("chroma", units=6))),
     "learned weights": (2, lambda: affect(lstm_backbone("chroma", units=6), learned_weights=True)),
@@ -60,10 +62,10 @@ CASES: dict[str, tuple[int, Callable[[], keras.Model]]] = {
 """The number of tasks, 0 for genre, and the model."""
 
 
-def batches(tasks: int, clips: int, shuffle: bool = False) -> tf.data.Dataset:
-    """Chroma of 12 to 18 frames in batches of four; the last holds one clip. Half of the second half's labels miss."""
+def batches(tasks: int, clips: int, shuffle: bool = False, bins: int = 12) -> tf.data.Dataset:
+    """Clips of 12 to 18 frames in batches of four; the last holds one clip. Half of the second half's labels miss."""
     rng = np.random.default_rng(clips)
-    x = rng.uniform(0, 1, (clips, 18, 12)).astype("float32")
+    x = rng.uniform(0, 1, (clips, 18, bins)).astype("float32")
     for number in range(clips):
         x[number, 18 - number % 7 :] = PAD_VALUE
     y = rng.uniform(0, 1, (clips, tasks)).astype("float32") if tasks else np.arange(clips) % 3
@@ -79,7 +81,8 @@ def trained(case: str, devices: tuple[str, ...]) -> tuple[keras.Model, dict[str,
     seed_everything(0)
     model = build()
     score = None if not tasks else lambda true, predicted: {"mean": float(predicted.mean())}
-    record = fit(model, batches(tasks, 13, True), batches(tasks, 5), EPOCHS, score=score, verbose=0, devices=devices)
+    train, held = (batches(tasks, clips, clips == 13, model.input_shape[2]) for clips in (13, 5))
+    record = fit(model, train, held, EPOCHS, score=score, verbose=0, devices=devices)
     return model, record.history
 
 

@@ -14,8 +14,7 @@ from tqdm import tqdm
 from mtmusic.constants import PAD_VALUE
 from mtmusic.files import cache_folder, whole_file
 from mtmusic.models.heads import compiled_as, head_alone
-from mtmusic.models.layers import Float32Layer, Tensor
-from mtmusic.models.musicnn import PATCH_FRAMES, PatchRows, TrainedDropout, kind_of
+from mtmusic.models.musicnn import PATCH_FRAMES, PatchRows, PresentRows, TrainedDropout, kind_of
 from mtmusic.models.saving import weights_hash
 from mtmusic.models.transfer import first_blocks
 
@@ -134,17 +133,6 @@ def embedded(
     if shuffle:
         slices = slices.shuffle(len(slices), seed=seed, reshuffle_each_iteration=True)
     return slices.batch(batch_size)
-
-
-class PresentRows(Float32Layer):
-    """(batch, patches, values) -> (present patches, values), and (batch, patches) bool: which are present."""
-
-    def call(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        present = tf.reduce_any(rows != PAD_VALUE, axis=-1)
-        return tf.boolean_mask(rows, present), present
-
-    def compute_output_spec(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        return keras.KerasTensor((None, rows.shape[2]), "float32"), keras.KerasTensor(rows.shape[:2], "bool")
 
 
 def _dtype(values: int) -> type[np.floating]:

@@ -225,6 +225,18 @@ class PatchRows(Float32Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
+class PresentRows(Float32Layer):
+    """(batch, patches, values) -> (present patches, values), and (batch, patches) bool: what `PatchRows` made one."""
+
+    def call(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        present = tf.reduce_any(rows != PAD_VALUE, axis=-1)
+        return tf.boolean_mask(rows, present), present
+
+    def compute_output_spec(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return keras.KerasTensor((None, rows.shape[2]), "float32"), keras.KerasTensor(rows.shape[:2], "bool")
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
 class PatchMean(Float32Layer):
     """x (present patches, features), present (batch, patches) -> (batch, features): the mean over a clip's patches."""
 

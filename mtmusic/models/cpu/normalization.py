@@ -17,9 +17,10 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     the kernel the CNN's training step is nearly twice as fast, with a mask too (benchmarks/). Where several devices
     share a batch, the statistics are those of the whole batch, with a mask too.
 
-    The kernel is used for (batch, features) without a mask and for (batch, frames, bins, channels), where the last
-    axis is normalised, with centre and scale; with a mask only where no GPU is visible, since no deterministic kernel
-    there has the gradient that it needs. Everything else is computed as the parent does.
+    The kernel is used for (batch, features) and (batch, frames, channels) without a mask, and for
+    (batch, frames, bins, channels), where the last axis is normalised, with centre and scale; with a mask only where no
+    GPU is visible, since no deterministic kernel there has the gradient that it needs. Everything else is computed as
+    the parent does.
 
     mask (batch, frames, 1 or bins) bool: absent frames count in no statistics.
     """
@@ -29,6 +30,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         if len(inputs.shape) == 2:
             return self.call(inputs[:, None, None], training)[:, 0, 0]
+        if len(inputs.shape) == 3:
+            return self.call(inputs[:, :, None], training)[:, :, 0]
         gamma, beta = tf.identity(self.gamma.value), tf.identity(self.beta.value)
         usual_mean, usual_variance = tf.identity(self.moving_mean.value), tf.identity(self.moving_variance.value)
         if not (training and self.trainable):
@@ -50,7 +53,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         shapes = (len(inputs.shape), None if mask is None else len(mask.shape))
         return (
             is_quicker(self, options, on_gpu=mask is None or replicas() > 1)
-            and shapes in ((2, None), (4, None), (4, 3))
+            and shapes in ((2, None), (3, None), (4, None), (4, 3))
             and inputs.dtype == self.compute_dtype != "float64"
         )
 
