@@ -289,7 +289,7 @@ def add_run_flags(flags: argparse.ArgumentParser, out: str, source: Path | None 
         help="then train anew on train and validation, and on a held-out test part once the first model was judged on "
         "it, for the best number of epochs; that model is saved",
     )
-    _add_source_flags(flags, source)
+    add_source_flags(flags, source)
     again = flags.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     again.add_argument("--overwrite", action="store_true", help="put the new run in the place of a finished one")
@@ -298,7 +298,7 @@ def add_run_flags(flags: argparse.ArgumentParser, out: str, source: Path | None 
     add("--out", **DIR, help=f"the run's folder (default: {out})")
 
 
-def _add_source_flags(flags: argparse.ArgumentParser, source: Path | None) -> None:
+def add_source_flags(flags: argparse.ArgumentParser, source: Path | None = None) -> None:
     """The backbone that a training starts from, and what of it is kept."""
     add, start = flags.add_argument, f"start from this run's backbone (default: {source or 'fresh weights'})"
     add("--from", dest="source", default=source, **RUN, help=start)

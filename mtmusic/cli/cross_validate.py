@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--task", metavar="NAME", help="of an affect folder: this one alone (default: all)")
     what.add_argument("--multitask", action="store_true", help="all tasks, learnt together: the default of several")
     common.add_classes_flag(flags, default=None, otherwise="lab")
+    common.add_source_flags(flags)
     add("--epochs", **common.NUMBER, help="at most this many, whatever the recipes say")
     common.add_precision_flag(flags)
     common.add_devices_flag(flags)
@@ -52,4 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
     options = common.load_options(arguments, folders)
     if arguments.classes is not None and not is_genre_folder(options.folder):
         raise UserError(f"Expected --classes with a genre folder, got an affect folder: {options.folder}")
-    cross_validate(common.filled(CrossOptions, arguments, data=options, recipes=tuple(arguments.recipes)))
+    names = ("source", "transfer", "freeze", "unfreeze_after")
+    given = {name: getattr(arguments, name) for name in names} if arguments.source is not None else {}
+    recipes = tuple(arguments.recipes) or (("pretrained",) if given else ())
+    cross_validate(common.filled(CrossOptions, arguments, data=options, recipes=recipes, transfer=given))

@@ -43,7 +43,7 @@ def main(arguments: argparse.Namespace) -> int:
     )
     flags = parser()
     findings = [
-        replace(one, **{name: common.with_flags(getattr(one, name), flags) for name in ("message", "advice")})
+        replace(one, message=common.with_flags(one.message, flags), advice=common.with_flags(one.advice, flags))
         for one in found.findings
     ]
     found = replace(found, findings=tuple(findings))

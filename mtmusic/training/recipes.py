@@ -133,8 +133,19 @@ ABLATIONS = {
     "kernel-no-decay": replace(KERNEL, weight_decay=0.0),
     "kernel-dropout": replace(KERNEL, weight_decay=0.0, dropout=0.5),
     "kernel-unbalanced": replace(KERNEL, balanced=False),
+    "pretrained-penultimate": replace(PRETRAINED, features="penultimate"),
+    "pretrained-linear": replace(PRETRAINED, neck="linear", dropout=0.5, learning_rate=0.003),
+    "pretrained-mlp": replace(
+        PRETRAINED,
+        features="penultimate",
+        neck="mlp",
+        hidden=256,
+        dropout=0.5,
+        learning_rate=1e-3,
+        weight_decay=0.5,
+    ),
 }
-"""`kernel` without each of its parts, or with others: for comparisons alone."""
+"""`kernel` without each of its parts, and other heads on the pretrained trunk, which store no clips."""
 
 ADDED = ("blocks", "pool", "dense", "parts", "kernels", "centres", "features")
 """What cards of older models do not tell of their backbones: they have the lab's."""

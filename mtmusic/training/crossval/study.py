@@ -52,12 +52,13 @@ from mtmusic.training.genre import GenreTask
 from mtmusic.training.recipes import Recipe, fill_in, named_recipe
 from mtmusic.training.run_folder import versions
 from mtmusic.training.task import Task
-from mtmusic.training.train import TrainOptions, build_model, fit_clips, resolve_recipe, with_trunk
+from mtmusic.training.train import TrainOptions, build_model, fit_clips, refuse_early, resolve_recipe, with_trunk
 
 SETTINGS, RESULTS = "settings.json", "results.json"
 logger = logging.getLogger(__name__)
 LARGEST_SEED = 2**32 - 1
 FEW_GROUPS = 10
+TIMED_CLIPS = 8
 VALIDATION = 0.2
 """Of a fold's training clips, to choose the epoch by."""
 
@@ -281,9 +282,12 @@ def _open(study: Study) -> None:
         "seed": options.data.seed,
         "beat": study.data.beat,
     }
+    if options.transfer:
+        settings["transfer"] = {name: str(value) for name, value in options.transfer.items()}
     settings = json.loads(json.dumps(settings))
     before = read_json(path) if path.is_file() else settings
-    if differing := [name for name in settings if before.get(name) != settings[name]]:
+    names = {**settings, "transfer": None}
+    if differing := [name for name in names if before.get(name) != settings.get(name)]:
         raise UserError(
             f"Cannot go on in {study.out}: it was made with other {' and '.join(differing)}; give the same settings, "
             "another `out`, or `overwrite=True`"
@@ -320,8 +324,11 @@ def _network(study: Study, training: Training, cut: Cut, recipe: Recipe) -> tupl
     """
     train, validation = hold_out(cut.rest, VALIDATION, training.seed)
     task = study.task.with_labels_of(train)
-    given, data = study.options, replace(study.options.data, seed=training.seed)
-    options = with_trunk(TrainOptions(data, recipe=recipe, devices=given.devices, **given.transfer))
+    given, data = dict(study.options.transfer), replace(study.options.data, seed=training.seed)
+    if given.get("freeze", "none") is None:
+        given["freeze"] = "all" if recipe.trunk or given["unfreeze_after"] is not None else "none"
+    options = with_trunk(TrainOptions(data, recipe=recipe, devices=study.options.devices, **given))
+    refuse_early(options)
     recipe = fill_in(
         resolve_recipe(options), task.frames[study.data.beat], {"train": train}, feature=study.data.feature
     )
@@ -341,8 +348,10 @@ def _network(study: Study, training: Training, cut: Cut, recipe: Recipe) -> tupl
 
 def _milliseconds(model: keras.Model, recipe: Recipe, clips: Clips) -> float:
     """A clip's answer, once its array is in memory and the model has seen batches of that length."""
-    dataset = make_dataset(clips, recipe.feature, recipe.batch_size, recipe.frames)
-    batches = [spectrogram for spectrogram, _ in dataset]
+    size = recipe.batch_size
+    if recipe.backbone == "musicnn":  # its activations take 100 MB a clip and layer
+        clips, size = clips.take(range(min(len(clips), TIMED_CLIPS))), 1
+    batches = [spectrogram for spectrogram, _ in make_dataset(clips, recipe.feature, size, recipe.frames)]
     for batch in batches:
         model(batch, training=False)
     started = time.perf_counter()
