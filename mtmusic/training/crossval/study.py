@@ -273,7 +273,7 @@ def _open(study: Study) -> None:
     refuse_other_things(study.out, SETTINGS)
     path, options, clips = study.out / SETTINGS, study.options, study.clips
     groups = list(clips.groups) if clips.groups is not None else None
-    settings = {
+    settings: dict[str, Any] = {
         "data": study.data.fingerprint,
         "groups": groups,
         "tasks": list(clips.tasks),
