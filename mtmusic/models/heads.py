@@ -173,8 +173,10 @@ def multitask_regressor(
 def head_alone(model: keras.Model) -> keras.Model:
     """The layers on the backbone, compiled alike: (batch, features) -> answers. Layers and optimizer are the model's
     own, so that training it trains the model."""
-    number = model.layers.index(model.get_layer("backbone"))
-    return compiled_as(model, type(model)(model.layers[number + 1].input, model.output, name=model.name))
+    backbone = model.get_layer("backbone")
+    calls = [call for calls in model._nodes_by_depth.values() for call in calls]  # a joined head's own are others
+    features = next(call for call in calls if call.operation is backbone).output_tensors[0]
+    return compiled_as(model, type(model)(features, model.output, name=model.name))
 
 
 def on_backbone(head: keras.Model, backbone: keras.Model) -> keras.Model:

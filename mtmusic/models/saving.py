@@ -42,8 +42,10 @@ SAME_MODEL = {"float32": 0.01, "bfloat16": 0.05}
 machine rounds its own way."""
 
 
-def save(model: keras.Model, folder: Path, card: Mapping[str, Any], examples: np.ndarray) -> None:
+def save(model: keras.Model, folder: Path, card: Mapping[str, Any], examples: np.ndarray) -> dict[str, Any]:
     """Writes model.keras, card.json and examples.npz, and the trunk's LICENSE next to the trunk's weights.
+
+    Returns the card as it was written.
 
     A model whose backbone is the trunk found under its name, all of it frozen, is stored without it: model.keras is the
     head, and the card's "trunk" says which it was trained on.
@@ -59,7 +61,9 @@ def save(model: keras.Model, folder: Path, card: Mapping[str, Any], examples: np
     prediction = model.predict(examples, verbose=0)
     with whole_file(folder / EXAMPLES_FILE) as unfinished:
         np.savez_compressed(unfinished, spectrogram=examples, prediction=prediction)
-    write_json(folder / CARD_FILE, {name: value for name, value in card.items() if name != "trunk"} | trunk)
+    written = {name: value for name, value in card.items() if name != "trunk"} | trunk
+    write_json(folder / CARD_FILE, written)
+    return written
 
 
 def load(path: Path | str) -> tuple[keras.Model, dict[str, Any]]:

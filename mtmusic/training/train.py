@@ -136,8 +136,7 @@ def train(options: TrainOptions, task: Task, data: FolderData | None = None) -> 
             "judged_model_trained_on": trained_on["evaluated"],
             **task.model_metrics(model, recipe),
         }
-        card = _card(options, recipe, task, data)
-        save(model, work, card, examples(splits["test"], recipe))
+        card = save(model, work, _card(options, recipe, task, data), examples(splits["test"], recipe))
         write_clips(work, data, trained_on["saved"], options.source)
         write_clip_figures(work / "figures", task, model, recipe, splits["test"], data.beat)
         metrics = write_evaluation(work, task, data, evaluations, card, facts)
@@ -201,8 +200,9 @@ def resolve_recipe(options: TrainOptions) -> Recipe:
         return options.recipe
     card = read_card(locate(options.source)[0])
     recipe = recipe_from_card(card, options.recipe)
-    features = options.recipe.features if card["task"] == "tags" else recipe.features
-    return replace(recipe, frames=options.recipe.frames or recipe.frames, features=features)
+    own = ("features", "dropout") if card["task"] == "tags" else ()  # dropout is the neck's
+    kept = {name: getattr(options.recipe, name) for name in own}
+    return replace(recipe, frames=options.recipe.frames or recipe.frames, **kept)
 
 
 def _require_source_rate(options: TrainOptions, data: FolderData) -> None:

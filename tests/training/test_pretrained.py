@@ -7,11 +7,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from mtmusic.cli.cross_validate import main as cross_validate
+from mtmusic.cli.evaluate import main as evaluate
 from mtmusic.cli.get_pretrained import main
+from mtmusic.cli.train_affect import main as train_affect
+from mtmusic.cli.train_genre import main as train_genre
 from mtmusic.errors import UserError
 from mtmusic.models.saving import find_run, load, weights_hash
 from mtmusic.training import pretrained
 from mtmusic.training.pretrained import TAG_GROUPS, default_folder, get_pretrained
+from tests.folders import write_tiny_affect_folder, write_tiny_genre_folder
 
 
 def write_wheel(path: Path) -> Path:
@@ -101,3 +106,56 @@ def test_the_trunk_is_written_whole_and_the_same_again():
     stored = np.load(folder / "examples.npz")
     np.testing.assert_allclose(model.predict(stored["spectrogram"], verbose=0), stored["prediction"], atol=1e-4)
     assert (folder / "model.keras").stat().st_size < 10 * 2**20
+
+
+# --- trainings on a trunk, of random weights
+
+
+@pytest.mark.parametrize("feature", ["logmel", "fused"])
+def test_a_head_is_trained_on_the_frozen_trunk_and_evaluated(trunk, tmp_path, quick_figures, capsys, feature):
+    folder = write_tiny_genre_folder(tmp_path / "data", train=5, test=3, feature=feature)
+    data = ["--data", str(folder), *(["--no-beat", "--skip-checks"] if feature == "fused" else [])]
+    out = tmp_path / "genre"
+    assert train_genre([*data, "--recipe", "pretrained", "--epochs", "2", "--out", str(out)]) == 0
+    assert "Frozen:" in capsys.readouterr().out
+    card = json.loads((out / "card.json").read_text())
+    assert card["trunk"]["weights"] == weights_hash(load(trunk)[0])
+    assert (card["source"]["run"], card["recipe"]["trunk"]) == ("musicnn", "musicnn")
+    assert not (out / "LICENSE").exists()  # it holds none of the trunk's weights
+    assert (out / "model.keras").stat().st_size < 10**5 < (trunk / "model.keras").stat().st_size
+    before = json.loads((out / "metrics.json").read_text())["test"]
+    assert evaluate([*data, "--model", str(out), "--out", str(tmp_path / "again")]) == 0
+    assert json.loads((tmp_path / "again" / "metrics.json").read_text())["test"] == before
+
+
+def test_a_trunk_that_is_trained_is_stored_whole(trunk, tmp_path, quick_figures):
+    folder = write_tiny_affect_folder(tmp_path / "data", tasks=("valence", "arousal"), feature="logmel")
+    out = tmp_path / "affect"
+    flags = ["--multitask", "--from", "musicnn", "--freeze", "2", "--epochs", "1", "--batch-size", "4"]
+    assert train_affect(["--data", str(folder), *flags, "--out", str(out)]) == 0
+    card = json.loads((out / "card.json").read_text())
+    assert "trunk" not in card
+    assert (out / "LICENSE").read_text() == (trunk / "LICENSE").read_text()
+    model, _ = load(out)
+    kept = load(trunk)[0].get_layer("backbone").get_layer("block1_timbral38").get_weights()
+    for mine, theirs in zip(model.get_layer("backbone").get_layer("block1_timbral38").get_weights(), kept, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_beat_synchronised_clips_and_metrics_of_the_trunk_are_refused(trunk, genre_folder, capsys):
+    assert train_genre(["--data", str(genre_folder), "--from", "musicnn"]) == 2
+    assert "Expected full-rate clips" in capsys.readouterr().err
+    assert evaluate(["--model", "musicnn", "--data", str(genre_folder)]) == 2
+    error = capsys.readouterr().err
+    assert "tags" in error
+    assert error.count("\n") == 1
+
+
+def test_cross_validation_of_the_pretrained_recipe(trunk, tmp_path, quick_figures):
+    folder = write_tiny_genre_folder(tmp_path / "data", train=8, test=4, feature="logmel")
+    out = tmp_path / "study"
+    flags = ["--from", "musicnn", "--folds", "2", "--seeds", "1", "--epochs", "2"]
+    assert cross_validate(["--data", str(folder), *flags, "--out", str(out)]) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert list(results["recipes"]) == ["pretrained"]
+    assert 0 <= results["recipes"]["pretrained"]["accuracy"]["mean"] <= 1

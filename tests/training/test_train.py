@@ -3,10 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mtmusic.data.folder import LoadOptions
 from mtmusic.data.labels import Clips
 from mtmusic.data.spectrograms import write_array
 from mtmusic.training import train as training
-from mtmusic.training.recipes import Recipe
+from mtmusic.training.recipes import Recipe, named_recipe
 
 
 @pytest.fixture
@@ -36,3 +37,12 @@ def test_clips_are_kept_in_memory_where_they_fit(clips, monkeypatch, room, cache
     monkeypatch.setattr(training, "make_dataset", lambda *_, **settings: caches.append(settings["cache"]))
     training.batches_of(clips, Recipe("lstm"))
     assert caches == [cache]
+
+
+def test_a_recipe_with_a_trunk_starts_from_it_frozen_and_keeps_its_own_head(trunk, tmp_path):
+    recipe = named_recipe("pretrained-mlp")
+    options = training.with_trunk(training.TrainOptions(LoadOptions(tmp_path), recipe=recipe))
+    assert (str(options.source), options.freeze, options.recipe) == ("musicnn", "all", recipe)
+    assert training.resolve_recipe(options) == replace(recipe, feature="logmel")  # until the folder is known
+    tuned = training.with_trunk(replace(options, freeze="2"))
+    assert (tuned.freeze, tuned.recipe.learning_rate) == ("2", training.TRUNK_LEARNING_RATE)
