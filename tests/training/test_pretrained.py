@@ -128,10 +128,11 @@ def test_a_head_is_trained_on_the_frozen_trunk_and_evaluated(trunk, tmp_path, qu
     assert json.loads((tmp_path / "again" / "metrics.json").read_text())["test"] == before
 
 
+@pytest.mark.filterwarnings("ignore:Spearman's rho is undefined")
 def test_a_trunk_that_is_trained_is_stored_whole(trunk, tmp_path, quick_figures):
     folder = write_tiny_affect_folder(tmp_path / "data", tasks=("valence", "arousal"), feature="logmel")
     out = tmp_path / "affect"
-    flags = ["--multitask", "--from", "musicnn", "--freeze", "2", "--epochs", "1", "--batch-size", "4"]
+    flags = ["--multitask", "--from", "musicnn", "--freeze", "1", "--epochs", "1", "--batch-size", "4"]
     assert train_affect(["--data", str(folder), *flags, "--out", str(out)]) == 0
     card = json.loads((out / "card.json").read_text())
     assert "trunk" not in card
