@@ -107,6 +107,8 @@ class _Terminal(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        if stream is None:  # it was closed
+            return
         write = sys.modules["tqdm"].tqdm.write if "tqdm" in sys.modules else print
         write(with_flags(record.getMessage(), self.flags), file=stream)
         stream.flush()
@@ -351,10 +353,11 @@ def train_options(
         recipe=recipe,
         data=data,
         freeze=arguments.freeze or ("all" if whole else "none"),
-        verbose=1 if sys.stdout.isatty() else 2,
+        verbose=1 if sys.stdout is not None and sys.stdout.isatty() else 2,
     )
-    refuse_early(options)  # before the demo corpus is made
-    load_options(arguments, demo_folders)
+    if arguments.folder is None:
+        refuse_early(options)  # before the demo corpus is made
+        load_options(arguments, demo_folders)
     return options
 
 

@@ -210,3 +210,17 @@ def test_steps_are_ranges_of_numbers(capsys, text):
     with pytest.raises(SystemExit, match="2"):
         reproduce_lab.parser().parse_args([f"--steps={text}"])
     assert "argument --steps: expected steps such as 1-11 or 5,7-9" in capsys.readouterr().err
+
+
+def test_a_closed_standard_output_is_no_error(monkeypatch):
+    flags = common.parser("text", "mtmusic.cli.some_command")
+    shown = []
+
+    @common.entry_point(lambda: flags)
+    def main(arguments):
+        logging.getLogger("mtmusic.some.module").info("a message")
+        shown.append(arguments.command)
+
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main([]) == 0
+    assert shown == ["mtmusic some-command"]

@@ -44,5 +44,5 @@ def test_a_recipe_with_a_trunk_starts_from_it_frozen_and_keeps_its_own_head(trun
     options = training.with_trunk(training.TrainOptions(LoadOptions(tmp_path), recipe=recipe))
     assert (str(options.source), options.freeze, options.recipe) == ("musicnn", "all", recipe)
     assert training.resolve_recipe(options) == replace(recipe, feature="logmel")  # until the folder is known
-    tuned = training.with_trunk(replace(options, freeze="2"))
+    tuned = training.with_trunk(replace(options, freeze="2", recipe=named_recipe("pretrained")))
     assert (tuned.freeze, tuned.recipe.learning_rate) == ("2", training.TRUNK_LEARNING_RATE)

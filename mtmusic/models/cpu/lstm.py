@@ -26,7 +26,9 @@ class LastStateLSTM(keras.layers.LSTM):
     stand, change nothing; a clip without a present one gives zeros.
     """
 
-    def call(self, sequences: Tensor, initial_state: Any = None, mask: Tensor = None, training: bool = False) -> Tensor:
+    def call(
+        self, sequences: Tensor, initial_state: Any = None, mask: Tensor | None = None, training: bool = False
+    ) -> Tensor:
         fits = mask is None or tuple(getattr(mask, "shape", ())) == tuple(sequences.shape[:2])
         if initial_state is not None or not fits or not self._takes_halves():
             return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
