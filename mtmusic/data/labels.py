@@ -145,7 +145,7 @@ def genre_mapping(classes: GenreClasses) -> Mapping[str, str | None] | None:
         return classes
     if classes in ("lab", "all"):
         return LAB_CLASSES if classes == "lab" else None
-    expected = 'Expected "lab", "all" or a JSON file of {"raw name": "class" or null}'
+    expected = 'Expected `classes` "lab", "all" or a JSON file of {"raw name": "class" or null}'
     try:
         mapping = json.loads(Path(classes).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:

@@ -60,7 +60,7 @@ def subset(clips: Clips, size: int, seed: int = 0) -> Clips:
         return clips
     strata = stratification(clips)
     if size < len(set(strata)):
-        raise UserError(f"Expected a subset of {len(set(strata))} clips or more, one a class, got {size}")
+        raise UserError(f"Expected `subset` of {len(set(strata))} clips or more, one a class, got {size}")
     shuffled = np.random.default_rng(seed).permutation(len(clips))
     place = np.empty(len(clips))  # 0 for the first clip of each class, towards 1 for its last
     for stratum in set(strata):

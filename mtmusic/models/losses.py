@@ -56,12 +56,12 @@ def complete_weights(
     if weights is None:
         return {task: 1 / variances[task] if variances else 1.0 for task in tasks}
     if unknown := sorted({*weights} - {*tasks}):
-        raise UserError(f"Expected weights of {', '.join(tasks)}, got one of {', '.join(unknown)}")
+        raise UserError(f"Expected `weights` of {', '.join(tasks)}, got one of {', '.join(unknown)}")
     if missing := [task for task in tasks if task not in weights]:
-        raise UserError(f"Expected a weight of each task, {', '.join(tasks)}, got none of {', '.join(missing)}")
+        raise UserError(f"Expected `weights` of each task, {', '.join(tasks)}, got none of {', '.join(missing)}")
     if not all(0 <= weights[task] < math.inf for task in tasks) or not any(weights.values()):
         given = ", ".join(f"{task}={weights[task]:g}" for task in tasks)
-        raise UserError(f"Expected weights of 0 or more, and one above 0, got {given}")
+        raise UserError(f"Expected `weights` of 0 or more, and one above 0, got {given}")
     return {task: float(weights[task]) for task in tasks}
 
 

@@ -245,7 +245,7 @@ class Predictor:
     def _kinds(self, window: float | None) -> list[Kind]:
         """What each model takes. Raises UserError for a window below a second."""
         if window is not None and not SHORTEST_SECONDS <= window < math.inf:
-            raise UserError(f"Expected a window of {SHORTEST_SECONDS:g} second or more, got {window:g}")
+            raise UserError(f"Expected `window` of {SHORTEST_SECONDS:g} second or more, got {window:g}")
         return [_kind(model.card, window) for model in self._models]
 
     def _ask_parts(

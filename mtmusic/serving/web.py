@@ -268,7 +268,7 @@ def _gradio(folder: Path) -> Any:
 
 def _require_free(port: int) -> None:
     if not 1 <= port <= 65535:
-        raise UserError(f"Expected a port of 1 to 65535, got {port}")
+        raise UserError(f"Expected `port` of 1 to 65535, got {port}")
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was just closed is free
         try:

@@ -207,7 +207,7 @@ def test_a_name_that_is_no_text(predict, runs, music):
         (("music", "--model", "{affect}", "{affect}"), "answer different questions"),
         (("music", "--model", "{affect}", "--top", "0"), "Expected --top of 1 or more, got 0"),
         (("music", "--model", "{affect}", "--jobs", "-2"), "Expected --jobs of 1 or more, got -2"),
-        (("music", "--model", "{affect}", "--window", "0.2"), "Expected a window of 1 second or more, got 0.2"),
+        (("music", "--model", "{affect}", "--window", "0.2"), "Expected --window of 1 second or more, got 0.2"),
     ],
 )
 def test_refuses_in_one_line(predict, runs, music, capsys, arguments, told):

@@ -177,7 +177,7 @@ def test_it_prints_its_address_and_leaves_nothing_behind(served):
     ("arguments", "told"),
     [
         (("--model", "absent"), "Expected a run's folder or its model.keras, found no absent/model.keras"),
-        (("--model", "absent", "--port", "0"), "Expected a port of 1 to 65535, got 0"),
+        (("--model", "absent", "--port", "0"), "Expected --port of 1 to 65535, got 0"),
         ((), "Expected the pretrained trunk musicnn, found none: `mtmusic get-pretrained` fetches it"),
     ],
 )

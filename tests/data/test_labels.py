@@ -489,7 +489,7 @@ def test_a_classes_file_that_cannot_be_used(tmp_path: Path, content: bytes | Non
     file = tmp_path / "classes.json"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(UserError, match='Expected "lab", "all" or a JSON file') as error:
+    with pytest.raises(UserError, match='Expected `classes` "lab", "all" or a JSON file') as error:
         genre_mapping(str(file))
     assert str(file) in str(error.value)
 

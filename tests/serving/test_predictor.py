@@ -170,9 +170,9 @@ def test_a_rate_that_is_none(genre, rate):
 @pytest.mark.parametrize("window", [0, 0.5, -1, np.nan, np.inf])
 def test_a_window_that_is_none(genre, window):
     for ask in (genre.predict, genre.timeline, genre.embed):
-        with pytest.raises(UserError, match="Expected a window of 1 second or more"):
+        with pytest.raises(UserError, match="Expected `window` of 1 second or more"):
             ask(np.zeros(5), window=window)
-    with pytest.raises(UserError, match="Expected a window of 1 second or more"):
+    with pytest.raises(UserError, match="Expected `window` of 1 second or more"):
         genre.predict_folder(".", window=window)
 
 

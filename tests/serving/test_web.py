@@ -280,7 +280,7 @@ def test_a_port_in_use_is_told(runs):
         with pytest.raises(UserError, match=r"Cannot serve on port \d+: Address already in use: `port` takes another"):
             serve([str(runs / "genre")], taken.getsockname()[1])
     for port in (0, -1, 65_536):
-        with pytest.raises(UserError, match=f"Expected a port of 1 to 65535, got {port}"):
+        with pytest.raises(UserError, match=f"Expected `port` of 1 to 65535, got {port}"):
             serve([str(runs / "genre")], port)
 
 
