@@ -18,7 +18,7 @@ from mtmusic.models.losses import (
     WeightedLoss,
     complete_weights,
 )
-from mtmusic.models.nystroem import NystroemFeatures
+from mtmusic.models.nystroem import NystroemFeatures, moments
 
 LEARNING_RATE = 1e-3
 
@@ -65,8 +65,8 @@ class Standardization(Float32Layer):
 
     def adapt(self, features: np.ndarray, seed: int = 0) -> None:
         """features: (clips, features). seed: not used."""
-        self.mean.assign(features.mean(axis=0))
-        self.deviation.assign(features.std(axis=0))
+        for weight, values in zip((self.mean, self.deviation), moments(features), strict=True):
+            weight.assign(values)
 
     def call(self, x: Tensor) -> Tensor:
         return keras.ops.divide_no_nan(x - self.mean, self.deviation)

@@ -15,6 +15,9 @@ KERNELS = ("whole", "parts")
 SMALLEST_EIGENVALUE = 1e-4
 """Least eigenvalue of the centres' kernel matrix: two clips that are all but the same must not divide by 0."""
 
+ROUNDING = 1e-6
+"""A feature that varies less than this share of the one that varies most does not vary."""
+
 
 @keras.saving.register_keras_serializable(PACKAGE, name="GaussianKernel")
 class NystroemFeatures(Float32Layer):
@@ -63,8 +66,8 @@ class NystroemFeatures(Float32Layer):
         """
         if not len(features):
             raise ValueError("Expected clips to adapt to, got none")
-        mean, deviation = features.mean(axis=0), features.std(axis=0)
-        features = (features - mean) / np.where(deviation > 0, deviation, 1)
+        mean, deviation = moments(features)
+        features = np.divide(features - mean, deviation, out=np.zeros_like(features), where=deviation > 0)
         if len(features) > self.centres:
             chosen = np.random.default_rng(seed).choice(len(features), self.centres, replace=False)
             features = features[np.sort(chosen)]
@@ -94,6 +97,15 @@ class NystroemFeatures(Float32Layer):
 
 
 NystroemFeatures.__name__ = "GaussianKernel"  # Keras stores weights under a class's name: older models stay readable
+
+
+def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each of (clips, features).
+
+    A deviation below a millionth of the largest is rounding, as where a network's unit is always off: it becomes 0.
+    """
+    deviation = features.std(axis=0)
+    return features.mean(axis=0), np.where(deviation > ROUNDING * deviation.max(), deviation, 0)
 
 
 def adapt(model: keras.Model, dataset: tf.data.Dataset, seed: int = 0) -> None:

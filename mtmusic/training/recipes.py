@@ -70,6 +70,7 @@ class Recipe:
     epochs: int = 100
     patience: int = 15
     patience_clips: int = 0
+    refit: bool = False
 
     @property
     def training(self) -> TrainingConfig:
@@ -111,6 +112,7 @@ PRETRAINED = Recipe(
     balanced=True,
     epochs=300,
     patience=25,
+    refit=True,
 )
 """A head on the features of a trunk that was trained on 200,000 songs."""
 
@@ -133,6 +135,8 @@ ABLATIONS = {
     "kernel-no-decay": replace(KERNEL, weight_decay=0.0),
     "kernel-dropout": replace(KERNEL, weight_decay=0.0, dropout=0.5),
     "kernel-unbalanced": replace(KERNEL, balanced=False),
+    "kernel-refit": replace(KERNEL, refit=True),
+    "pretrained-no-refit": replace(PRETRAINED, refit=False),
     "pretrained-penultimate": replace(PRETRAINED, features="penultimate"),
     "pretrained-linear": replace(PRETRAINED, neck="linear", dropout=0.5, learning_rate=0.003),
     "pretrained-mlp": replace(
@@ -225,14 +229,15 @@ def fill_in(
     """The recipe with what depends on folder and machine.
 
     A flat CNN's frames, where none were given; patience; precision; the input of a pretrained trunk, by the arrays'
-    feature; and how many clips Nystroem features have as centres: those of train, or with retrain_on_all of all splits.
+    feature; and how many clips Nystroem features have as centres: those that it may learn from.
     """
     patience = max(recipe.patience, math.ceil(recipe.patience_clips / len(splits["train"])))
     recipe = replace(recipe, patience=patience, precision=supported(recipe.precision))
     if recipe.backbone == "musicnn":
         recipe = replace(recipe, feature=feature)
     if (recipe.backbone == "statistics" or recipe.neck == "kernel") and recipe.centres is None:
-        clips = sum(map(len, splits.values())) if retrain_on_all else len(splits["train"])
+        learnt = splits if retrain_on_all else ("train", "validation") if recipe.refit else ("train",)
+        clips = sum(len(splits[split]) for split in learnt)
         recipe = replace(recipe, centres=min(CENTRES, clips))
     return replace(recipe, frames=frames) if recipe.fixed_frames and recipe.frames is None else recipe
 

@@ -2,7 +2,6 @@
 
 import logging
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial, reduce
 from pathlib import Path
@@ -149,16 +148,20 @@ def train(options: TrainOptions, task: Task, data: FolderData | None = None) -> 
 def with_trunk(options: TrainOptions) -> TrainOptions:
     """The options, started from the recipe's trunk, wholly frozen, where they name no source of their own.
 
-    Where the trunk is trained too, at least in part, the recipe's rate, which is a head's, gives way to a lower one.
+    Where the trunk is trained too, at least in part, nothing is trained anew, and the recipe's rate, which is a head's,
+    gives way to a lower one.
     """
     recipe = options.recipe
     if not recipe.trunk:
         return options
     if options.source is None:
         options = replace(options, source=Path(recipe.trunk), freeze="all")
-    if options.freeze == "all" or recipe.learning_rate != PRETRAINED.learning_rate:
+    if options.freeze == "all" and options.unfreeze_after is None:
         return options
-    return replace(options, recipe=replace(recipe, learning_rate=TRUNK_LEARNING_RATE))
+    recipe = replace(recipe, refit=False)
+    if options.freeze != "all" and recipe.learning_rate == PRETRAINED.learning_rate:
+        recipe = replace(recipe, learning_rate=TRUNK_LEARNING_RATE)
+    return replace(options, recipe=recipe)
 
 
 def default_out(options: TrainOptions, task: Task) -> Path:
@@ -294,35 +297,36 @@ def _evaluate(
 ) -> tuple[keras.Model, dict[str, Evaluation], dict[str, str]]:
     """The model to save, the evaluations of validation and test, and the splits that each was trained on.
 
-    The test split is evaluated once. With retrain_on_all the model that is saved is another one: trained on train and
-    validation, and then evaluated; or on all three splits, after the first was evaluated on a held-out test split.
+    The test split is evaluated once, by the model of train, or after a refit by that of train and validation. Where the
+    test split is held out of the folder's own, retrain_on_all saves another model, trained on all three.
     """
-    splits = data.splits
+    splits, evaluated = data.splits, "train"
+
+    def retrained(on: str) -> keras.Model:
+        parts = on.split("+")
+        clips = reduce(concatenate, [splits[split] for split in parts])
+        logger.info(f"\nTraining anew on {len(clips)} clips, {record.best_epoch} epochs")
+        checkpoints = work / RETRAINED / str(len(parts))  # in one training there may be two
+        return retrain(options, recipe, task, clips, record.best_epoch, checkpoints)
+
     evaluations = {"validation": task.evaluate(model, recipe, splits["validation"])}
-    trained_on = {"saved": "train", "evaluated": "train"}
+    if recipe.refit or (options.retrain_on_all and not data.held_out_test):
+        evaluated = "train+validation"
+        model = retrained(evaluated)
+    evaluations["test"] = task.evaluate(model, recipe, splits["test"])
+    saved = evaluated
     if options.retrain_on_all and data.held_out_test:
-        evaluations["test"] = task.evaluate(model, recipe, splits["test"])
-        trained_on["saved"] = "train+validation+test"
-    elif options.retrain_on_all:
-        trained_on = dict.fromkeys(trained_on, "train+validation")
-    if options.retrain_on_all:
-        parts = [splits[split] for split in trained_on["saved"].split("+")]
-        model = _retrain(options, recipe, task, parts, record, work)
-    if "test" not in evaluations:
-        evaluations["test"] = task.evaluate(model, recipe, splits["test"])
-    return model, evaluations, trained_on
+        saved = "train+validation+test"
+        model = retrained(saved)
+    return model, evaluations, {"saved": saved, "evaluated": evaluated}
 
 
-def _retrain(
-    options: TrainOptions, recipe: Recipe, task: Task, parts: Sequence[Clips], record: TrainingRecord, work: Path
+def retrain(
+    options: TrainOptions, recipe: Recipe, task: Task, clips: Clips, epochs: int, checkpoints: Path | None = None
 ) -> keras.Model:
     """The lab's step 7: the same network from the start, on more clips, for the epochs that were best."""
-    clips = reduce(concatenate, parts)
-    logger.info(f"\nTraining anew on {len(clips)} clips, {record.best_epoch} epochs")
     model = build_model(options, recipe, task, quiet=True)
-    config = replace(recipe.training, epochs=record.best_epoch)
-    checkpoints = work / RETRAINED / str(len(parts))  # in one training there may be two
-    fit_clips(model, options, recipe, clips, None, config, checkpoints)
+    fit_clips(model, options, recipe, clips, None, replace(recipe.training, epochs=epochs), checkpoints)
     return model
 
 

@@ -74,6 +74,19 @@ def test_two_equal_clips_and_a_constant_feature_do_no_harm():
     assert np.isfinite(coordinates(layer, features(3, seed=1))).all()
 
 
+def test_a_feature_that_varies_by_rounding_alone_is_left_out():
+    known = features(6)
+    known[:, 2] = 2e-6 + 1e-10 * features(6, seed=1)[:, 2]
+    known[:, 4] *= 1e-3  # small, but not rounding
+    mean, deviation = nystroem.moments(known)
+    np.testing.assert_allclose(mean, known.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(np.delete(deviation, 2), np.delete(known.std(axis=0), 2), rtol=1e-5)
+    assert deviation[2] == 0
+    constant = known.copy()
+    constant[:, 2] = 2e-6
+    np.testing.assert_allclose(coordinates(adapted(known), known), coordinates(adapted(constant), constant), atol=1e-5)
+
+
 def test_before_it_is_adapted_it_gives_zero_and_no_clips_are_refused():
     layer = NystroemFeatures(4, SIZES)
     assert not coordinates(layer, features(3)).any()

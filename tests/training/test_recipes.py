@@ -105,7 +105,10 @@ def test_best_is_the_pretrained_trunk_on_full_rate_clips_where_it_is_there(tmp_p
 
 
 def test_the_pretrained_recipe_takes_the_arrays_feature_and_its_centres_from_the_folder():
-    recipe = fill_in(named_recipe("pretrained"), 1280, {"train": range(7), "test": range(3)}, feature="logmel")
+    splits = {"train": range(7), "validation": range(2), "test": range(3)}
+    recipe = fill_in(named_recipe("pretrained"), 1280, splits, feature="logmel")
+    assert recipe.centres == 9  # the refit learns from the validation clips too
+    assert fill_in(named_recipe("pretrained-no-refit"), 1280, splits).centres == 7
     assert (recipe.feature, recipe.frames) == ("logmel", None)
     backbone = build_backbone(recipe)
     assert (backbone.input_shape, backbone.output_shape) == ((None, None, 96), (None, 753))
