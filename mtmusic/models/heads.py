@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from mtmusic.errors import UserError
 from mtmusic.models.layers import PACKAGE, Float32Layer, Tensor
 from mtmusic.models.losses import (
     ClassWeightedCrossentropy,
@@ -194,7 +195,12 @@ def compiled_as(model: keras.Model, other: keras.Model) -> keras.Model:
 
 
 def _features(backbone: keras.Model, neck: Neck | None) -> tuple[Tensor, Tensor]:
-    """The model's input, and what its outputs are computed from."""
+    """The model's input, and what its outputs are computed from. Raises UserError for what is no backbone."""
+    if backbone.name != "backbone" or (len(backbone.input_shape), len(backbone.output_shape)) != (3, 2):
+        raise UserError(
+            'Expected a backbone, keras.Model(spectrogram, features, name="backbone") from (batch, frames, bins) to '
+            f"(batch, features), got {backbone.name!r} from {backbone.input_shape} to {backbone.output_shape}"
+        )
     spectrogram = keras.Input(backbone.input_shape[1:], dtype="float32", name="spectrogram")
     features = backbone(spectrogram)
     return spectrogram, features if neck is None else neck(features)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras import ops
 
 from mtmusic.constants import MEL_FLOOR_DB, PAD_VALUE
+from mtmusic.errors import UserError
 
 PACKAGE = "mtmusic"
 
@@ -32,13 +33,22 @@ class SpectrogramNormalization(Float32Layer):
     nothing here. Gives no implicit mask: see FrameMask.
 
     (batch, frames, bins) -> (batch, frames, bins); the first `mel_bins` bins are mel, the others chroma.
+    Raises UserError where it was built for a fixed number of frames, and clips have another or any.
     """
 
     def __init__(self, mel_bins: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.mel_bins = mel_bins
 
+    def build(self, spectrogram_shape: tuple[int | None, ...]) -> None:
+        self.frames = spectrogram_shape[1]
+
     def call(self, spectrogram: Tensor) -> Tensor:
+        if self.frames not in (None, spectrogram.shape[1]):
+            raise UserError(
+                f"Expected clips of {self.frames} frames, got {spectrogram.shape[1] or 'clips of any length'}: "
+                f"`make_dataset(..., frames={self.frames})`"
+            )
         mel = spectrogram[..., : self.mel_bins] * (-2 / MEL_FLOOR_DB) + 1
         chroma = spectrogram[..., self.mel_bins :] * 2 - 1
         present = ops.any(spectrogram != PAD_VALUE, axis=-1, keepdims=True)

@@ -87,7 +87,8 @@ def _weights_without_bias(source: keras.Model) -> dict[str, list[np.ndarray]]:
 def freeze(backbone: keras.Model, which: str | int) -> list[str]:
     """Freezes "all" of the backbone, "none", or its first N blocks; returns the frozen layers' names.
 
-    What is frozen keeps its weights, and BatchNorm its statistics. Raises UserError for other values.
+    What is frozen keeps its weights, and BatchNorm its statistics. The layers of block N are those named blockN_*.
+    Raises UserError for other values, and for N where the backbone has fewer blocks, or none.
     """
     frozen = first_blocks(backbone, which, "freeze")
     backbone.trainable = True  # where it was frozen as a whole, its layers would not count
@@ -99,9 +100,13 @@ def freeze(backbone: keras.Model, which: str | int) -> list[str]:
 def first_blocks(backbone: keras.Model, which: str | int, argument: str) -> list[keras.layers.Layer]:
     """The layers of "all" blocks, of "none", or of the first N. Raises UserError for others, of this argument."""
     blocks = _blocks(backbone)
-    count = {"all": len(blocks), "none": 0}.get(str(which), which)
+    if which == "all":
+        within = [layer for block in blocks for layer in block]
+        return within + [layer for layer in backbone.layers if layer.weights and layer not in within]
+    count = 0 if which == "none" else which
     if (not isinstance(count, int) and not count.isdecimal()) or not 0 <= int(count) <= len(blocks):
-        known = f'"all", "none" or 0 to {len(blocks)} (the backbone\'s blocks)'
+        named = "the backbone's blocks" if blocks else "the backbone has no layers named block1_..."
+        known = f'"all", "none" or 0 to {len(blocks)} ({named})'
         raise UserError(f"Expected `{argument}` {known}, got {which}")
     return [layer for block in blocks[: int(count)] for layer in block]
 

@@ -36,7 +36,7 @@ class Recipe:
     centres: of statistics, as `statistics_backbone` has them; centres None: all clips, up to CENTRES. dropout: after
     each layer of an LSTM, around the dense block of a CNN, behind a kernel, or in a neck. features: of musicnn, as
     `musicnn_backbone` has them. trunk: the name of a run that a training starts from, wholly frozen unless it says
-    otherwise. neck, hidden: between features and outputs, see `heads.neck`. patience_clips: so many clips are seen
+    otherwise; untrained: of that trunk the architecture alone, with random weights, as a control. neck, hidden: between features and outputs, see `heads.neck`. patience_clips: so many clips are seen
     without a better epoch, at the least, before a training stops: an epoch of a small folder has few steps. weights:
     of the tasks' errors in a multitask loss, in the folder's order, the last one of all further tasks; (): see
     `losses.complete_weights`. balanced: in a genre's loss all classes count alike, however few clips they have.
@@ -58,6 +58,7 @@ class Recipe:
     bidirectional: bool = False
     features: str = "mean"
     trunk: str = ""
+    untrained: bool = False
     neck: str = "plain"
     hidden: int = 0
     dropout: float = 0.0
@@ -136,6 +137,7 @@ ABLATIONS = {
     "kernel-dropout": replace(KERNEL, weight_decay=0.0, dropout=0.5),
     "kernel-unbalanced": replace(KERNEL, balanced=False),
     "kernel-refit": replace(KERNEL, refit=True),
+    "pretrained-untrained": replace(PRETRAINED, untrained=True),
     "pretrained-no-refit": replace(PRETRAINED, refit=False),
     "pretrained-penultimate": replace(PRETRAINED, features="penultimate"),
     "pretrained-linear": replace(PRETRAINED, neck="linear", dropout=0.5, learning_rate=0.003),

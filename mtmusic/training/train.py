@@ -241,7 +241,11 @@ def build_model(options: TrainOptions, recipe: Recipe, task: Task, quiet: bool =
     """A fresh network of this seed, on the source's backbone where there is one."""
     seed_everything(options.seed)
     backbone = build_backbone(recipe)
-    loaded, frozen = _transfer(backbone, options.source, options) if options.source is not None else ([], [])
+    loaded, frozen = list[str](), list[str]()
+    if recipe.untrained:
+        frozen = freeze(backbone, "all")
+    elif options.source is not None:
+        loaded, frozen = _transfer(backbone, options.source, options)
     model = task.add_head(backbone, recipe)
     if options.source is not None and not quiet:
         logger.info(describe(model, str(options.source), loaded, frozen))

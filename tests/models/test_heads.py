@@ -119,3 +119,15 @@ def test_weight_decay_shrinks_weights_and_leaves_biases(tmp_path):
     again = keras.models.load_model(tmp_path / "model.keras")
     again.fit(x, y, verbose=0)
     assert np.array(again.get_layer("genre").bias).tolist() == [1, -2]
+
+
+@pytest.mark.parametrize(
+    ("name", "pooled", "found"),
+    {"another name": ("trunk", True, "got 'trunk'"), "frames": ("backbone", False, "to .None, 16, 4.")}.values(),
+)
+def test_what_cannot_be_found_again_in_a_saved_model_is_refused_at_the_head(name, pooled, found):
+    spectrogram = keras.Input((16, 128))
+    x = keras.layers.Dense(4)(spectrogram)
+    backbone = keras.Model(spectrogram, keras.layers.GlobalAveragePooling1D()(x) if pooled else x, name=name)
+    with pytest.raises(UserError, match=f'name="backbone".*{found}'):
+        genre_classifier(backbone, ["a", "b"])

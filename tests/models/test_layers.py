@@ -1,8 +1,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mtmusic.constants import PAD_VALUE
+from mtmusic.errors import UserError
 from mtmusic.models.layers import (
     FrameMask,
     MaskedAveragePooling,
@@ -52,3 +54,13 @@ def test_absent_frames_become_zero_and_masked_pooling_is_the_mean_of_the_present
     assert np.array_equal(zeroed[0, :2], x[0, :2])
     pooled = keras.ops.convert_to_numpy(MaskedAveragePooling()(x, present))
     assert pooled.tolist() == [x[0, :2].mean(axis=0).ravel().tolist()]
+
+
+def test_clips_of_any_length_are_refused_where_a_network_takes_a_number_of_frames():
+    model = keras.Sequential([keras.Input((8, 4)), SpectrogramNormalization(4)])
+    with pytest.raises(UserError, match=r"Expected clips of 8 frames, got 6: .*frames=8"):
+        model.predict(np.zeros((2, 6, 4), "float32"), verbose=0)
+    answer = tf.function(model, [tf.TensorSpec((None, None, 4), tf.float32)], autograph=False)
+    with pytest.raises(UserError, match=r"Expected clips of 8 frames, got clips of any length"):
+        answer.get_concrete_function()
+    assert model.predict(np.zeros((2, 8, 4), "float32"), verbose=0).shape == (2, 8, 4)

@@ -64,6 +64,22 @@ def test_other_values_are_refused(which):
         freeze(cnn_backbone(frames=16), which)
 
 
+def own_backbone(name: str = "backbone") -> keras.Model:
+    """A user's, whose layers have no names of blocks."""
+    spectrogram = keras.Input((16, 128))
+    x = keras.layers.BatchNormalization()(keras.layers.Dense(4)(spectrogram))
+    return keras.Model(spectrogram, keras.layers.GlobalAveragePooling1D()(x), name=name)
+
+
+def test_all_of_a_backbone_without_blocks_can_be_frozen_and_no_part_of_it():
+    backbone = own_backbone()
+    assert freeze(backbone, "all") == [layer.name for layer in backbone.layers if layer.weights]
+    assert len(freeze(backbone, "all")) == 2
+    assert changed_layers(backbone) == set()
+    with pytest.raises(UserError, match=r"0 to 0 .the backbone has no layers named block1_"):
+        freeze(backbone, 1)
+
+
 def test_the_loaded_backbone_is_the_saved_one(run):
     backbone = load_backbone(run)
     saved = keras.models.load_model(run / "model.keras").get_layer("backbone")

@@ -7,7 +7,8 @@ from mtmusic.data.folder import LoadOptions
 from mtmusic.data.labels import Clips
 from mtmusic.data.spectrograms import write_array
 from mtmusic.training import train as training
-from mtmusic.training.recipes import Recipe, named_recipe
+from mtmusic.training.genre import GenreTask
+from mtmusic.training.recipes import Recipe, fill_in, named_recipe
 
 
 @pytest.fixture
@@ -46,3 +47,20 @@ def test_a_recipe_with_a_trunk_starts_from_it_frozen_and_keeps_its_own_head(trun
     assert training.resolve_recipe(options) == replace(recipe, feature="logmel")  # until the folder is known
     tuned = training.with_trunk(replace(options, freeze="2", recipe=named_recipe("pretrained")))
     assert (tuned.freeze, tuned.recipe.learning_rate) == ("2", training.TRUNK_LEARNING_RATE)
+
+
+def test_an_untrained_trunk_has_random_weights_of_its_seed_that_stay_as_they_are(trunk, tmp_path):
+    def kernels(name: str, seed: int = 0) -> tuple[np.ndarray, bool]:
+        options = training.TrainOptions(LoadOptions(tmp_path, seed=seed), recipe=named_recipe(name))
+        options = training.with_trunk(options)
+        recipe = fill_in(training.resolve_recipe(options), 0, {"train": "ab", "validation": "c"}, feature="logmel")
+        model = training.build_model(options, recipe, GenreTask(classes=("a", "b")))
+        backbone = model.get_layer("backbone")
+        return backbone.get_layer("block1_timbral38").get_weights()[0], bool(backbone.trainable_variables)
+
+    trained, _ = kernels("pretrained")
+    control, trainable = kernels("pretrained-untrained")
+    assert not trainable
+    assert np.abs(control - trained).max() > 0.01
+    np.testing.assert_array_equal(control, kernels("pretrained-untrained")[0])
+    assert np.abs(control - kernels("pretrained-untrained", seed=1)[0]).max() > 0.01
