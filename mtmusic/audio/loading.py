@@ -1,6 +1,5 @@
 """A song's file -> mono float32 at a sample rate, as librosa.load gives it, or an error that names the file."""
 
-import math
 import os
 import sys
 import warnings
@@ -11,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import audioread
-import librosa
 import numpy as np
 import soundfile
-import soxr
 
+from mtmusic.audio.resampling import resample, resample_blocks
 from mtmusic.constants import SAMPLE_RATE
 from mtmusic.errors import UserError
 
@@ -98,9 +96,9 @@ def stream_waveform(
             promised = min(promised, int(duration * rate))
         level = _Level(path, offset, sample_rate)
         blocks = _soundfile_blocks if isinstance(decoder, _Stream) else _audioread_blocks
-        mono = (librosa.to_mono(level.noted(block).T) for block in blocks(decoder, start, promised))
+        mono = (level.noted(block).mean(axis=1) for block in blocks(decoder, start, promised))
         samples = 0
-        for block in _of_length(_resampled_blocks(mono, rate, sample_rate), round(block_seconds * sample_rate)):
+        for block in _of_length(resample_blocks(mono, rate, sample_rate), round(block_seconds * sample_rate)):
             samples += len(block)
             yield block
         missing = 0 if decoder.frames == UNKNOWN_FRAMES else (promised - level.frames) / rate
@@ -146,7 +144,7 @@ def resampled(samples: np.ndarray, sample_rate: float = SAMPLE_RATE, target_rate
     level.noted(samples)
     level.require_samples()
     samples = samples.astype(np.float32, copy=False)
-    return librosa.resample(samples, orig_sr=sample_rate, target_sr=target_rate, res_type="soxr_hq")
+    return resample(samples, sample_rate, target_rate)
 
 
 @dataclass
@@ -192,22 +190,6 @@ class _Level:
             return ["is silent"]
         share = self.full_scale / self.numbers
         return [f"is clipped: {share:.1%} of its samples are at full scale"] if share >= CLIPPED_SHARE else []
-
-
-def _resampled_blocks(blocks: Iterable[np.ndarray], rate: float, target_rate: int) -> Iterator[np.ndarray]:
-    """(samples,) blocks of any lengths -> the samples that librosa.resample makes of all of them at once."""
-    if rate == target_rate:
-        yield from blocks
-        return
-    stream = soxr.ResampleStream(rate, target_rate, 1, "float32", "soxr_hq")
-    taken = given = 0
-    for block in blocks:
-        taken += len(block)
-        piece = stream.resample_chunk(np.ascontiguousarray(block))
-        given += len(piece)
-        yield piece
-    rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)
-    yield librosa.util.fix_length(rest, size=max(0, math.ceil(taken * (target_rate / rate)) - given))
 
 
 def _of_length(pieces: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:

@@ -117,5 +117,5 @@ def open_folder(folder: Path, content: Mapping[str, Any], labelled: bool = True)
     labels = [*(label_path(folder, split) for split in SPLITS), folder / "groups.csv"] if labelled else []
     for path in (*labels, *folder.glob("*/.*.npy*")):
         path.unlink(missing_ok=True)
-    versions = {"mtmusic": __version__} | {name: version(name) for name in ("librosa", "soundfile", "numpy")}
+    versions = {"mtmusic": __version__} | {name: version(name) for name in ("soundfile", "soxr", "numpy", "scipy")}
     write_json(folder / "features.json", {**content, "versions": versions})

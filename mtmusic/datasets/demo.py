@@ -102,5 +102,5 @@ def _write_affect_folders(root: Path, labels: Sequence[dict[str, float]]) -> Non
 
 def _write_features_json(folder: Path, beat: bool) -> None:
     content = {"sample_rate": SAMPLE_RATE, "hop_length": HOP_LENGTH, "duration": SECONDS, "beat": beat}
-    versions = {"mtmusic": __version__, "librosa": version("librosa")}
+    versions = {"mtmusic": __version__} | {name: version(name) for name in ("soxr", "numpy", "scipy")}
     write_json(folder / "features.json", content | {"synthetic": True, "versions": versions})

@@ -17,6 +17,7 @@ from keras import layers, ops
 
 from mtmusic.constants import FEATURE_BINS, HOP_LENGTH, LOGMEL_HOP_LENGTH, LOGMEL_SAMPLE_RATE, PAD_VALUE, SAMPLE_RATE
 from mtmusic.errors import UserError
+from mtmusic.mel import mel_frequencies
 from mtmusic.models.cpu import layer_type
 from mtmusic.models.cpu.normalization import FusedBatchNormalization
 from mtmusic.models.layers import PACKAGE, Float32Layer, FrameMask, Tensor
@@ -284,14 +285,6 @@ class LabToLogmel(Float32Layer):
 
 def _bands() -> np.ndarray:
     """(128, 96): weights that interpolate from the lab's mel bands to those of logmel."""
-    lab = _mel_frequencies(FEATURE_BINS["mel"], SAMPLE_RATE / 2)
-    wanted = _mel_frequencies(FEATURE_BINS["logmel"], LOGMEL_SAMPLE_RATE / 2)
+    lab = mel_frequencies(FEATURE_BINS["mel"] + 2, SAMPLE_RATE / 2)[1:-1]
+    wanted = mel_frequencies(FEATURE_BINS["logmel"] + 2, LOGMEL_SAMPLE_RATE / 2)[1:-1]
     return np.stack([np.interp(wanted, lab, one) for one in np.eye(len(lab))])
-
-
-def _mel_frequencies(bands: int, highest: float) -> np.ndarray:
-    """Centres of Slaney's mel bands in Hz, as librosa has them: linear up to 1 kHz, 27 bands a factor of 6.4 above."""
-    step, log_step, knee = 200 / 3, math.log(6.4) / 27, 1000.0
-    top = knee / step + math.log(highest / knee) / log_step
-    mel = np.linspace(0, top, bands + 2)[1:-1]
-    return np.where(mel < knee / step, mel * step, knee * np.exp(log_step * (mel - knee / step)))

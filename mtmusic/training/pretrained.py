@@ -9,10 +9,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import librosa
 import numpy as np
 
 from mtmusic.audio.features import logmel_spectrogram
+from mtmusic.audio.resampling import resample
 from mtmusic.audio.synthesis import STYLES, synthesise
 from mtmusic.constants import LOGMEL_SAMPLE_RATE, SAMPLE_RATE
 from mtmusic.errors import UserError
@@ -139,5 +139,5 @@ def _card(weights: str) -> dict[str, Any]:
 def _examples() -> np.ndarray:
     """(4, frames, 96): synthesised music, in the place of songs."""
     waveforms = [synthesise(style, 0, EXAMPLE_SECONDS)[0] for style in sorted(STYLES)[:4]]
-    resampled = [librosa.resample(one, orig_sr=SAMPLE_RATE, target_sr=LOGMEL_SAMPLE_RATE) for one in waveforms]
+    resampled = [resample(one, SAMPLE_RATE, LOGMEL_SAMPLE_RATE) for one in waveforms]
     return np.stack([logmel_spectrogram(one).T for one in resampled])

@@ -155,7 +155,7 @@ def data_card(data: FolderData) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of everything that a result may depend on."""
-    packages = ("tensorflow", "keras", "numpy", "librosa", "scikit-learn", "scipy")
+    packages = ("tensorflow", "keras", "numpy", "scikit-learn", "scipy", "soxr")
     return {"mtmusic": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}
 
 
