@@ -8,6 +8,7 @@ How an array is written arrives as an argument, since files of arrays belong to 
 import hashlib
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
@@ -102,7 +103,7 @@ def is_song_name(name: str) -> bool:
 
 def plain_id(name: str) -> str:
     """The name in letters, digits, `-` and `_`: what an id may hold. A long name is cut and gets its hash."""
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_") or "song"
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", unicodedata.normalize("NFC", name)).strip("_") or "song"
     return plain if len(plain) <= ID_LENGTH else f"{plain[: ID_LENGTH - 11]}-{_hash(name)}"
 
 

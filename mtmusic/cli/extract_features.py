@@ -17,7 +17,7 @@ features.json, and songs.csv, which maps ids to paths. A table with both genre a
 to DATA_FOLDER_affect. With --both the beat-synchronised arrays go to folders that end in _beat. Songs that fail are
 listed in failures.csv. The same command again, after a stop or a repair, does only what is missing.
 Workers of a cluster need mtmusic, and the same files under the same paths.
-Exit code 0; 1 where some songs failed; 2 where it cannot run, with what to do.
+Exit code 0; 1 where some songs failed, or rows of the table name no song; 2 where it cannot run, with what to do.
 """
 
 import argparse
@@ -65,4 +65,4 @@ def main(arguments: argparse.Namespace) -> int:
     done = extract_features(options)
     for folder in done.trainable:
         print(f"Train: {common.command('train-genre', folder=folder, classes='all')}")
-    return 1 if done.failed else 0
+    return 1 if done.failed or done.unknown else 0

@@ -4,7 +4,8 @@ import csv
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,10 +31,13 @@ LAB_CLASSES: dict[str, str | None] = {
 """The lab's merging of 20 raw genres into 10 classes; None drops the clip."""
 
 TAKEN_NAMES = (
-    "genre", "affect", "id", "split", "mean", "group", "frames", "rows", "dtype", "mel_min", "mel_max", "mel_mean",
-    "mel_std", "floor_share", "chroma_min", "chroma_max", "nan_share", "content", "problem",
+    "genre", "affect", "tags", "song", "warning", "id", "split", "mean", "group", "frames", "rows", "dtype", "mel_min",
+    "mel_max", "mel_mean", "mel_std", "floor_share", "chroma_min", "chroma_max", "nan_share", "content", "problem",
 )  # fmt: skip
-"""What a task cannot be called: a run's files and the table of clips have such columns next to the tasks'."""
+"""What a task cannot be called: a run's files, the table of clips and answers have such names next to the tasks'."""
+
+MISSING = {"", "-", "na", "n/a", "nan", "none", "null", "<na>", "#n/a"}
+"""Cells that tables hold where a label is missing, in small letters."""
 
 
 class Problem(NamedTuple):
@@ -136,6 +140,35 @@ def concatenate(first: Clips, second: Clips) -> Clips:
     )
 
 
+def is_missing(cell: str) -> bool:
+    return cell.strip().lower() in MISSING
+
+
+def one_form(text: str) -> str:
+    """The text in Unicode's composed form (NFC): a Mac's file names have é as two characters, tables as one."""
+    return unicodedata.normalize("NFC", text)
+
+
+def refuse_taken_names(tasks: Iterable[str], path: Path) -> None:
+    """Raises UserError for tasks whose names a run's files or an answer need for something else."""
+    prefixes = ("true_", "genre.", "tags.")
+    if taken := [task for task in tasks if task.lower() in TAKEN_NAMES or task.startswith(prefixes)]:
+        raise UserError(
+            f"Expected other names of tasks, got {', '.join(taken)}, which mtmusic's own files use, in {path}"
+        )
+
+
+def near_twins(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of different names that are the same without regard to case and spaces."""
+    first: dict[str, str] = {}
+    twins = []
+    for name in sorted(set(names)):
+        known = first.setdefault("".join(name.casefold().split()), name)
+        if known != name:
+            twins.append((known, name))
+    return twins
+
+
 def genre_mapping(classes: GenreClasses) -> Mapping[str, str | None] | None:
     """LAB_CLASSES for "lab"; None for "all" (every raw name is its own class); else a mapping or a JSON file's path.
 
@@ -204,8 +237,8 @@ def scan_genre_labels(
     for number, clip_id, array, (genre,) in _usable_rows(folder, split, rows, 1, problems):
         name = genre if mapping is None else mapping.get(genre, "")
         where = f"{path} line {number}"
-        if not genre:
-            problems.append(Problem("missing label", clip_id, f"{where}: clip {clip_id} has no class"))
+        if is_missing(genre):
+            problems.append(Problem("missing label", clip_id, f"{where}: clip {clip_id} has no class: {genre!r}"))
         elif name == "":
             text = f'{where}: the class mapping does not know {genre!r} (`classes="all"`?)'
             problems.append(Problem("unknown class", clip_id, text))
@@ -232,19 +265,16 @@ def scan_affect_labels(folder: Path | str, split: str) -> tuple[Clips, list[Prob
         )
     if [task.lower() for task in tasks] == ["genre"]:
         raise UserError(f"Expected Id<TAB>Genre, or Id,<task>,... of an affect folder, got {_shown(header)} in {path}")
-    if taken := [task for task in tasks if task.lower() in TAKEN_NAMES or task.startswith("true_")]:
-        raise UserError(
-            f"Expected other names of tasks, got {', '.join(taken)}, which mtmusic's own files use, in {path}"
-        )
+    refuse_taken_names(tasks, path)
     problems: list[Problem] = []
     found: dict[str, tuple[Path, list[float]]] = {}
     for number, clip_id, array, cells in _usable_rows(folder, split, rows, len(tasks), problems):
         try:
-            values = [float(cell) if cell else math.nan for cell in cells]
+            values = [math.nan if is_missing(cell) else float(cell) for cell in cells]
         except ValueError as error:
             problems.append(Problem("label not a number", clip_id, f"{path} line {number}: {error}"))
             continue
-        if any(cell and not 0 <= value <= 1 for cell, value in zip(cells, values, strict=True)):
+        if any(value < 0 or value > 1 for value in values):
             text = f"{path} line {number}: expected labels from 0 to 1, got {','.join(cells)}"
             problems.append(Problem("label out of range", clip_id, text))
         else:
@@ -269,7 +299,7 @@ def scan_unlabelled(folder: Path | str, split: str) -> tuple[Clips, list[Problem
 def array_ids(folder: Path | str, split: str) -> set[str]:
     """The ids of a split's arrays, labelled or not: their names without .fused.full.npy or .logmel.npy (.gz)."""
     return {
-        path.name.removesuffix(suffix)
+        one_form(path.name.removesuffix(suffix))
         for suffix in SUFFIXES[folder_feature(folder)]
         for path in (Path(folder) / split).glob(f"[!.]*{suffix}")  # a Mac's copies begin with a dot
     }
@@ -307,7 +337,7 @@ def id_order(name: str) -> tuple[int, str]:
 
 def clip_id(name: str) -> str:
     """The text before the first dot: label files write 1042.beatsync.fused.npy.gz for 1042.fused.full.npy."""
-    return name.strip().split(".")[0]
+    return one_form(name.strip().split(".")[0])
 
 
 def folder_feature(folder: Path | str) -> str:
@@ -383,7 +413,12 @@ def _read_rows(path: Path, delimiter: str) -> tuple[list[str], list[tuple[int, l
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"Expected UTF-8 text, got other bytes at {error.start} in {path}: save it as UTF-8") from error
-    reader = csv.reader(text.splitlines(), delimiter=delimiter, strict=True)  # strict: an open quote swallows no rows
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise UserError(f"Expected text, got a NUL byte in {path} line {line}")
+    reader = csv.reader(
+        one_form(text).splitlines(), delimiter=delimiter, strict=True
+    )  # strict: an open quote swallows no rows
     try:
         cut = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except csv.Error as error:

@@ -8,6 +8,7 @@ import io
 import math
 import os
 import threading
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,9 +33,13 @@ _PARSER = threading.Lock()
 
 
 def array_path(folder: Path, clip_id: str, kind: str | None = None) -> Path | None:
-    """The clip's array in the folder, .npy or .npy.gz, or None. kind: "fused" or "logmel", by default either."""
-    suffixes = SUFFIXES[kind] if kind else (suffix for both in SUFFIXES.values() for suffix in both)
-    candidates = (folder / f"{clip_id}{suffix}" for suffix in suffixes)
+    """The clip's array in the folder, .npy or .npy.gz, or None. kind: "fused" or "logmel", by default either.
+
+    A name with accents is found in both of Unicode's forms.
+    """
+    suffixes = SUFFIXES[kind] if kind else [suffix for both in SUFFIXES.values() for suffix in both]
+    names = dict.fromkeys([clip_id, *(unicodedata.normalize(form, clip_id) for form in ("NFC", "NFD"))])
+    candidates = (folder / f"{name}{suffix}" for name in names for suffix in suffixes)
     # unlike Path.exists, no error for a name that is too long
     return next((path for path in candidates if os.path.exists(path)), None)  # noqa: PTH110
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mtmusic.audio.extraction import Excerpt, Outcome, Song, find_songs, song_ids
-from mtmusic.data.labels import write_affect_labels, write_genre_labels
+from mtmusic.data.labels import near_twins, write_affect_labels, write_genre_labels
 from mtmusic.data.spectrograms import SUFFIXES
 from mtmusic.datasets.array_folder import (
     ANY_NAME,
@@ -26,7 +26,13 @@ from mtmusic.datasets.array_folder import (
     lock_folders,
     open_folder,
 )
-from mtmusic.datasets.song_labels import SongLabels, labels_from_folders, labels_from_table, splits_of
+from mtmusic.datasets.song_labels import (
+    SongLabels,
+    describe_unknown,
+    labels_from_folders,
+    labels_from_table,
+    splits_of,
+)
 from mtmusic.errors import UserError
 from mtmusic.files import write_csv
 
@@ -72,14 +78,15 @@ class DataFolder:
 class Extraction:
     """What was done.
 
-    found: songs, with and without labels. splits: of those that have arrays now, by id. trainable: the genre folders
-    that a network can be trained on.
+    found: songs, with and without labels. splits: of those that have arrays now, by id. unknown: what rows of the
+    table name that name no song. trainable: the genre folders that a network can be trained on.
     """
 
     folders: tuple[DataFolder, ...]
     found: int
     splits: Mapping[str, str]
     failed: tuple[Outcome, ...]
+    unknown: tuple[str, ...] = ()
     trainable: tuple[Path, ...] = ()
 
 
@@ -110,7 +117,8 @@ def extract_features(options: ExtractOptions) -> Extraction:
             bad = {ids[outcome.path] for outcome in failed}
             for folder in folders:
                 _close_folder(folder, labels, bad, failed)
-    extraction = Extraction(folders, len(paths), {i: split for i, split in splits.items() if i not in bad}, failed)
+    there = {i: split for i, split in splits.items() if i not in bad}
+    extraction = Extraction(folders, len(paths), there, failed, labels.unknown)
     _log_counts(extraction)
     return replace(extraction, trainable=_trainable(extraction, labels))
 
@@ -123,6 +131,10 @@ def _labels_and_splits(options: ExtractOptions, ids: Mapping[Path, str]) -> tupl
         labels = labels_from_table(options.labels, ids, options.songs)
     else:
         return SongLabels(), dict.fromkeys(ids.values(), "test")
+    if labels.unknown:
+        logger.warning(f"warning: {describe_unknown(labels, ids)}, in {options.labels}")
+    for one, other in near_twins(labels.genres.values()):
+        logger.warning(f"warning: the genres {one!r} and {other!r} differ in case or spaces alone: write them alike")
     paths = {song_id: path for path, song_id in ids.items()}
     return labels, splits_of(labels, paths, options.test_share, options.seed)
 
@@ -191,9 +203,11 @@ def _read_songs_csv(path: Path) -> dict[Path, str]:
 def _log_counts(extraction: Extraction) -> None:
     counts = Counter(extraction.splits.values())
     without_label = extraction.found - len(extraction.splits) - len(extraction.failed)
-    logger.info(
-        f"Songs: {extraction.found}; train {counts['train']}, test {counts['test']}, without a label {without_label}"
-    )
+    if any(folder.kind for folder in extraction.folders):
+        parts = f"train {counts['train']}, test {counts['test']}, without a label {without_label}"
+    else:
+        parts = f"{counts['test']} arrays, in test/, without labels"
+    logger.info(f"Songs: {extraction.found}; {parts}")
     if extraction.failed:
         logger.info(f"Failed: {len(extraction.failed)}, listed in {extraction.folders[0].path / FAILURES}")
     for folder in extraction.folders:

@@ -6,13 +6,13 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from mtmusic.audio.extraction import plain_id
-from mtmusic.data.labels import Clips
+from mtmusic.data.labels import Clips, is_missing, one_form, refuse_taken_names
 from mtmusic.data.splits import hold_out
 from mtmusic.errors import UserError
 
@@ -29,6 +29,9 @@ class SongLabels:
     tasks: tuple[str, ...] = ()
     values: dict[str, np.ndarray] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
+    rows: int = 0
+    unknown: tuple[str, ...] = ()
+    """rows: of the table, with a path or an id; unknown: what those name that name no song."""
 
     def ids(self) -> list[str]:
         """Those with a genre or a value, sorted."""
@@ -37,33 +40,53 @@ class SongLabels:
 
 def labels_from_folders(ids: Mapping[Path, str]) -> SongLabels:
     """Each song's genre is the name of the folder that it lies in."""
-    return SongLabels({song_id: _genre(path.parent.name) for path, song_id in ids.items()})
+    genres = {song_id: _genre(path.parent.name) for path, song_id in ids.items()}
+    return SongLabels({song_id: genre for song_id, genre in genres.items() if genre})
 
 
 def labels_from_table(table: Path, ids: Mapping[Path, str], roots: Sequence[Path]) -> SongLabels:
     """From a CSV file with a header: a column path or id; genre, group, and any other column is a task of 0 to 1.
 
     Paths are absolute, or relative to the table, to one of `roots` or to the working folder. An empty cell is a
-    missing label. Rows whose song is not among `ids` are passed by. Raises UserError for a table that cannot be used.
+    missing label, as is one that says so (`labels.MISSING`). Names are compared in one Unicode form. Raises UserError
+    for a table that cannot be used, or none of whose rows names a song.
     """
     tasks, rows = _read_table(table)
     labels = SongLabels(tasks=tasks)
-    names = set(ids.values())
+    names = {one_form(str(path)): song_id for path, song_id in ids.items()}
+    known = set(ids.values())
     problems: list[str] = []
     seen: set[str] = set()
+    unknown: list[str] = []
     for number, row in rows:
-        song_id = _song_of(row, ids, names, [table.parent, *roots, Path()])
+        named = row.get("path") or row.get("id")
+        song_id = _song_of(row, names, known, [table.parent, *roots, Path()])
         if song_id is None:
+            unknown += [named] if named else []
             continue
         if song_id in seen:
             problems.append(f"line {number}: the song {song_id} stands there twice")
         seen.add(song_id)
         _add_row(labels, song_id, row, f"line {number}", problems)
+    labels = replace(labels, rows=len(seen) + len(unknown), unknown=tuple(unknown))
     if problems:
         raise UserError.listing(f"Cannot use {table}", problems)
+    if not seen:
+        raise UserError(f"Expected labels of the songs in {table}, got none: {describe_unknown(labels, ids)}")
     if not labels.ids():
         raise UserError(f"Expected labels of the songs in {table}, got none: {len(seen)} of its rows name a song")
     return labels
+
+
+def describe_unknown(labels: SongLabels, ids: Mapping[Path, str]) -> str:
+    """How many rows of a table name no song, with an example, and what the songs are called."""
+    path, song_id = next(iter(ids.items()))
+    return (
+        f"{len(labels.unknown)} of {labels.rows} rows name no song, for example {labels.unknown[0]!r}; "
+        f"real ids look like {song_id!r}, real paths like {path.name!r}"
+        if labels.unknown
+        else f"no row of {labels.rows} names a song"
+    )
 
 
 def splits_of(labels: SongLabels, paths: Mapping[str, Path], test_share: float, seed: int) -> dict[str, str]:
@@ -96,7 +119,11 @@ def _read_table(table: Path) -> tuple[tuple[str, ...], list[tuple[int, Row]]]:
     if not table.is_file():
         raise UserError(f"Expected a table of labels, got no such file: {table}")
     try:
-        lines = csv.reader(io.StringIO(table.read_text(encoding="utf-8-sig")), strict=True)
+        text = table.read_text(encoding="utf-8-sig")
+        if "\0" in text:
+            line = text[: text.index("\0")].count("\n") + 1
+            raise UserError(f"Expected text, got a NUL byte in {table} line {line}")
+        lines = csv.reader(io.StringIO(text), strict=True)
         rows = [(lines.line_num, [cell.strip() for cell in cells]) for cells in lines]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"Expected a table in CSV and UTF-8, got something else in {table}: {error}") from error
@@ -104,19 +131,23 @@ def _read_table(table: Path) -> tuple[tuple[str, ...], list[tuple[int, Row]]]:
     tasks = tuple(name for name in header if name not in NAMED_COLUMNS)
     if not {"path", "id"} & set(header) or not (tasks or "genre" in header) or len(set(header)) < len(header):
         raise UserError(f"Expected the columns path or id, and genre or tasks, got {','.join(header)!r} in {table}")
+    refuse_taken_names(tasks, table)
     for number, cells in rows[1:]:
         if cells and len(cells) != len(header):
             raise UserError(f"Expected {len(header)} columns, got {len(cells)} in {table} line {number}")
     return tasks, [(number, dict(zip(header, cells, strict=True))) for number, cells in rows[1:] if cells]
 
 
-def _song_of(row: Row, ids: Mapping[Path, str], names: Set[str], roots: Sequence[Path]) -> str | None:
-    """The id of the row's song, by its path, else by its id; None where it is not among the songs."""
+def _song_of(row: Row, names: Mapping[str, str], known: Set[str], roots: Sequence[Path]) -> str | None:
+    """The id of the row's song, by its path, else by its id; None where it is not among the songs.
+
+    names: ids by absolute path. known: all ids.
+    """
     if row.get("path"):
-        named = (Path(os.path.abspath(root / row["path"])) for root in roots)  # noqa: PTH100  keeps links' names
-        return next((ids[path] for path in named if path in ids), None)
+        paths = (one_form(os.path.abspath(root / row["path"])) for root in roots)  # noqa: PTH100  keeps links' names
+        return next((names[path] for path in paths if path in names), None)
     song_id = plain_id(row["id"]) if row.get("id") else ""
-    return song_id if song_id in names else None
+    return song_id if song_id in known else None
 
 
 def _add_row(labels: SongLabels, song_id: str, row: Row, where: str, problems: list[str]) -> None:
@@ -126,7 +157,7 @@ def _add_row(labels: SongLabels, song_id: str, row: Row, where: str, problems: l
         labels.groups[song_id] = row["group"]
     cells = [row[task] for task in labels.tasks]
     try:
-        values = np.array([float(cell) if cell else math.nan for cell in cells])
+        values = np.array([math.nan if is_missing(cell) else float(cell) for cell in cells])
     except ValueError:
         values = np.array([math.inf])
     if np.any((values < 0) | (values > 1)):
@@ -137,5 +168,6 @@ def _add_row(labels: SongLabels, song_id: str, row: Row, where: str, problems: l
 
 
 def _genre(name: str) -> str:
-    """The name as a label file can hold it: no TAB, no quotation mark, valid UTF-8."""
+    """The name as a label file can hold it: no TAB, no quotation mark, valid UTF-8; empty for a missing label."""
+    name = "" if is_missing(name) else one_form(name)
     return " ".join(name.replace('"', "'").encode(errors="replace").decode().split())

@@ -32,15 +32,25 @@ LEADER_PATIENCE_CLIPS = 5 * 900
 class Recipe:
     """A network and how it is trained.
 
-    frames: None takes clips of any length. blocks, pool, dense: of a CNN, as `cnn_backbone` has them. parts, kernels,
-    centres: of statistics, as `statistics_backbone` has them; centres None: all clips, up to CENTRES. dropout: after
-    each layer of an LSTM, around the dense block of a CNN, behind a kernel, or in a neck. features: of musicnn, as
-    `musicnn_backbone` has them. trunk: the name of a run that a training starts from, wholly frozen unless it says
-    otherwise; untrained: of that trunk the architecture alone, with random weights, as a control. neck, hidden: between features and outputs, see `heads.neck`. patience_clips: so many clips are seen
-    without a better epoch, at the least, before a training stops: an epoch of a small folder has few steps. weights:
-    of the tasks' errors in a multitask loss, in the folder's order, the last one of all further tasks; (): see
-    `losses.complete_weights`. balanced: in a genre's loss all classes count alike, however few clips they have.
-    precision: see models.precision.
+    Attributes:
+        frames: Of each clip; None takes clips of any length.
+        blocks, pool, dense: Of a CNN, see `cnn_backbone`.
+        parts, kernels: Of clip statistics, see `statistics_backbone`.
+        centres: Clips that a kernel compares with. None takes all that it may learn from, up to CENTRES.
+        features: Of musicnn, see `musicnn_backbone`.
+        trunk: Name of the run whose backbone the training starts from. It is wholly frozen unless a training says
+            otherwise.
+        untrained: Takes the architecture of the trunk with random weights, as a control.
+        neck, hidden: Between features and outputs, see `heads.neck`.
+        dropout: After each layer of an LSTM, around the dense block of a CNN, behind a kernel, or in a neck.
+        weights: Of the tasks' errors in a multitask loss, in the folder's order; the last one is that of all further
+            tasks. Without any, see `losses.complete_weights`.
+        balanced: In a genre's loss all classes count alike, however few clips they have.
+        patience_clips: The training sees at least so many clips without a better epoch before it stops. An epoch of a
+            small folder has few steps.
+        refit: After the validation clips have chosen the best epoch, the network is trained anew for so many epochs on
+            train and validation.
+        precision: See models.precision.
     """
 
     backbone: str = "cnn"

@@ -1,6 +1,7 @@
 """Every quirk of the lab's label files, and every way in which a label file can be wrong."""
 
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +21,7 @@ from mtmusic.data.labels import (
     genre_mapping,
     is_beat_synchronised,
     is_synthetic,
+    near_twins,
     read_affect_labels,
     read_features_json,
     read_genre_labels,
@@ -323,6 +325,7 @@ GENRE_FILES = {
     "empty": (b"", "got an empty file"),
     "blank": (b"\n \n", "got an empty file"),
     "header alone": (b"Id\tGenre\n", "got the header alone"),
+    "NUL byte": (b"Id\tGenre\n1\tRock\n2\tRock\0\n", "Expected text, got a NUL byte in"),
     "not UTF-8": (b"Id\tGenre\n1\tChanson fran\xe7aise\n", "Expected UTF-8 text, got other bytes at 23"),
     "UTF-16": ("Id\tGenre\n1\tRock\n".encode("utf-16"), "Expected UTF-8 text, got other bytes at 0"),
     "wrong header": (b"id\tclass\n1\tRock\n", "Expected the header Id<TAB>Genre of a genre folder, got 'id|class'"),
@@ -335,6 +338,7 @@ GENRE_FILES = {
 
 GENRE_ROWS = {
     "no class": ("1\t\n", "line 2: clip 1 has no class"),
+    "no class, by a spreadsheet": ("1\tN/A\n", "line 2: clip 1 has no class: 'N/A'"),
     "one column": ("1\n", "line 2: expected 2 columns, got 1"),
     "three columns": ("1\tRock\tloud\n", "line 2: expected 2 columns, got 3"),
     "no array": ("404\tRock\n", "line 2: no array 404.fused.full.npy (or .npy.gz) in train/"),
@@ -359,12 +363,41 @@ AFFECT_FILES = {
     "tabs": ("Id\tvalence\n1\t0.5\n", "Expected the header Id,<task>"),
 }
 
+
+@pytest.mark.parametrize("missing", ["", "nan", "NA", "N/A", "None", "null", "-"])
+def test_missing_values_as_tables_write_them(data_folder: DataFolder, missing: str) -> None:
+    clips = read_affect_labels(data_folder(f"Id,valence,energy\n1,{missing},0.5\n2,0.25,{missing}\n", [1, 2]))
+    np.testing.assert_array_equal(clips.targets, [[np.nan, 0.5], [0.25, np.nan]])
+
+
+@pytest.mark.parametrize("name", ["song", "Warning", "tags", "split", "true_valence", "genre.Rock"])
+def test_names_that_answers_and_runs_need_are_no_tasks(data_folder: DataFolder, name: str) -> None:
+    with pytest.raises(UserError, match=f"Expected other names of tasks, got {name}"):
+        read_affect_labels(data_folder(f"Id,{name}\n1,0.5\n", [1]))
+
+
+@pytest.mark.parametrize(("table", "disk"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_in_either_unicode_form_are_one(data_folder: DataFolder, table: str, disk: str) -> None:
+    name, group = (unicodedata.normalize(table, text) for text in ("Beyoncé", "Céline"))
+    folder = data_folder(f"Id\tGenre\n{name}\tChanson\n", [unicodedata.normalize(disk, name)])
+    (folder / "groups.csv").write_text(f"id,group\n{unicodedata.normalize(disk, name)},{group}\n")
+    clips = read_genre_labels(folder, classes="all")
+    assert len(clips) == 1
+    assert clips.paths[0].is_file()
+    assert clips.groups == ["group " + unicodedata.normalize("NFC", group)]
+    assert array_ids(folder, "train") == set(clips.ids)
+
+
+def test_near_twins_differ_in_case_or_spaces_alone() -> None:
+    names = ["Rock", "rock", "Hip Hop", "HipHop", "Jazz", "Rock", "Hip-Hop"]
+    assert near_twins(names) == [("Hip Hop", "HipHop"), ("Rock", "rock")]
+
+
 AFFECT_ROWS = {
     "word": ("1,loud,0.5\n", "line 2: could not convert string to float: 'loud'"),
     "decimal comma": ('1,"0,5",0.5\n', "line 2: could not convert string to float: '0,5'"),
     "above 1": ("1,0.5,1.001\n", "line 2: expected labels from 0 to 1, got 0.5,1.001"),
     "below 0": ("1,-0.1,0.5\n", "line 2: expected labels from 0 to 1, got -0.1,0.5"),
-    "nan": ("1,nan,0.5\n", "line 2: expected labels from 0 to 1, got nan,0.5"),
     "inf": ("1,0.5,inf\n", "line 2: expected labels from 0 to 1, got 0.5,inf"),
     "too few columns": ("1,0.5\n", "line 2: expected 3 columns, got 2"),
     "too many columns": ("1,0.5,0.5,0.5\n", "line 2: expected 3 columns, got 4"),

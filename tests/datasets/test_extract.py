@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -209,7 +210,9 @@ def labels_of(folder: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:
         ("path,genre\nRock/1.wav,Rock\nRock/1.wav,Jazz\n", "line 3: the song .* stands there twice"),
         ("path,valence\nRock/1.wav,happy\n", "line 2: expected numbers from 0 to 1 for the tasks valence, got happy"),
         ("path,valence\nRock/1.wav,1.5\n", "from 0 to 1 .* got 1.5"),
-        ("path,genre\nRock/9.wav,Rock\n", "got none: 0 of its rows name a song"),
+        ("path,genre\nRock/9.wav,Rock\n", "got none: 1 of 1 rows name no song, for example 'Rock/9.wav'; real ids"),
+        ("path,genre\nRock/1.wav,Ro\0ck\n", "got a NUL byte in .* line 2"),
+        ("path,warning\nRock/1.wav,0.5\n", "Expected other names of tasks, got warning"),
         ("path,genre\nRock/1.wav,Rock\n", "Too few clips for a hold-out"),
     ],
 )
@@ -218,6 +221,40 @@ def test_refuses_a_table(extract: Extract, tmp_path: Path, text: str | bytes, to
     with pytest.raises(UserError, match=told):
         extract(labels=tmp_path / "table.csv")
     assert not list((tmp_path / "data").iterdir())
+
+
+@pytest.mark.parametrize("column", ["path", "id"])
+def test_names_in_either_unicode_form_are_one_song(
+    extract: Extract, waveforms: dict[str, np.ndarray], tmp_path: Path, column: str
+) -> None:
+    names = ["Beyoncé 1", "Beyoncé 2", "plain 1", "plain 2"]
+    folder = tmp_path / "mac"
+    folder.mkdir()
+    for name in names:
+        soundfile.write(folder / f"{unicodedata.normalize('NFD', name)}.wav", waveforms["Jazz"], 22_050)
+    ending = ".wav" if column == "path" else ""
+    rows = [f"{unicodedata.normalize('NFC', name)}{ending},{name[:5]}" for name in names]
+    (tmp_path / "table.csv").write_text("\n".join([f"{column},genre", *rows]))
+    done = extract(folder, labels=tmp_path / "table.csv")
+    assert (len(done.splits), done.unknown) == (4, ())
+
+
+def test_rows_that_name_no_song_are_counted_and_told(
+    extract: Extract, waveforms: dict[str, np.ndarray], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Leading zeros are lost by spreadsheets; the songs of the other rows are extracted."""
+    (tmp_path / "songs").mkdir()
+    for number in range(6):
+        soundfile.write(tmp_path / "songs" / f"00{number}.wav", waveforms["Jazz"], 22_050)
+    rows = ["000,Rock", "001,Rock", "002,N/A", "3,Jazz", "9,Jazz", ",", "004,rock", "005,rock"]
+    (tmp_path / "table.csv").write_text("\n".join(["id,genre", *rows]))
+    done = extract(tmp_path / "songs", labels=tmp_path / "table.csv")
+    assert done.unknown == ("3", "9")
+    assert len(done.splits) == 2  # 002 has no genre
+    assert (
+        "2 of 5 rows name no song, for example '3'; real ids look like '000', real paths like '000.wav'" in caplog.text
+    )
+    assert "the genres 'Rock' and 'rock' differ in case or spaces alone" in caplog.text
 
 
 def test_a_second_run_computes_nothing_and_moves_what_changed_its_split(extract: Extract, tmp_path: Path) -> None:

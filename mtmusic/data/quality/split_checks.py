@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mtmusic.data.labels import ALONE, Clips, array_ids, has_label_rows, row_ids
+from mtmusic.data.labels import ALONE, Clips, array_ids, has_label_rows, near_twins, row_ids
 from mtmusic.data.quality.array_checks import CHROMA, LEVELS, ArrayCheck, failed_check
-from mtmusic.data.quality.checked_split import BY_CLASS, CheckedSplit, Finding
+from mtmusic.data.quality.checked_split import BY_CLASS, LABELS, CheckedSplit, Finding
 from mtmusic.data.quality.measurements import ArrayMeasurements
 from mtmusic.data.quality.thresholds import threshold
 
@@ -29,6 +29,7 @@ def check_splits(folder: Path | str, splits: Splits, beat: bool) -> list[Finding
         *_shared_ids(splits),
         *_shared_groups(splits),
         *without_row,
+        *_near_twins(splits),
         *_class_shares({split: part for split, part in splits.items() if split not in doubtful}),
         *_split_sizes(splits),
     ]
@@ -182,6 +183,23 @@ def _labels_of_tasks(split: str, clips: Clips) -> list[Finding]:
             every = tuple(f"{split}/{i}" for i in clips.ids)
             advice = "Give labels that differ, or leave the task out"
             findings.append(Finding(False, "constant labels", every, message, advice, frozenset({task})))
+    return findings
+
+
+def _near_twins(splits: Splits) -> list[Finding]:
+    """Classes whose names differ in case or spaces alone."""
+    scanned = {split: part.scanned for split, part in splits.items()}
+    findings = []
+    for twins in near_twins(name for clips in scanned.values() for name in clips.classes):
+        clips = [
+            clip
+            for split, part in scanned.items()
+            for name in twins
+            if name in part.classes
+            for clip in _of_class(part, split, name)
+        ]
+        message = f"the classes {twins[0]!r} and {twins[1]!r} differ in case or spaces alone"
+        findings.append(Finding(False, "classes of one name", tuple(clips), message, "Write them alike", LABELS))
     return findings
 
 

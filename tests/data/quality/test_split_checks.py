@@ -1,5 +1,6 @@
 """Classes and rates: what is a fault, and what chance, groups and odd songs do to a folder that has none."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +104,11 @@ def test_beats_are_found_among_full_rate_clips_even_where_they_are_the_most():
 def test_an_odd_song_is_no_fault(beat, odd):
     odd = [odd, *[BEAT if beat else FULL] * 39]
     assert check_splits("absent", {"train": split_of([0, 1, 2, 3] * 10, odd)}, beat) == []
+
+
+def test_classes_that_differ_in_case_alone_are_told_with_all_their_clips():
+    train = split_of([0, 0, 1, 1, 2, 2, 3, 3])
+    train = replace(train, scanned=replace(train.scanned, classes=("Blues", "Folk", "Rock", "rock")))
+    (finding,) = [one for one in check_splits("absent", {"train": train}, True) if one.name == "classes of one name"]
+    assert (finding.error, finding.message) == (False, "the classes 'Rock' and 'rock' differ in case or spaces alone")
+    assert finding.clips == ("train/4", "train/5", "train/6", "train/7")
