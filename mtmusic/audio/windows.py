@@ -32,8 +32,9 @@ BLOCK_SECONDS = 120.0
 WHOLE_SECONDS = 600.0
 """Songs up to this length are made into features by worker processes, as a whole."""
 
-FULL, BEAT, LOGMEL, PATCHES = "full", "beat", "logmel", "patches"
-"""The arrays of windows: fused at full rate, or beat-synchronised; logmel; or frames of the whole song's logmel."""
+FULL, BEAT, LOGMEL, PATCHES, TIMES = "full", "beat", "logmel", "patches", "times"
+"""The arrays of windows: fused at full rate, or beat-synchronised; logmel; frames of the whole song's logmel; or none,
+only when each window begins and ends."""
 
 Kind = tuple[float, str]
 """Seconds a window, and its array."""
@@ -43,7 +44,8 @@ Blocks = Callable[[int], Iterator[np.ndarray]]
 
 FRAMES_AT_ONCE = 1870
 MOST_MEL_FRAMES = 2**15
-"""Of the picture of a song, twelve minutes at full rate; of a longer song every second frame, or every fourth."""
+"""Of the picture of a song, twelve minutes at full rate, or eight of logmel; of a longer song every second frame, or
+every fourth."""
 
 
 @dataclass
@@ -51,9 +53,9 @@ class SongFeatures:
     """A song's features, or those of a part of it, or why it has none.
 
     seconds: its length up to the part's end. windows: by kind an array (bins, frames) a window; times: where each
-    begins and ends, in seconds. mel: the whole song's (128, frames) in dB, every `stride`th frame, none where nobody
-    asked for it. failure: why there is nothing, or empty. doubts: what may be wrong with the song. long: whether the
-    song is too long for a worker process, and has no features for that.
+    begins and ends, in seconds. mel: the whole song's (128, frames) in dB, or logmel (96, frames), every `stride`th
+    frame, none where nobody asked for it. failure: why there is nothing, or empty. doubts: what may be wrong with the
+    song. long: whether the song is too long for a worker process, and has no features for that.
     """
 
     seconds: float = 0.0
@@ -150,9 +152,27 @@ class _Clips:
                 into.put((self.seconds, name), array, begin / self.rate, (begin + len(clip)) / self.rate)
 
     def _arrays(self, clip: np.ndarray) -> Sequence[np.ndarray]:
-        if self.names == [LOGMEL]:
-            return [logmel_spectrogram(clip)]
+        if self.rate == LOGMEL_SAMPLE_RATE:
+            return [logmel_spectrogram(clip) if name == LOGMEL else clip[:0] for name in self.names]
         return fused_spectrograms(clip, [name == BEAT for name in self.names])
+
+
+class _Whole:
+    """The whole song's frames, made once, and handed to each of the others: its patches, its picture."""
+
+    def __init__(self, frames: Frames, others: Sequence["_Patches | _Picture"]) -> None:
+        self.frames, self.others = frames, others
+
+    def add(self, block: np.ndarray, into: SongFeatures) -> None:
+        for frames in self.frames.add(block):
+            for other in self.others:
+                other.add(frames, into)
+
+    def end(self, into: SongFeatures) -> None:
+        frames = self.frames.end()
+        for other in self.others:
+            other.add(frames, into)
+            other.end(into)
 
 
 class _Patches:
@@ -161,19 +181,9 @@ class _Patches:
     def __init__(self, seconds: float) -> None:
         self.seconds, self.step = seconds, LOGMEL_HOP_LENGTH / LOGMEL_SAMPLE_RATE
         self.length, self.count = round(seconds / self.step), 0
-        self.frames = Frames(logmel_spectrogram, LOGMEL_FFT_LENGTH, LOGMEL_HOP_LENGTH)
         self.rest = np.zeros((LOGMEL_BINS, 0), np.float32)
 
-    def add(self, block: np.ndarray, into: SongFeatures) -> None:
-        for frames in self.frames.add(block):
-            self._put(frames, into)
-
-    def end(self, into: SongFeatures) -> None:
-        self._put(self.frames.end(), into)
-        if self.count == 0:
-            into.put((self.seconds, PATCHES), self.rest, 0, self.rest.shape[1] * self.step)
-
-    def _put(self, frames: np.ndarray, into: SongFeatures) -> None:
+    def add(self, frames: np.ndarray, into: SongFeatures) -> None:
         frames = np.hstack([self.rest, frames])
         for begin in range(0, frames.shape[1] - self.length + 1, self.length):
             times = (count * self.length * self.step for count in (self.count, self.count + 1))
@@ -181,50 +191,53 @@ class _Patches:
             self.count += 1
         self.rest = frames[:, frames.shape[1] // self.length * self.length :]
 
+    def end(self, into: SongFeatures) -> None:
+        if self.count == 0:
+            into.put((self.seconds, PATCHES), self.rest, 0, self.rest.shape[1] * self.step)
+
 
 class _Picture:
-    """The mel spectrogram of the whole song, at full rate up to MOST_MEL_FRAMES, of more every `stride`th frame."""
+    """The whole song's frames, up to MOST_MEL_FRAMES, of more every `stride`th. scale: from frames to what is shown."""
 
-    def __init__(self) -> None:
-        self.frames = Frames(lambda samples: mel_power(stft(samples)), FFT_LENGTH, HOP_LENGTH)
-        self.kept, self.seen, self.stride = np.zeros((MEL_BINS, 0), np.float32), 0, 1
+    def __init__(self, bins: int, scale: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.scale, self.kept, self.seen, self.stride = scale, np.zeros((bins, 0), np.float32), 0, 1
 
-    def add(self, block: np.ndarray, into: SongFeatures) -> None:
-        for frames in self.frames.add(block):
-            self._keep(frames)
-
-    def end(self, into: SongFeatures) -> None:
-        self._keep(self.frames.end())
-        into.mel, into.stride = mel_db(self.kept), self.stride
-
-    def _keep(self, frames: np.ndarray) -> None:
+    def add(self, frames: np.ndarray, into: SongFeatures) -> None:
         self.kept = np.hstack([self.kept, frames[:, -self.seen % self.stride :: self.stride]])
         self.seen += frames.shape[1]
         while self.kept.shape[1] > MOST_MEL_FRAMES:
             self.kept, self.stride = self.kept[:, ::2], 2 * self.stride
+
+    def end(self, into: SongFeatures) -> None:
+        into.mel, into.stride = self.scale(self.kept), self.stride
 
 
 def window_features(blocks: Blocks, kinds: Set[Kind], with_mel: bool = False) -> Iterator[SongFeatures]:
     """Yields a song's windows of each kind, part by part, and with the last part of a rate the mel of the whole song.
 
     blocks: the song's samples, asked for once for each rate that the kinds need. A fused window's own maximum is the
-    dB's reference.
+    dB's reference. with_mel: the mel in dB where a kind is fused, else logmel, so that it needs no rate of its own.
     """
     fused = {kind for kind in kinds if kind[1] in (FULL, BEAT)}
-    if fused or with_mel:
-        yield from _features(blocks(SAMPLE_RATE), SAMPLE_RATE, fused, [_Picture()] if with_mel else [])
+    if fused:
+        frames = Frames(lambda samples: mel_power(stft(samples)), FFT_LENGTH, HOP_LENGTH)
+        whole = [_Whole(frames, [_Picture(MEL_BINS, mel_db)])] if with_mel else []
+        yield from _features(blocks(SAMPLE_RATE), SAMPLE_RATE, fused, whole)
     if others := kinds - fused:
-        patches = [_Patches(seconds) for seconds, name in sorted(others) if name == PATCHES]
-        clips = {kind for kind in others if kind[1] == LOGMEL}
-        yield from _features(blocks(LOGMEL_SAMPLE_RATE), LOGMEL_SAMPLE_RATE, clips, patches)
+        patches = {kind for kind in others if kind[1] == PATCHES}
+        made: list[_Patches | _Picture] = [_Patches(seconds) for seconds, _ in sorted(patches)]
+        made += [_Picture(LOGMEL_BINS, np.asarray)] if with_mel and not fused else []
+        frames = Frames(logmel_spectrogram, LOGMEL_FFT_LENGTH, LOGMEL_HOP_LENGTH)
+        whole = [_Whole(frames, made)] if made else []
+        yield from _features(blocks(LOGMEL_SAMPLE_RATE), LOGMEL_SAMPLE_RATE, others - patches, whole)
 
 
 def _features(
-    blocks: Iterator[np.ndarray], rate: int, kinds: Set[Kind], others: Sequence[_Picture | _Patches]
+    blocks: Iterator[np.ndarray], rate: int, kinds: Set[Kind], others: Sequence[_Whole]
 ) -> Iterator[SongFeatures]:
     """kinds: of clips, whose rate this is."""
     names = {seconds: sorted((name for one, name in kinds if one == seconds), reverse=True) for seconds, _ in kinds}
-    makers = [*(_Clips(seconds, names[seconds], rate) for seconds in sorted(names)), *others]
+    makers: list[_Clips | _Whole] = [*(_Clips(seconds, names[seconds], rate) for seconds in sorted(names)), *others]
     samples, peak = 0, 0.0
     for block in blocks:
         samples, peak = samples + len(block), max(peak, np.abs(block).max())

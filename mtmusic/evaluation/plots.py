@@ -465,13 +465,14 @@ def batch_padding(lengths: Sequence[np.ndarray], padded: Sequence[int]) -> Figur
 
 
 def timeline(mel: np.ndarray, panels: Mapping[str, Panel], title: str, stride: int = 1) -> Figure:
-    """A song's mel `(128, frames)` above, every `stride`th frame of the full rate; below it a panel a quantity."""
+    """A song's mel `(128, frames)` or logmel `(96, frames)` above, every `stride`th frame; below it a panel a quantity."""
     figure = _figure(11, 3 + 2.4 * len(panels))
     first, *others = figure.subplots(1 + len(panels), sharex=True, squeeze=False)[:, 0]
     more = math.ceil(mel.shape[1] / SHOWN_FRAMES)
-    mesh = _show(first, mel[:, ::more], "mel", beat=False, stride=more * stride)
-    figure.colorbar(mesh, cax=first.inset_axes((1.015, 0, 0.015, 1)), label="dB")
-    first.set(title=_plain(title), xlim=(0, mel.shape[1] * stride * HOP_LENGTH / SAMPLE_RATE))
+    feature, label = ("logmel", "log10(1 + 10000 power)") if len(mel) == LOGMEL_BINS else ("mel", "dB")
+    mesh = _show(first, mel[:, ::more], feature, beat=False, stride=more * stride)
+    figure.colorbar(mesh, cax=first.inset_axes((1.015, 0, 0.015, 1)), label=label)
+    first.set(title=_plain(title), xlim=(0, _edges(mel.shape[1], False, feature, stride)[-1]))
     for axes, (quantity, (times, lines)) in zip(others, panels.items(), strict=True):
         for index, (name, values) in enumerate(lines.items()):
             edges = [times[0, 0], *times[:, 1]]

@@ -20,14 +20,25 @@ from mtmusic.constants import FEATURE_BINS, PAD_VALUE
 from mtmusic.errors import UserError
 from mtmusic.files import replace_folder, write_json
 from mtmusic.models.frontend import Logmel, LogMelSpectrogram
-from mtmusic.models.musicnn import embedding, kind_of
-from mtmusic.models.saving import CARD_FILE, SAVED_MODEL_FILE, answers, find_run, load, locate, read_card
+from mtmusic.models.heads import head_alone
+from mtmusic.models.musicnn import DENSE_UNITS, PATCH_FRAMES, PatchMean, embedding, kind_of
+from mtmusic.models.saving import (
+    CARD_FILE,
+    SAVED_MODEL_FILE,
+    answers,
+    find_run,
+    load,
+    locate,
+    read_card,
+    weights_hash,
+)
 
-SERVE, EMBED, WAVEFORM = "serve", "embed", "waveform"
+SERVE, EMBED, WAVEFORM, HEAD = "serve", "embed", "waveform", "head"
+EMBEDDING, PENULTIMATE = "embedding", "penultimate"
 ASSETS = "assets"
 LARGEST_DIFFERENCE = 1e-4
 
-Ask = Callable[[np.ndarray], dict[str, np.ndarray]]
+Ask = Callable[..., dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -44,18 +55,33 @@ class Sound:
 
 
 @dataclass(frozen=True)
+class Head:
+    """The layers on a trunk that other models may share.
+
+    ask: takes (batch, features) and gives what `OpenedModel.serve` gives. takes: the output of `OpenedModel.embed` that
+    the features are. trunk: models with equal ones have the same trunk, and `embed` gives the same.
+    """
+
+    ask: Ask
+    takes: str
+    trunk: str
+
+
+@dataclass(frozen=True)
 class OpenedModel:
     """A model to ask: serve and embed take (batch, frames, bins) float32 as on disk, absent frames PAD_VALUE.
 
     serve gives "genre" (batch, classes), probabilities in the card's order, "tags" (batch, tags), scores in the card's
     order, or (batch, 1) a task, named after it. embed gives "embedding" (batch, features), what the backbone makes of
-    it, of musicnn the 753 time means. Clips longer than the card's `frames` are
-    cut, shorter ones padded, as in training.
+    it; of musicnn the 753 time means, and "penultimate", the 200 features before the tags, where it has that layer.
+    Clips longer than the card's `frames` are cut, shorter ones padded, as in training. head: where the backbone is a
+    musicnn that takes logmel of any length.
     """
 
     card: dict[str, Any]
     serve: Ask
     embed: Ask
+    head: Head | None = None
 
 
 def open_model(path: Path | str) -> OpenedModel:
@@ -68,7 +94,9 @@ def open_model(path: Path | str) -> OpenedModel:
     if not (path / SAVED_MODEL_FILE).is_file():
         model, card = load(path)
         functions = signatures(model, card, locate(path)[1])
-        return OpenedModel(card, *(partial(_ask, functions[name]) for name in (SERVE, EMBED)))
+        asks = {name: partial(_ask, function) for name, function in functions.items()}
+        head = _head(asks, functions[HEAD].get_concrete_function(), _trunk(model, card)) if HEAD in asks else None
+        return OpenedModel(card, asks[SERVE], asks[EMBED], head)
     card = read_card(path / ASSETS)
     try:
         loaded = tf.saved_model.load(str(path))
@@ -77,16 +105,36 @@ def open_model(path: Path | str) -> OpenedModel:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise UserError(f"Expected a SavedModel of mtmusic, got one that cannot be loaded: {path}: {reason}") from error
     _require_fit(functions[SERVE], card, path)
-    return OpenedModel(card, *(partial(_ask_loaded, loaded, name) for name in (SERVE, EMBED)))
+    asks = {name: partial(_ask_loaded, loaded, name) for name in loaded.signatures}
+    head = _head(asks, loaded.signatures[HEAD], str(path)) if HEAD in asks else None
+    return OpenedModel(card, asks[SERVE], asks[EMBED], head)
 
 
-def _ask(function: Callable[..., Mapping[str, tf.Tensor]], spectrograms: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: output.numpy() for name, output in function(spectrogram=tf.constant(spectrograms)).items()}
+def _head(asks: Mapping[str, Ask], function: Any, trunk: str) -> Head:
+    return Head(partial(asks[HEAD], name="features"), _taken(function), trunk)
 
 
-def _ask_loaded(loaded: Any, name: str, spectrograms: np.ndarray) -> dict[str, np.ndarray]:
+def _taken(head: Any) -> str:
+    """The output of `embed` that the concrete function `head` takes."""
+    (features,) = tf.nest.flatten(head.structured_input_signature)
+    return PENULTIMATE if features.shape[1] == DENSE_UNITS else EMBEDDING
+
+
+def _trunk(model: keras.Model, card: Mapping[str, Any]) -> str:
+    """Its weights, by which another model's is known to be the same, and its precision."""
+    weights = card["trunk"]["weights"] if "trunk" in card else weights_hash(model)
+    return f"{weights} {model.get_layer('backbone').get_layer('block1_channels').compute_dtype}"
+
+
+def _ask(
+    function: Callable[..., Mapping[str, tf.Tensor]], array: np.ndarray, name: str = "spectrogram"
+) -> dict[str, np.ndarray]:
+    return {output: values.numpy() for output, values in function(**{name: tf.constant(array)}).items()}
+
+
+def _ask_loaded(loaded: Any, signature: str, array: np.ndarray, name: str = "spectrogram") -> dict[str, np.ndarray]:
     """Holds on to the whole of what was loaded, whose variables go with it."""
-    return _ask(loaded.signatures[name], spectrograms)
+    return _ask(loaded.signatures[signature], array, name)
 
 
 def _require_fit(serve: Any, card: dict[str, Any], path: Path) -> None:
@@ -120,7 +168,7 @@ def export_savedmodel(
     there = next(parent for parent in folder.absolute().parents if parent.is_dir())  # TensorFlow makes the others
     work = there / f".{folder.name}.{uuid.uuid4().hex[:12]}"
     try:
-        _write(model, card | _signature_card(card, sound), work, sound, licenses or {})
+        _write(model, card, work, sound, licenses or {})
         difference = _largest_difference(model, card, examples, work, sound)
         if not difference <= LARGEST_DIFFERENCE:
             raise UserError(
@@ -133,12 +181,6 @@ def export_savedmodel(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return difference
-
-
-def _signature_card(card: dict[str, Any], sound: Sound | None) -> dict[str, Any]:
-    if sound is not None:
-        return {"signatures": [SERVE, EMBED, WAVEFORM]}
-    return {"signatures": [SERVE, EMBED], "missing_signatures": {WAVEFORM: no_waveform(card)}}
 
 
 def no_waveform(card: Mapping[str, Any]) -> str:
@@ -154,6 +196,9 @@ def _write(
     front_end = layer(sound.filters) if sound else None
     functions = signatures(model, card, folder, front_end)
     _without_cudnn(model.get_layer("backbone"))
+    card = card | {"signatures": [*functions]}
+    if sound is None:
+        card["missing_signatures"] = {WAVEFORM: no_waveform(card)}
     module = tf.Module()
     module.kept = [variable.value for part in (model, front_end) if part for variable in part.variables]
     for name, function in functions.items():
@@ -178,9 +223,10 @@ def _without_cudnn(backbone: keras.Model) -> None:
 def signatures(
     model: keras.Model, card: dict[str, Any], path: Path, front_end: keras.layers.Layer | None = None
 ) -> dict[str, Any]:
-    """`serve` and `embed`, and with a front end `waveform`, as tf.functions of one input: see OpenedModel.
+    """`serve` and `embed`, with a front end `waveform`, and of a musicnn of logmel `head`: see OpenedModel.
 
-    They refuse (InvalidArgumentError) a clip without a present frame, and what is not finite.
+    They are tf.functions of one input. They refuse (InvalidArgumentError) a clip without a present frame, and what is
+    not finite.
     """
     try:
         embedder = _embedder(model)
@@ -189,7 +235,9 @@ def signatures(
     spectrograms = tf.TensorSpec((None, None, FEATURE_BINS[card["feature"]]), tf.float32, "spectrogram")
 
     def answer(spectrogram: tf.Tensor) -> dict[str, tf.Tensor]:
-        predictions = model(_as_trained(spectrogram, card["frames"]), training=False)
+        return named(model(_as_trained(spectrogram, card["frames"]), training=False))
+
+    def named(predictions: tf.Tensor) -> dict[str, tf.Tensor]:
         if card["task"] == "genre":
             return {"genre": tf.nn.softmax(predictions)}
         if card["task"] == "tags":
@@ -197,8 +245,8 @@ def signatures(
         return {target: predictions[:, i : i + 1] for i, target in enumerate(card["targets"])}
 
     def embed(spectrogram: tf.Tensor) -> dict[str, tf.Tensor]:
-        features = embedder(_as_trained(spectrogram, card["frames"]), training=False)
-        return {"embedding": tf.cast(features, tf.float32)}
+        outputs = embedder(_as_trained(spectrogram, card["frames"]), training=False)
+        return {name: tf.cast(features, tf.float32) for name, features in outputs.items()}
 
     functions = {
         SERVE: tf.function(answer, input_signature=[spectrograms]),
@@ -212,13 +260,28 @@ def signatures(
             return answer(front_end(_required(samples, finite, "Expected finite samples, got NaN or infinite ones")))
 
         functions[WAVEFORM] = tf.function(waveform, [tf.TensorSpec((None, None), tf.float32, "samples")])
+    kind = kind_of(model.get_layer("backbone"))
+    if kind and kind["feature"] == "logmel" and card["frames"] is None:
+        alone = head_alone(model)
+        takes = tf.TensorSpec((None, alone.input_shape[-1]), tf.float32, "features")
+
+        def head(features: tf.Tensor) -> dict[str, tf.Tensor]:
+            patches = features[:, tf.newaxis] if kind["features"] == "patches" else features
+            return named(alone(patches, training=False))
+
+        functions[HEAD] = tf.function(head, input_signature=[takes])
     return functions
 
 
 def _embedder(model: keras.Model) -> keras.Model:
-    """(batch, frames, bins) -> (batch, features)."""
+    """(batch, frames, bins) -> what `embed` gives, by name."""
     backbone = model.get_layer("backbone")
-    return backbone if kind_of(backbone) is None else embedding(model)
+    kind = kind_of(backbone)
+    outputs = {EMBEDDING: embedding(model).output if kind else backbone.output}
+    if kind and kind["features"] != "mean":
+        features, (_, present) = (backbone.get_layer(name).output for name in ("block3_dense_norm", "patches"))
+        outputs[PENULTIMATE] = PatchMean()(features, present)
+    return keras.Model(backbone.input, outputs)
 
 
 def _as_trained(spectrogram: tf.Tensor, frames: int | None) -> tf.Tensor:
@@ -247,11 +310,16 @@ def _largest_difference(
 ) -> float:
     """Between Keras's answers and those of the SavedModel as it lies on disk."""
     served = tf.saved_model.load(str(folder)).signatures
-    embedded = {"embedding": _embedder(model).predict(examples, verbose=0).astype(np.float32)}
+    embedder = _embedder(model)
+    embedded = {name: rows.astype(np.float32) for name, rows in embedder.predict(examples, verbose=0).items()}
     pairs = [
         (answers(model, card, examples), served[SERVE](spectrogram=tf.constant(examples))),
         (embedded, served[EMBED](spectrogram=tf.constant(examples))),
     ]
+    if HEAD in served:
+        patch = examples[:, :PATCH_FRAMES]
+        rows = embedder.predict(patch, verbose=0)[_taken(served[HEAD])]
+        pairs.append((answers(model, card, patch), served[HEAD](features=tf.constant(rows))))
     if sound is not None:
         spectrogram = _as_trained(tf.constant(sound.spectrogram.T[np.newaxis]), card["frames"]).numpy()
         samples = tf.constant(sound.samples[np.newaxis])

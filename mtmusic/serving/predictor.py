@@ -19,6 +19,7 @@ from mtmusic.audio.windows import (
     FULL,
     LOGMEL,
     PATCHES,
+    TIMES,
     Kind,
     SongFeatures,
     file_features,
@@ -37,7 +38,7 @@ from mtmusic.constants import (
 )
 from mtmusic.errors import UserError
 from mtmusic.models.musicnn import PATCH_FRAMES
-from mtmusic.models.savedmodel import Ask, open_model
+from mtmusic.models.savedmodel import EMBEDDING, PENULTIMATE, Ask, OpenedModel, open_model
 from mtmusic.models.saving import trained_on_demo
 
 PRETRAINED = ("musicnn", "mood_musicnn")
@@ -68,6 +69,10 @@ Answer = dict[str, Any]
 """{"genre": {class: probability}, "tags": {tag: score}, task: 0 to 1, ...}, and under "warning" why it may mean
 nothing. A score is from 0 to 1, but it is not calibrated, and those of two tags cannot be compared."""
 
+Name = str | tuple[str, str]
+Said = dict[Name, np.ndarray]
+"""Answers by their names, a row a window, and a trunk's features by its own name and theirs, a row a patch."""
+
 Song = str | os.PathLike[str] | np.ndarray
 """A file, a waveform (samples,), or an array (bins, frames) as it lies on disk."""
 
@@ -78,7 +83,7 @@ class Timeline:
 
     times: (windows, 2), where each window begins and ends, in seconds; answers: of each window, without tags.
     tag_times, tags: the same of steps of three seconds, where a model gives tags. mel: of the whole song, (128, frames)
-    in dB, every `stride`th frame of the full rate; 1 up to twelve minutes.
+    in dB, or (96, frames) logmel where all models take that; every `stride`th frame, 1 up to eight minutes.
     """
 
     times: np.ndarray
@@ -126,7 +131,9 @@ class Predictor:
     Without any, those of PRETRAINED answer. Features are made as each card says. A song is cut into windows, one after
     the other, and the answer is their mean: by default windows of the length of the clips that the model was trained
     on, else of 30 s. The last window ends with the song, and may overlap the one before; a shorter song is one window.
-    For tags the windows are always patches of three seconds of the whole song, and what remains is not used.
+    Models on the pretrained trunk share its features, which are computed once, of patches of three seconds of the whole
+    song; what remains at its end is not used. Tags are scored for each patch. Other heads answer for a window from the
+    mean of the patches whose middles lie in it.
 
     Raises UserError for a model that cannot be found or opened, and where two answer the same question.
     """
@@ -138,6 +145,9 @@ class Predictor:
         if twice := [name for name, count in names.items() if count > 1]:
             where = " and ".join(map(str, self.runs))
             raise UserError(f"Expected models that answer different questions, got {', '.join(twice)} twice in {where}")
+        heads = [(model.head, model.embed) for model in self._models if model.head]
+        heads.sort(key=lambda one: one[0].takes == PENULTIMATE)  # those give the embedding too
+        self._trunks = {head.trunk: embed for head, embed in heads}
         self.warning = DEMO if any(trained_on_demo(model.card) for model in self._models) else None
 
     @property
@@ -189,8 +199,8 @@ class Predictor:
         if len(self._models) > 1:
             raise UserError(f"Expected one model to embed with, got {len(self._models)}")
         (kind,), (model,) = self._kinds(window), self._models
-        parts = (part.windows.get(kind) for part in _parts(song, [kind], sample_rate))
-        rows = [_in_batches(model.embed, arrays, model.card["feature"])["embedding"] for arrays in parts if arrays]
+        parts = (part.windows.get(_arrays(kind)) for part in _parts(song, [kind], sample_rate))
+        rows = [_in_batches(model.embed, arrays, model.card["feature"])[EMBEDDING] for arrays in parts if arrays]
         return np.concatenate(rows).mean(axis=0)
 
     def answer(
@@ -200,7 +210,7 @@ class Predictor:
         kinds = self._kinds(window)
         if timeline:
             _require_one_length(kinds)
-        song, said = self._ask_parts(file_features(Path(path), {*kinds}, timeline), kinds)
+        song, said = self._ask_parts(file_features(Path(path), _features(kinds), timeline), kinds)
         return self._song_answer(Path(path), song, said, kinds if timeline else ())
 
     def predict_folder(
@@ -227,14 +237,15 @@ class Predictor:
         remaining = iter(paths)
         while some := list(islice(remaining, SONGS_AT_ONCE)):
             alone = {path: SongFeatures(long=True) for path in some}
-            features = dict(song_features(some, {*kinds}, timelines, jobs)) if len(paths) > 1 else alone
+            features = dict(song_features(some, _features(kinds), timelines, jobs)) if len(paths) > 1 else alone
             whole = [path for path in some if not (features[path].failure or features[path].long)]
-            asked = dict(zip(whole, self._ask([features[path] for path in whole], kinds), strict=True))
+            asked = zip(whole, self._ask([features[path] for path in whole], kinds), strict=True)
+            answers = {path: self._with_heads(features[path], said, kinds) for path, said in asked}
             for path in some:
-                song, said = features.pop(path), asked.get(path)
+                song, said = features.pop(path), answers.get(path)
                 if song.long:
                     try:
-                        song, said = self._ask_parts(file_features(path, {*kinds}, timelines), kinds)
+                        song, said = self._ask_parts(file_features(path, _features(kinds), timelines), kinds)
                     except Exception as error:
                         song = SongFeatures(failure=reason_of(error))
                 if said is None:
@@ -243,36 +254,46 @@ class Predictor:
                     yield self._song_answer(path, song, said, kinds if timelines else ())
 
     def _kinds(self, window: float | None) -> list[Kind]:
-        """What each model takes. Raises UserError for a window below a second."""
+        """Each model's windows. Raises UserError for a window below a second."""
         if window is not None and not SHORTEST_SECONDS <= window < math.inf:
             raise UserError(f"Expected `window` of {SHORTEST_SECONDS:g} second or more, got {window:g}")
-        return [_kind(model.card, window) for model in self._models]
+        return [_kind(model, window) for model in self._models]
 
     def _ask_parts(
         self, parts: Iterable[SongFeatures], kinds: list[Kind]
     ) -> tuple[SongFeatures, dict[str, np.ndarray]]:
         """The song, whose windows are gone, and what the models say of it, part by part."""
-        song, said = SongFeatures(), dict[str, list[np.ndarray]]()
+        song, said = SongFeatures(), dict[Name, list[np.ndarray]]()
         for part in parts:
             for name, values in self._ask([part], kinds)[0].items():
                 said.setdefault(name, []).append(values)
             song.extend(part)
             song.windows.clear()
-        return song, {name: np.concatenate(values) for name, values in said.items()}
+        return song, self._with_heads(song, {name: np.concatenate(values) for name, values in said.items()}, kinds)
 
-    def _ask(self, songs: Sequence[SongFeatures], kinds: list[Kind]) -> list[dict[str, np.ndarray]]:
-        """What the models say of each song: by name (windows, 1), or of genre and tags (windows, classes)."""
-        said: list[dict[str, np.ndarray]] = [{} for _ in songs]
+    def _ask(self, songs: Sequence[SongFeatures], kinds: list[Kind]) -> list[Said]:
+        """What each song's windows give; a trunk is asked once, whatever stands on it."""
+        said: list[Said] = [{} for _ in songs]
         for model, kind in zip(self._models, kinds, strict=True):
-            windows = [song.windows.get(kind, []) for song in songs]
-            if not any(windows):
+            head, windows = model.head, [song.windows.get(_arrays(kind), []) for song in songs]
+            if not any(windows) or (head and (head.trunk, head.takes) in said[0]):
                 continue
-            outputs = _in_batches(model.serve, [array for arrays in windows for array in arrays], model.card["feature"])
+            ask = self._trunks[head.trunk] if head else model.serve
+            outputs = _in_batches(ask, [array for arrays in windows for array in arrays], model.card["feature"])
             ends = np.cumsum([len(arrays) for arrays in windows])[:-1]
             for name, values in outputs.items():
                 for one, part in zip(said, np.split(values, ends), strict=True):
-                    one[name] = part
+                    one[(head.trunk, name) if head else name] = part
         return said
+
+    def _with_heads(self, song: SongFeatures, said: Said, kinds: Sequence[Kind]) -> dict[str, np.ndarray]:
+        """What the models say of the song, those on a trunk too: by name (windows, 1), or (windows, classes)."""
+        answers = {name: values for name, values in said.items() if isinstance(name, str)}
+        for model, kind in zip(self._models, kinds, strict=True):
+            if head := model.head:
+                patches = said[head.trunk, head.takes]
+                answers |= head.ask(_window_means(patches, song.times[kind]) if kind[1] == TIMES else patches)
+        return answers
 
     def _song_answer(
         self, path: Path, song: SongFeatures, said: Mapping[str, np.ndarray], kinds: Sequence[Kind]
@@ -320,11 +341,32 @@ def clip_seconds(card: Mapping[str, Any]) -> float:
     return card.get("clip_seconds") or LAB_SECONDS
 
 
-def _kind(card: Mapping[str, Any], window: float | None) -> Kind:
+def _kind(model: OpenedModel, window: float | None) -> Kind:
+    card = model.card
     if card["task"] == TAGS:
         return PATCH_SECONDS, PATCHES
-    array = LOGMEL if card["feature"] == LOGMEL else BEAT if card["beat"] else FULL
+    array = TIMES if model.head else LOGMEL if card["feature"] == LOGMEL else BEAT if card["beat"] else FULL
     return window or clip_seconds(card), array
+
+
+def _arrays(kind: Kind) -> Kind:
+    """The kind of the arrays that the model is given."""
+    return (PATCH_SECONDS, PATCHES) if kind[1] == TIMES else kind
+
+
+def _features(kinds: Iterable[Kind]) -> set[Kind]:
+    return {one for kind in kinds for one in (kind, _arrays(kind))}
+
+
+def _window_means(patches: np.ndarray, times: Iterable[tuple[float, float]]) -> np.ndarray:
+    """(patches, values) -> (windows, values): the mean of those whose middle a window holds, else of the nearest."""
+    middles = (np.arange(len(patches)) + 0.5) * PATCH_SECONDS
+    means = []
+    for begin, end in times:
+        held = np.flatnonzero((begin <= middles) & (middles < end))
+        nearest = np.abs(middles - (begin + end) / 2).argmin()
+        means.append(patches[held if held.size else [nearest]].mean(axis=0))
+    return np.stack(means)
 
 
 def _require_one_length(kinds: Iterable[Kind]) -> None:
@@ -338,15 +380,15 @@ def _parts(
 ) -> Iterator[SongFeatures]:
     """with_mel: for a timeline, which an array does not have."""
     if isinstance(song, str | os.PathLike):
-        return _with_warnings(file_features(Path(song), {*kinds}, with_mel))
+        return _with_warnings(file_features(Path(song), _features(kinds), with_mel))
     if not isinstance(song, np.ndarray):
         raise UserError(f"Expected a song's file or a NumPy array, got {type(song).__name__}")
     if song.ndim == 2 and not with_mel:
         return iter([_array_features(song, kinds)])
-    if sample_rate is None and any(array in (LOGMEL, PATCHES) for _, array in kinds):
+    if sample_rate is None and any(array in (LOGMEL, PATCHES, TIMES) for _, array in kinds):
         raise UserError("Expected the `sample_rate` of the waveform in Hz, which models of logmel need, got none")
     rate = SAMPLE_RATE if sample_rate is None else sample_rate
-    return waveform_features(song, rate, {*kinds}, with_mel)
+    return waveform_features(song, rate, _features(kinds), with_mel)
 
 
 def _with_warnings(parts: Iterable[SongFeatures]) -> Iterator[SongFeatures]:
@@ -358,12 +400,16 @@ def _with_warnings(parts: Iterable[SongFeatures]) -> Iterator[SongFeatures]:
 
 def _array_features(array: np.ndarray, kinds: Sequence[Kind]) -> SongFeatures:
     """One clip as it lies on disk."""
-    names = sorted({LOGMEL if name == PATCHES else name for _, name in kinds})
+    names = sorted({LOGMEL if name in (PATCHES, TIMES) else name for _, name in kinds})
     if len(names) > 1:
         one, another = ({BEAT: "beats", FULL: "the full rate", LOGMEL: "logmel"}[name] for name in names[:2])
         raise UserError(f"Expected a song or waveform, got an array: one model takes {one}, another {another}")
     _require_array(array, LOGMEL_BINS if names == [LOGMEL] else FUSED_BINS)
-    return SongFeatures(windows={kind: [array.astype(np.float32)] for kind in kinds})
+    array = array.astype(np.float32)
+    begins = range(0, max(array.shape[1] - PATCH_FRAMES, 0) + 1, PATCH_FRAMES)
+    patches = [array[:, begin : begin + PATCH_FRAMES] for begin in begins]
+    windows = {kind: patches if kind[1] == PATCHES else [array] for kind in _features(kinds)}
+    return SongFeatures(windows=windows, times={kind: [(0, math.inf)] for kind in kinds})
 
 
 def _require_array(array: np.ndarray, bins: int) -> None:

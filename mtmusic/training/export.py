@@ -3,9 +3,8 @@
 import logging
 from pathlib import Path
 
-import librosa
-
 from mtmusic.audio.features import fused_spectrogram, logmel_filters, logmel_spectrogram, mel_filters
+from mtmusic.audio.resampling import resample
 from mtmusic.audio.synthesis import synthesise
 from mtmusic.constants import FEATURE_ROWS, LOGMEL_SAMPLE_RATE, SAMPLE_RATE
 from mtmusic.errors import UserError
@@ -17,6 +16,7 @@ from mtmusic.models.saving import (
     SAVED_MODEL_FILE,
     load,
     locate,
+    read_card,
     read_examples,
 )
 
@@ -45,7 +45,8 @@ def export_model(run: Path, out: Path | None = None, overwrite: bool = False) ->
         licenses[TRUNK_LICENSE] = locate(card["trunk"]["name"])[0] / LICENSE_FILE
     licenses = {name: file for name, file in licenses.items() if file.is_file()}
     difference = export_savedmodel(model, card, examples, folder, sound, licenses)
-    logger.info(f"Signatures: serve (serving_default), embed{', waveform' if sound else ''}")
+    _, *others = read_card(folder / ASSETS)["signatures"]
+    logger.info(f"Signatures: serve (serving_default), {', '.join(others)}")
     if sound is None:
         logger.info(f"No signature takes samples: {no_waveform(card)}")
     logger.info(f"Largest difference from {run} on {len(examples)} clips: {difference:.1g}")
@@ -56,6 +57,6 @@ def export_model(run: Path, out: Path | None = None, overwrite: bool = False) ->
 def _sound(feature: str) -> Sound:
     samples, _ = synthesise("Rock", 0, CHECK_SECONDS)
     if feature == "logmel":
-        samples = librosa.resample(samples, orig_sr=SAMPLE_RATE, target_sr=LOGMEL_SAMPLE_RATE)
+        samples = resample(samples, SAMPLE_RATE, LOGMEL_SAMPLE_RATE)
         return Sound(logmel_filters(), samples, logmel_spectrogram(samples))
     return Sound(mel_filters(), samples, fused_spectrogram(samples)[FEATURE_ROWS["mel"]])

@@ -13,6 +13,7 @@ from mtmusic.audio.windows import (
     FULL,
     LOGMEL,
     PATCHES,
+    TIMES,
     Cutter,
     Frames,
     SongFeatures,
@@ -88,7 +89,8 @@ def test_logmel_has_clips_of_its_own_and_patches_of_the_whole_song(tmp_path, mon
     monkeypatch.setattr(windows, "BLOCK_SECONDS", block_seconds)
     monkeypatch.setattr(windows, "FRAMES_AT_ONCE", 90)
     soundfile.write(tmp_path / "song.wav", synthesise("Rock", 0, 5.0)[0], RATE)
-    features = whole(file_features(tmp_path / "song.wav", {(2.0, LOGMEL), (1.6, PATCHES), (2.0, FULL)}))
+    kinds = {(2.0, LOGMEL), (1.6, PATCHES), (2.0, FULL), (2.0, TIMES)}
+    features = whole(file_features(tmp_path / "song.wav", kinds))
     waveform = load_waveform(tmp_path / "song.wav", sample_rate=16_000)
     parts = [waveform[:32_000], waveform[32_000:64_000], waveform[48_000:]]
     for array, part in zip(features.windows[2.0, LOGMEL], parts, strict=True):
@@ -99,6 +101,8 @@ def test_logmel_has_clips_of_its_own_and_patches_of_the_whole_song(tmp_path, mon
     np.testing.assert_allclose(np.hstack(patches), frames[:, :300], atol=1e-5)
     assert features.times[1.6, PATCHES] == [(0, 1.6), (1.6, 3.2), (3.2, pytest.approx(4.8))]
     assert len(features.windows[2.0, FULL]) == 3
+    assert features.times[2.0, TIMES] == features.times[2.0, LOGMEL] == [(0, 2), (2, 4), (3, 5)]
+    assert all(window.size == 0 for window in features.windows[2.0, TIMES])
 
 
 def test_a_song_shorter_than_a_patch_is_one():
@@ -109,14 +113,33 @@ def test_a_song_shorter_than_a_patch_is_one():
     assert features.times[3.0, PATCHES] == [(0, patch.shape[1] * 0.016)]
 
 
-def test_of_a_long_song_every_second_frame_is_kept_for_its_picture(monkeypatch):
+@pytest.mark.parametrize(("name", "frames", "stride"), [(FULL, 216, 4), (LOGMEL, 431, 8)])
+def test_of_a_long_song_every_second_frame_is_kept_for_its_picture(monkeypatch, name, frames, stride):
     monkeypatch.setattr(windows, "MOST_MEL_FRAMES", 100)
     monkeypatch.setattr(windows, "FRAMES_AT_ONCE", 33)
     waveform = synthesise("Rock", 0, 5.0)[0]
-    features = whole(waveform_features(waveform, RATE, set(), with_mel=True))
-    power = mel_power(stft(waveform))
-    assert (features.stride, power.shape[1]) == (4, 216)
-    np.testing.assert_allclose(features.mel, mel_db(power[:, ::4]), atol=1e-3)
+    rate = RATE if name == FULL else 16_000
+    features = whole(waveform_features(waveform, rate, {(5.0, name)}, with_mel=True))
+    whole_song = mel_power(stft(waveform)) if name == FULL else logmel_spectrogram(waveform)
+    assert (features.stride, whole_song.shape[1]) == (stride, frames)
+    wanted = whole_song[:, ::stride]
+    np.testing.assert_allclose(features.mel, mel_db(wanted) if name == FULL else wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize(("kinds", "rates", "bins"), [
+    ({(2.0, LOGMEL), (3.0, PATCHES), (2.0, TIMES)}, [16_000], 96),
+    ({(2.0, FULL)}, [22_050], 128),
+    ({(2.0, BEAT), (3.0, PATCHES)}, [22_050, 16_000], 128),
+])  # fmt: skip
+def test_a_picture_is_of_what_is_decoded_already(kinds, rates, bins):
+    asked = []
+
+    def blocks(rate: int):
+        asked.append(rate)
+        yield np.zeros(3 * rate, np.float32)
+
+    assert whole(windows.window_features(blocks, kinds, with_mel=True)).mel.shape[0] == bins
+    assert asked == rates
 
 
 @pytest.mark.parametrize("kind", [(2.0, FULL), (2.0, BEAT), (2.0, LOGMEL), (2.992, PATCHES)])

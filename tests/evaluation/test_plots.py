@@ -267,6 +267,15 @@ def test_timeline_draws_each_windows_answer_from_its_begin_to_its_end():
     figure.canvas.draw()
 
 
+def test_a_timeline_of_logmel_has_its_own_frames_bands_and_scale():
+    figure = plots.timeline(np.full((96, 1250), 3.0), {}, "song", stride=2)
+    spectrogram = figure.axes[0]
+    (mesh,) = (item for item in spectrogram.collections if item.get_array() is not None)
+    assert (mesh.get_array().shape, mesh.get_clim()) == ((96, 1250), (0, 7))
+    assert spectrogram.get_xlim()[1] == pytest.approx(2 * 1250 * 256 / 16_000)
+    assert spectrogram.child_axes[0].get_ylabel() == "log10(1 + 10000 power)"
+
+
 def test_one_feature_alone_is_shown():
     figure = plots.spectrograms([fused(20), fused(30)], ["a", "b"], beat=True, features=("chroma",))
     first, second, colours = figure.axes

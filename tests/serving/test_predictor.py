@@ -3,6 +3,7 @@ import shutil
 import tracemalloc
 import types
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import librosa
@@ -16,9 +17,11 @@ from mtmusic.audio.features import fused_spectrogram, logmel_spectrogram, mel_db
 from mtmusic.audio.loading import load_waveform
 from mtmusic.audio.synthesis import synthesise
 from mtmusic.errors import UserError
+from mtmusic.models.heads import genre_classifier, head_alone, multitask_regressor
 from mtmusic.models.musicnn import embedding
 from mtmusic.models.savedmodel import export_savedmodel
-from mtmusic.models.saving import answers, load
+from mtmusic.models.saving import answers, load, save
+from mtmusic.models.transfer import freeze, load_backbone
 from mtmusic.serving import predictor as predictor_module
 from mtmusic.serving.predictor import Predictor, clip_seconds
 from tests.runs import CLASSES, logmel_examples, tiny_card, tiny_examples, write_random_trunk, write_tiny_run
@@ -405,6 +408,86 @@ def test_tags_along_a_song_are_of_three_seconds_and_affect_of_windows(named, rec
     assert (len(alone.tags), len(alone.answers)) == (4, 0)
     both = named.answer(recording, timeline=True)
     assert (both["tags"], both.timeline.tags) == (answer["tags"], timeline.tags)
+
+
+@pytest.fixture
+def heads(named, pretrained) -> tuple[Path, Path]:
+    """Heads on the trunk: affect from its penultimate features, genre from its means, both in windows of 6 s."""
+    runs = pretrained / "affect_on_trunk", pretrained / "genre_on_trunk"
+    if not runs[0].is_dir():
+        logmel = {"feature": "logmel", "beat": False, "clip_frames": 375}
+        for run, features in zip(runs, ("penultimate", "mean"), strict=True):
+            backbone = load_backbone("musicnn", features)
+            freeze(backbone, "all")
+            affect = features == "penultimate"
+            model = multitask_regressor(backbone, ["power"]) if affect else genre_classifier(backbone, CLASSES)
+            card = tiny_card(("power",), "affect", **logmel) if affect else tiny_card(**logmel)
+            save(model, run, card, logmel_examples())
+    return runs
+
+
+def test_models_on_one_trunk_compute_it_once_and_answer_as_each_alone(heads, recording):
+    together = Predictor("musicnn", *heads)
+    calls = []
+    (trunk,) = together._trunks
+    compute = together._trunks[trunk]
+    together._trunks = {trunk: lambda batch: calls.append(len(batch)) or compute(batch)}
+    together._models = [replace(model, serve=None, embed=None) for model in together._models]
+    answer = together.predict(recording)
+    assert sum(calls) == 4  # patches of the song
+    alone = [Predictor(run).predict(recording) for run in ("musicnn", *heads)]
+    for name, values in {name: values for one in alone for name, values in one.items()}.items():
+        assert answer[name] == pytest.approx(values, abs=1e-6)
+
+    logmel = logmel_spectrogram(load_waveform(recording, sample_rate=16_000)).T
+    patches = np.stack([logmel[i : i + 187] for i in range(0, 4 * 187, 187)])
+    for run, name in zip(heads, ("power", "genre"), strict=True):
+        model, card = load(run)
+        features = model.get_layer("backbone").predict(patches, verbose=0)
+        windows_of = np.stack([features[:2].mean(0), features[2:].mean(0), features[3]])  # 0 to 6, 6 to 12, 8.3 to 14.3
+        said = answers(head_alone(model), card, windows_of)[name].mean(axis=0)
+        assert [*answer["genre"].values()] if name == "genre" else [answer["power"]] == pytest.approx(said, abs=1e-5)
+
+
+def test_heads_on_a_trunk_have_timelines_arrays_embeddings_and_exports(heads, recording, tmp_path):
+    predictor = Predictor("musicnn", heads[0])
+    timeline = predictor.timeline(recording)
+    assert timeline.times == pytest.approx(np.array([[0, 6], [6, 12], [8.3, 14.3]]), abs=1e-3)
+    assert len(timeline.tags) == 4
+    (tmp_path / "songs").mkdir()
+    for name in "ab":
+        (tmp_path / "songs" / f"{name}.wav").symlink_to(recording)
+    for song in predictor.predict_folder(tmp_path / "songs", jobs=1):
+        assert song["power"] == pytest.approx(np.mean([one["power"] for one in timeline.answers]), abs=1e-5)
+    logmel = logmel_spectrogram(load_waveform(recording, sample_rate=16_000))
+    model, card = load(heads[0])
+    wanted = answers(model, card, logmel.T[np.newaxis])["power"][0, 0]
+    assert predictor.predict(logmel)["power"] == pytest.approx(wanted, abs=1e-5)
+    means = embedding(model).predict(logmel.T[np.newaxis], verbose=0)[0]
+    np.testing.assert_allclose(Predictor(heads[0]).embed(recording), means, rtol=1e-3, atol=1e-4)
+    export_savedmodel(model, card, logmel_examples(), tmp_path / "exported")
+    exported = Predictor(tmp_path / "exported").timeline(recording)
+    assert [one["power"] for one in exported.answers] == pytest.approx(
+        [one["power"] for one in timeline.answers], abs=1e-6
+    )
+
+
+def test_a_window_has_the_patches_whose_middles_lie_in_it():
+    patches = np.arange(4.0)[:, np.newaxis] ** 2
+    times = [(0, 5.9), (5.9, 9), (0, 0.5), (5, 6), (11, 14), (0, np.inf)]
+    means = predictor_module._window_means(patches, times)[:, 0]
+    assert means.tolist() == [0.5, 4, 0, 1, 9, 3.5]
+
+
+def test_a_timeline_decodes_a_song_once_and_shows_its_logmel(named, recording, monkeypatch):
+    calls = []
+    stream = windows.stream_waveform
+    monkeypatch.setattr(windows, "stream_waveform", lambda *one, **more: calls.append(one[1]) or stream(*one, **more))
+    timeline = named.answer(recording, timeline=True).timeline
+    assert calls == [16_000]
+    wanted = logmel_spectrogram(load_waveform(recording, sample_rate=16_000))
+    np.testing.assert_allclose(timeline.mel, wanted, atol=1e-5)
+    assert timeline.stride == 1
 
 
 def test_the_songs_answer_without_a_predictor(named, recording, monkeypatch):
