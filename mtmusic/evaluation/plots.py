@@ -465,7 +465,7 @@ def batch_padding(lengths: Sequence[np.ndarray], padded: Sequence[int]) -> Figur
 
 
 def timeline(mel: np.ndarray, panels: Mapping[str, Panel], title: str, stride: int = 1) -> Figure:
-    """A song's mel `(128, frames)` or logmel `(96, frames)` above, every `stride`th frame; below it a panel a quantity."""
+    """A song's mel `(128, frames)` or logmel `(96, frames)`, every `stride`th frame; below it a panel a quantity."""
     figure = _figure(11, 3 + 2.4 * len(panels))
     first, *others = figure.subplots(1 + len(panels), sharex=True, squeeze=False)[:, 0]
     more = math.ceil(mel.shape[1] / SHOWN_FRAMES)
