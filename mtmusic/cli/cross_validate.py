@@ -3,6 +3,7 @@
     mtmusic cross-validate --data data/fma_genre_spectrograms_beat --recipe best leader --baseline
     mtmusic cross-validate --data data/multitask_dataset_beat --recipe best --baseline --seeds 1
     mtmusic cross-validate --data data/multitask_dataset_beat --task valence --baseline
+    mtmusic cross-validate --data data/multitask_dataset --recipe pretrained kernel --shares 12 25 50
 
 Folds are stratified and part no group; each recipe is trained on each fold with each seed. Writes results.json,
 report.html and each training's answers to saved_models/cross_validation_<folder>/, and prints the scores with their
@@ -24,11 +25,14 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--baseline",
         action="store_true",
-        help="also the majority class and an SVC, or the train mean, SVR and ridge, on statistics of each clip",
+        help="also the majority class and an SVC, or the train mean, SVR and ridge, on statistics of each clip; of "
+        "full-rate clips an SVC or SVR on the pretrained trunk's features too",
     )
     add("--folds", type=int, default=5, metavar="K", help="(default: 5)")
     add("--seeds", default=3, **common.NUMBER, help="trainings of each fold (default: 3)")
     common.add_seed_flag(flags, "the first one, and that of the folds")
+    text = "also train on these shares of each fold's training clips, in percent (default: 100 alone)"
+    add("--shares", type=int, nargs="+", metavar="PERCENT", help=text)
     add("--groups", **common.FILE, help="id,group: what no fold parts (default: the folder's groups.csv)")
     what = flags.add_mutually_exclusive_group()
     what.add_argument("--task", metavar="NAME", help="of an affect folder: this one alone (default: all)")

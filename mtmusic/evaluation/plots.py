@@ -11,10 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from librosa import mel_frequencies
-from librosa.display import specshow
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
@@ -26,7 +24,6 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 from mtmusic.constants import (
     CHROMA_BINS,
     FEATURE_ROWS,
-    FFT_LENGTH,
     HOP_LENGTH,
     LOGMEL_BINS,
     LOGMEL_HOP_LENGTH,
@@ -36,9 +33,10 @@ from mtmusic.constants import (
     SAMPLE_RATE,
 )
 from mtmusic.files import whole_file
+from mtmusic.mel import KNEE_HERTZ, mel_frequencies
 
 DPI = 110
-COLOURS = [entry["color"] for entry in mpl.style.library["petroff10"]["axes.prop_cycle"]]
+COLOURS = [entry["color"] for entry in style.library["petroff10"]["axes.prop_cycle"]]
 BLUE, ORANGE, RED, GREY = COLOURS[:4]
 
 SHOWN_CHANNELS = 8
@@ -62,6 +60,9 @@ LOUDEST_LOGMEL = 7
 MEL_BANKS = {"mel": (MEL_BINS, SAMPLE_RATE / 2), "logmel": (LOGMEL_BINS, LOGMEL_SAMPLE_RATE / 2)}
 """Bins, and the highest frequency in Hz."""
 FREQUENCY_TICKS_HZ = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+MEL_TICKS_HZ = (0, 512, 1024, 2048, 4096, 8192)
+PITCH_TICKS = {0: "C", 2: "D", 4: "E", 5: "F", 7: "G", 9: "A", 11: "B"}
+"""By the row of the chromagram."""
 
 
 def spectrograms(
@@ -98,23 +99,15 @@ def _show(axes: Axes, rows: np.ndarray, feature: str, beat: bool, stride: int = 
         edges = (peaks[1:] + peaks[:-1]) / 2
     else:
         edges = np.arange(CHROMA_BINS + 1) - 0.5
-    mesh = specshow(
-        rows,
-        ax=axes,
-        x_axis="frames" if beat else "s",
-        x_coords=_edges(rows.shape[1], beat, feature, stride),
-        y_axis="mel" if is_mel else feature,
-        y_coords=edges,
-        sr=SAMPLE_RATE,
-        n_fft=FFT_LENGTH,
-        hop_length=HOP_LENGTH,
-        cmap="magma",
-        vmin=low,
-        vmax=high,
-    )
+    times = _edges(rows.shape[1], beat, feature, stride)
+    mesh = axes.pcolormesh(times, edges, rows, cmap="magma", vmin=low, vmax=high, rasterized=True)
     axes.set(xlabel="time (beats)" if beat else "time (s)", ylabel="mel frequency (Hz)" if is_mel else "pitch class")
-    if is_mel:
+    if is_mel:  # the mel scale: linear up to 1 kHz, then logarithmic
+        axes.set_yscale("symlog", linthresh=KNEE_HERTZ, base=2)
+        axes.set_yticks(MEL_TICKS_HZ, map(str, MEL_TICKS_HZ))
         axes.set_ylim(0, MEL_BANKS[feature][1])
+    else:
+        axes.set_yticks(list(PITCH_TICKS), PITCH_TICKS.values())
     return mesh
 
 
@@ -127,7 +120,7 @@ def _edges(frames: int, beat: bool, feature: str, stride: int = 1) -> np.ndarray
 def mel_peaks(feature: str = "mel") -> np.ndarray:
     """The frequency of each bin's peak in Hz between the outer corners of the bank: `(130,)`, or of logmel `(98,)`."""
     bins, highest = MEL_BANKS[feature]
-    return mel_frequencies(bins + 2, fmin=0, fmax=highest)
+    return mel_frequencies(bins + 2, highest)
 
 
 def mean_profiles(profiles: Mapping[str, np.ndarray]) -> Figure:
@@ -280,6 +273,30 @@ def values_by_number(lines: Mapping[str, Mapping[int, tuple[float, float, float]
     axes.xaxis.set_major_locator(_whole_numbers(10))
     axes.set(xlabel=xlabel, ylabel=ylabel)
     _grid_and_legend(axes)
+    return figure
+
+
+def scores_by_share(
+    panels: Mapping[str, Mapping[str, Mapping[int, tuple[float, float, float]]]], clips: Mapping[int, float]
+) -> Figure:
+    """A panel a score: named lines of (value, low, high) by the share of the training clips, which is logarithmic.
+
+    clips: of each share in percent the number of training clips.
+    """
+    figure, axes_of = _panels(len(panels), 4.6, 3.8)
+    names = [*dict.fromkeys(name for lines in panels.values() for name in lines)]
+    for axes, (title, lines) in zip(axes_of, panels.items(), strict=True):
+        for name, points in lines.items():
+            index = names.index(name)
+            places = np.array(list(points)) * 1.02 ** (index - (len(names) - 1) / 2)
+            values, low, high = np.array(list(points.values())).T
+            reach = np.maximum([values - low, high - values], 0)
+            axes.errorbar(places, values, reach, label=_plain(name), marker="o", capsize=3, **_style(index))
+        axes.set_xscale("log")
+        axes.set_xticks(list(clips), [f"{share} %\n{count:.0f}" for share, count in clips.items()])
+        axes.minorticks_off()
+        axes.set(title=_plain(title), xlabel="training clips", ylabel="score")
+        _grid_and_legend(axes, fontsize="small")
     return figure
 
 

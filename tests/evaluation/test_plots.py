@@ -302,6 +302,23 @@ def test_values_by_number_have_their_intervals():
     assert axes.containers[1].lines[0].get_xdata().tolist() == pytest.approx([0.06, 2.06])
 
 
+def test_scores_by_share_have_a_panel_a_score_and_a_line_a_recipe():
+    points = {12: (0.3, 0.2, 0.45), 100: (0.5, 0.4, 0.6)}
+    figure = plots.scores_by_share(
+        {"rho": {"one": points, "b$": points}, "rho_x": {"b$": points}}, {12: 30.4, 100: 240.0}
+    )
+    both, alone = figure.axes
+    assert [axes.get_title() for axes in (both, alone)] == ["rho", "rho_x"]
+    assert labels(both.get_xticklabels()) == ["12 %\n30", "100 %\n240"]
+    assert both.get_xscale() == "log"
+    one, other = both.containers
+    (bars,) = one.lines[2]
+    assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [pytest.approx([0.2, 0.45]), [0.4, 0.6]]
+    ratio = other.lines[0].get_xdata() / one.lines[0].get_xdata()
+    assert ratio.tolist() == pytest.approx([1.02, 1.02])  # next to each other at every share
+    assert one.lines[0].get_color() != other.lines[0].get_color() == alone.containers[0].lines[0].get_color()
+
+
 def test_precision_by_recall_is_that_of_each_class_against_all_others():
     true = np.array([0, 0, 1, 1])
     scores = np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.2, 0.8]])  # class 0 is found without a mistake

@@ -8,7 +8,7 @@ import numpy as np
 
 from mtmusic.evaluation import plots
 from mtmusic.evaluation.bootstrap import measures
-from mtmusic.evaluation.reports.html import render
+from mtmusic.evaluation.reports.html import interval, render
 from mtmusic.files import write_text
 
 PAGE = "report.html"
@@ -25,6 +25,9 @@ def write_cross_page(folder: Path, results: Mapping[str, Any], tests: Sequence[A
     """
     figures = folder / "figures"
     plots.save_figure(_intervals(results), figures / "scores.png")
+    shares = results.get("shares", {})
+    if shares:
+        plots.save_figure(_by_share(shares), figures / "shares.png")
     page = render(
         "crossval.html",
         title=f"Cross-validation: {results['kind']}, {Path(results['folder']).name}",
@@ -32,6 +35,10 @@ def write_cross_page(folder: Path, results: Mapping[str, Any], tests: Sequence[A
         scores=list(_score_rows(results)),
         picture=figures / "scores.png",
         differences=list(_difference_rows(results)),
+        share_picture=figures / "shares.png",
+        share_titles=[f"{share} %, {row['training_clips']:.0f} clips" for share, row in shares.items()],
+        share_scores=list(_share_rows(shares, "recipes")),
+        share_differences=list(_share_rows(shares, "comparisons")),
         costs=list(_cost_rows(results)),
         answers=dict(_answer_figures(figures, results, tests, answers)),
     )
@@ -58,6 +65,30 @@ def _difference_rows(results: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         for score, one in measures(row).items():
             clear = "yes" if one["low"] > 0 or one["high"] < 0 else "no"
             yield f"{row['first']} less {row['second']}", score, one["value"], _interval(one), clear
+
+
+def _by_share(shares: Mapping[str, Any]) -> plots.Figure:
+    panels: dict[str, dict[str, dict[int, tuple[float, float, float]]]] = {}
+    for share, scores in shares.items():
+        for name, row in scores["recipes"].items():
+            for score, one in measures(row).items():
+                points = panels.setdefault(score, {}).setdefault(name, {})
+                points[int(share)] = (one["mean"], one["low"], one["high"])
+    return plots.scores_by_share(panels, {int(share): row["training_clips"] for share, row in shares.items()})
+
+
+def _share_rows(shares: Mapping[str, Any], kind: str) -> Iterator[tuple[Any, ...]]:
+    """A cell a share. kind: "recipes" or "comparisons"."""
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for share, scores in shares.items():
+        rows = scores[kind]
+        named = rows if kind == "recipes" else {f"{row['first']} less {row['second']}": row for row in rows}
+        for name, row in named.items():
+            for score, one in measures(row).items():
+                value = one["mean" if kind == "recipes" else "value"]
+                cells.setdefault((name, score), {})[share] = interval(value, one["low"], one["high"])
+    for (name, score), by_share in cells.items():
+        yield name, score, *(by_share.get(share) for share in shares)
 
 
 def _cost_rows(results: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:

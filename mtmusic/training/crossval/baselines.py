@@ -1,4 +1,4 @@
-"""What a network has to beat: the majority class or the train mean, and models of pooled statistics."""
+"""What a network has to beat: the majority class or the train mean, and models of features that are not learnt here."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,22 +26,17 @@ GRIDS: Mapping[str, tuple[Callable[..., Any], str, tuple[float, ...]]] = {
 }
 """Of each model: its class, and the setting that an inner cross-validation on the training part chooses."""
 
-GENRE_BASELINES, AFFECT_BASELINES = ("svc", "majority"), ("svr", "ridge", "mean")
+ON_TRUNK = ("svc-trunk", "svr-trunk")
+"""The same models as svc and svr, on the pretrained trunk's features."""
+
+GENRE_BASELINES, AFFECT_BASELINES = ("svc", "svc-trunk", "majority"), ("svr", "svr-trunk", "ridge", "mean")
 CONSTANTS = ("majority", "mean")
-
-
-def pooled_statistics(array: np.ndarray) -> np.ndarray:
-    """(bins, frames) -> (4 * bins,) float64: of each bin the mean and the deviation over frames, then the same of its
-    differences from frame to frame, which are 0 where there is one frame alone."""
-    array = array.astype(np.float64)
-    differences = np.diff(array, axis=1) if array.shape[1] > 1 else np.zeros_like(array)
-    return np.concatenate([part for rows in (array, differences) for part in (rows.mean(axis=1), rows.std(axis=1))])
 
 
 def baseline_predictions(name: str, train: Clips, features: np.ndarray, test: np.ndarray, seed: int = 0) -> np.ndarray:
     """(clips, classes), 1 for the answer, or (clips, tasks), each task learnt alone from the clips that have a label.
 
-    features, test: the pooled statistics of `train` and of the clips to answer for.
+    features, test: (clips, features) of `train` and of the clips to answer for.
     """
     if name == "majority":
         return _one_hot(np.full(len(test), np.bincount(train.targets).argmax()), len(train.classes))
@@ -60,7 +55,7 @@ def baseline_predictions(name: str, train: Clips, features: np.ndarray, test: np
 
 def fitted(name: str, features: np.ndarray, targets: np.ndarray, groups: np.ndarray | None, seed: int) -> Any:
     """Standardised features to targets; the setting is chosen by grouped folds of these clips alone."""
-    make, setting, values = GRIDS[name]
+    make, setting, values = GRIDS[name.removesuffix("-trunk")]
     if not _can_choose(targets, groups):
         return make_pipeline(StandardScaler(), make(**{setting: values[len(values) // 2]})).fit(features, targets)
     pipeline = make_pipeline(StandardScaler(), make(**{setting: values[0]}))

@@ -18,15 +18,22 @@ from mtmusic.training.task import Task
 
 
 class Training(NamedTuple):
-    """One recipe on one fold, counted from 1, with one seed. settings: None for a baseline."""
+    """One recipe on one fold, counted from 1, with one seed. settings: None for a baseline. share: of the fold's
+    training clips, in percent."""
 
     name: str
     fold: int
     seed: int
     settings: Recipe | None = None
+    share: int = 100
+
+    def __str__(self) -> str:
+        share = f", {self.share} %" if self.share < 100 else ""
+        return f"{self.name}, fold {self.fold}, seed {self.seed}{share}"
 
     def path(self, out: Path, suffix: str) -> Path:
-        return out / "predictions" / f"{self.name}_fold{self.fold}_seed{self.seed}.{suffix}"
+        share = f"_share{self.share}" if self.share < 100 else ""
+        return out / "predictions" / f"{self.name}_fold{self.fold}_seed{self.seed}{share}.{suffix}"
 
 
 def write_training(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +24,27 @@ from mtmusic.data.folder import (
     require_labels,
 )
 from mtmusic.data.labels import ALONE, Clips, is_genre_folder
-from mtmusic.data.pipeline import make_dataset
-from mtmusic.data.spectrograms import read_array
-from mtmusic.data.splits import hold_out, k_fold
+from mtmusic.data.splits import hold_out, k_fold, subset
 from mtmusic.errors import UserError
-from mtmusic.evaluation.bootstrap import Fold, cross_scores, scores_table
+from mtmusic.evaluation.bootstrap import Answers, Fold, cross_scores, scores_table
 from mtmusic.evaluation.reports.crossval import write_cross_page
 from mtmusic.files import refuse_other_things, replace_folder, write_json
 from mtmusic.models.distribution import find_devices
 from mtmusic.models.precision import supported
+from mtmusic.models.saving import TRUNK, locate
 from mtmusic.training.affect import AffectTask
 from mtmusic.training.crossval.baselines import (
     AFFECT_BASELINES,
     CONSTANTS,
     GENRE_BASELINES,
+    ON_TRUNK,
     baseline_predictions,
-    pooled_statistics,
+)
+from mtmusic.training.crossval.features import (
+    ClipFeatures,
+    milliseconds_per_clip,
+    pooled_features,
+    trunk_features,
 )
 from mtmusic.training.crossval.records import (
     Training,
@@ -52,13 +58,20 @@ from mtmusic.training.genre import GenreTask
 from mtmusic.training.recipes import Recipe, fill_in, named_recipe
 from mtmusic.training.run_folder import versions
 from mtmusic.training.task import Task
-from mtmusic.training.train import TrainOptions, build_model, fit_clips, refuse_early, resolve_recipe, with_trunk
+from mtmusic.training.train import (
+    TrainOptions,
+    build_model,
+    fit_clips,
+    refuse_early,
+    resolve_recipe,
+    retrain,
+    with_trunk,
+)
 
 SETTINGS, RESULTS = "settings.json", "results.json"
 logger = logging.getLogger(__name__)
 LARGEST_SEED = 2**32 - 1
 FEW_GROUPS = 10
-TIMED_CLIPS = 8
 VALIDATION = 0.2
 """Of a fold's training clips, to choose the epoch by."""
 
@@ -71,7 +84,7 @@ class CrossOptions:
     from the data's seed on, which also makes the folds. groups: a file in the place of groups.csv. task: of an affect
     folder; None: all, trained together where there are several. epochs, precision: for every recipe, the first at the
     most. devices: see distribution.find_devices. transfer: the fields of TrainOptions that say what every network
-    starts from.
+    starts from. shares: of each fold's training clips, in percent; 100 is always among them.
     """
 
     data: LoadOptions
@@ -86,6 +99,7 @@ class CrossOptions:
     precision: str | None = None
     devices: str = "1"
     transfer: Mapping[str, Any] = field(default_factory=dict)
+    shares: tuple[int, ...] = (100,)
     out: Path | None = None
     overwrite: bool = False
     command: str = ""
@@ -102,6 +116,16 @@ class Cut:
     rest: Clips
     test: Clips
     test_splits: tuple[str, ...]
+
+    def at(self, share: int, seed: int) -> "Cut":
+        """With this share of rest, in percent: stratified, and a part of every larger share of this seed.
+
+        It is drawn among clips, not among groups: few whole groups would leave too few of each class to hold some out.
+        None of them is in test, and a hold-out of the share still keeps groups together.
+        """
+        if share == 100:
+            return self
+        return replace(self, rest=subset(self.rest, max(1, round(len(self.rest) * share / 100)), seed))
 
 
 @dataclass(frozen=True)
@@ -121,30 +145,33 @@ class Study:
         return AffectTask(tasks, multitask=len(tasks) > 1) if tasks else GenreTask(classes=classes)
 
     @cached_property
-    def features(self) -> tuple[dict[Path, np.ndarray], float]:
-        """The pooled statistics of each array, and the milliseconds that a clip took once it was read."""
-        features, spent = {}, 0.0
-        for path in self.clips.paths:
-            array = read_array(path)
-            started = time.perf_counter()
-            features[path] = pooled_statistics(array)
-            spent += time.perf_counter() - started
-        return features, 1000 * spent / len(self.clips)
+    def pooled(self) -> tuple[ClipFeatures, float]:
+        """See `pooled_features`."""
+        return pooled_features(self.clips)
+
+    @cached_property
+    def on_trunk(self) -> tuple[ClipFeatures, float]:
+        """See `trunk_features`."""
+        return trunk_features(self.clips, self.data.feature)
 
     @property
     def baselines(self) -> tuple[str, ...]:
         return GENRE_BASELINES if self.clips.classes else AFFECT_BASELINES
 
-    def trainings(self, name: str) -> list[Training]:
-        """Of a recipe, or of a baseline, which has no seed to vary. Raises UserError for a name that is neither."""
+    def trainings(self, name: str, share: int) -> list[Training]:
+        """Of a recipe, or of a baseline, which has no seed to vary but that of its share of the clips.
+
+        Raises UserError for a name that is neither.
+        """
         options, folds = self.options, range(1, self.options.folds + 1)
         if name in self.baselines:
-            return [Training(name, fold, options.data.seed) for fold in folds]
+            seeds = options.all_seeds if share < 100 else [options.data.seed]
+            return [Training(name, fold, seed, share=share) for fold in folds for seed in seeds]
         recipe = named_recipe(name, multitask=len(self.clips.tasks) > 1, beat=self.data.beat)
         recipe = replace(
             recipe, epochs=options.epochs or recipe.epochs, precision=supported(options.precision or recipe.precision)
         )
-        return [Training(name, fold, seed, recipe) for fold in folds for seed in options.all_seeds]
+        return [Training(name, fold, seed, recipe, share) for fold in folds for seed in options.all_seeds]
 
 
 def cross_validate(options: CrossOptions) -> dict[str, Any]:
@@ -154,7 +181,8 @@ def cross_validate(options: CrossOptions) -> dict[str, Any]:
     on the same folds and seeds, is told beside. Raises UserError for what the user can mend, before the first training
     wherever that can be known.
     """
-    options = replace(options, recipes=tuple(dict.fromkeys(options.recipes)))
+    shares = tuple(sorted({*options.shares, 100}))
+    options = replace(options, recipes=tuple(dict.fromkeys(options.recipes)), shares=shares)
     if not options.recipes and not options.baseline:
         options = replace(options, recipes=("best",))
     _refuse_early(options)
@@ -174,12 +202,14 @@ def cross_validate(options: CrossOptions) -> dict[str, Any]:
     _log_groups(study)
     with tqdm(total=len(trainings), initial=len(trainings) - len(waiting), unit="training") as bar:
         for training in waiting:
-            bar.set_description(f"{training.name}, fold {training.fold}, seed {training.seed}")
+            bar.set_description(str(training))
             _train(study, training)
             bar.update()
     results = _results(study, trainings)
     if study.out != out:
         replace_folder(study.out, out)
+    for share, row in list(results.get("shares", {}).items())[:-1]:
+        logger.info(f"\n{share} % of the training clips, {row['training_clips']:.0f}:\n{scores_table(row)}")
     logger.info(f"\n{scores_table(results)}\nReport: {out / 'report.html'}")
     return results
 
@@ -201,18 +231,33 @@ def _log_groups(study: Study) -> None:
 def _trainings(study: Study) -> list[Training]:
     """Of what is asked for, and of what was finished here before: a comparison grows, and loses nothing."""
     options, path = study.options, study.out / RESULTS
-    asked = [*options.recipes, *(study.baselines if options.baseline else ())]
-    before = read_json(path, "recipes")["recipes"] if path.is_file() else {}
-    kept = [name for name in before if name not in asked and _is_finished(study, name)]
-    for name in before:
-        if name not in [*asked, *kept]:
+    names = [*options.recipes, *(_asked_baselines(study) if options.baseline else ())]
+    asked = [(name, share) for name in names for share in options.shares]
+    results = read_json(path, "recipes") if path.is_file() else {"recipes": {}}
+    before = [(name, 100) for name in results["recipes"]]
+    before += [(name, int(share)) for share, row in results.get("shares", {}).items() for name in row["recipes"]]
+    kept = [one for one in dict.fromkeys(before) if one not in asked and _is_finished(study, *one)]
+    for name in results["recipes"]:
+        if (name, 100) not in [*asked, *kept]:
             logger.info(f"Left out: {name}, which was trained here with other settings or seeds")
-    return [training for name in [*asked, *kept] for training in study.trainings(name)]
+    return [training for one in [*asked, *kept] for training in study.trainings(*one)]
 
 
-def _is_finished(study: Study, name: str) -> bool:
+def _asked_baselines(study: Study) -> list[str]:
+    """All of the folder's kind; those on the pretrained trunk where it can read the clips."""
+    on_trunk = not study.data.beat
     try:
-        return all(is_done(study.out, training) for training in study.trainings(name))
+        locate(TRUNK)
+    except UserError:
+        if on_trunk:
+            logger.info("No baseline on the pretrained trunk, since it is missing: mtmusic get-pretrained")
+        on_trunk = False
+    return [name for name in study.baselines if on_trunk or name not in ON_TRUNK]
+
+
+def _is_finished(study: Study, name: str, share: int) -> bool:
+    try:
+        return all(is_done(study.out, training) for training in study.trainings(name, share))
     except UserError:  # by another recipe of that name
         return False
 
@@ -227,6 +272,8 @@ def _refuse_early(options: CrossOptions) -> None:
         raise UserError(f"Expected `epochs` of 1 or more, got {options.epochs}")
     if options.task is not None and options.multitask:
         raise UserError("Expected `task` or `multitask=True`, got both")
+    if wrong := [share for share in options.shares if not 1 <= share <= 100]:
+        raise UserError(f"Expected `shares` from 1 to 100 percent, got {wrong[0]}")
     devices = len(find_devices(options.devices))
     for name in options.recipes:
         if devices > (largest := named_recipe(name).batch_size):
@@ -252,20 +299,29 @@ def _cuts(clips: Clips, splits: Sequence[str], options: CrossOptions) -> Iterato
     """Raises UserError where a fold has too few clips, or labels of a task, to learn from or to judge by."""
     split_of = dict(zip(clips.paths, splits, strict=True))
     for number, (rest, test) in enumerate(k_fold(clips, options.folds, options.data.seed), 1):
-        seeds = options.all_seeds if options.recipes else ()
-        trains = [hold_out(rest, VALIDATION, seed)[0] for seed in seeds]
-        for part in (rest, *trains):
-            _require_learnable(part, f"among the clips to learn from in fold {number} (fewer `folds`?)")
+        cut = Cut(rest, test, tuple(split_of[path] for path in test.paths))
+        _require_learnable(cut, number, options)
         if clips.tasks:
             require_labels(test, f"among the clips to judge by in fold {number} (fewer `folds`?)")
-        yield Cut(rest, test, tuple(split_of[path] for path in test.paths))
+        yield cut
 
 
-def _require_learnable(clips: Clips, where: str) -> None:
-    if clips.tasks:
-        require_labels(clips, where)
-    elif len(set(clips.targets)) < 2:
-        raise UserError(f"Expected two classes or more, got {clips.classes[clips.targets[0]]} alone {where}")
+def _require_learnable(cut: Cut, number: int, options: CrossOptions) -> None:
+    where = f"among the clips to learn from in fold {number} (fewer `folds`?)"
+    for share, seed in product(reversed(options.shares), options.all_seeds):
+        try:
+            part = cut.at(share, seed).rest
+            for clips in (part, *(hold_out(part, VALIDATION, seed)[:1] if options.recipes else ())):
+                if clips.tasks:
+                    require_labels(clips, where)
+                elif len(set(clips.targets)) < 2:
+                    raise UserError(
+                        f"Expected two classes or more, got {clips.classes[clips.targets[0]]} alone {where}"
+                    )
+        except UserError as error:
+            if share == 100:
+                raise
+            raise UserError(f"Expected larger `shares`, got {share}: {error}") from error
 
 
 def _open(study: Study) -> None:
@@ -296,9 +352,9 @@ def _open(study: Study) -> None:
 
 
 def _train(study: Study, training: Training) -> None:
-    cut = study.cuts[training.fold - 1]
-    if training.name in study.baselines and training.name not in CONSTANTS:
-        _ = study.features  # computed once: no part of the first training's time
+    cut = study.cuts[training.fold - 1].at(training.share, training.seed)
+    if training.settings is None:
+        _features(study, training.name)  # computed once: no part of the first training's time
     started = time.perf_counter()
     recipe = training.settings
     predictions, costs = _baseline(study, training, cut) if recipe is None else _network(study, training, cut, recipe)
@@ -306,12 +362,16 @@ def _train(study: Study, training: Training) -> None:
     write_training(study.out, training, study.task, cut.test, cut.test_splits, predictions, costs)
 
 
+def _features(study: Study, name: str) -> tuple[ClipFeatures, float]:
+    """What a baseline of this name learns from, and the milliseconds that a clip took."""
+    if name in CONSTANTS:
+        return dict.fromkeys(study.clips.paths, np.zeros(0)), 0.0
+    return study.on_trunk if name in ON_TRUNK else study.pooled
+
+
 def _baseline(study: Study, training: Training, cut: Cut) -> tuple[np.ndarray, dict[str, Any]]:
     """The predictions of the fold's test part, and the costs; a model is fitted to all other clips."""
-    if training.name in CONSTANTS:
-        nothing = np.zeros((len(cut.test), 0))
-        return baseline_predictions(training.name, cut.rest, nothing, nothing), {"milliseconds_per_clip": 0.0}
-    features, milliseconds = study.features
+    features, milliseconds = _features(study, training.name)
     rest, test = (np.stack([features[path] for path in clips.paths]) for clips in (cut.rest, cut.test))
     predictions = baseline_predictions(training.name, cut.rest, rest, test, training.seed)
     return predictions, {"milliseconds_per_clip": milliseconds}
@@ -329,45 +389,31 @@ def _network(study: Study, training: Training, cut: Cut, recipe: Recipe) -> tupl
         given["freeze"] = "all" if recipe.trunk or given["unfreeze_after"] is not None else "none"
     options = with_trunk(TrainOptions(data, recipe=recipe, devices=study.options.devices, **given))
     refuse_early(options)
-    recipe = fill_in(
-        resolve_recipe(options), task.frames[study.data.beat], {"train": train}, feature=study.data.feature
-    )
+    splits = {"train": train, "validation": validation}
+    recipe = fill_in(resolve_recipe(options), task.frames[study.data.beat], splits, feature=study.data.feature)
     model = build_model(options, recipe, task)
     record = fit_clips(model, options, recipe, train, validation, replace(recipe.training, monitor=task.monitor))
+    if recipe.refit:
+        model = retrain(options, recipe, task, cut.rest, record.best_epoch)
     predictions = task.predict(model, recipe, cut.test)
     costs = {
         "parameters": model.count_params(),
         "epochs": record.epochs,
         "best_epoch": record.best_epoch,
         "seconds_per_epoch": record.seconds_per_epoch,
-        "milliseconds_per_clip": _milliseconds(model, recipe, validation),
+        "milliseconds_per_clip": milliseconds_per_clip(model, recipe, validation),
     }
     keras.utils.clear_session(free_memory=True)  # the next training's model comes on top otherwise
     return predictions, costs
 
 
-def _milliseconds(model: keras.Model, recipe: Recipe, clips: Clips) -> float:
-    """A clip's answer, once its array is in memory and the model has seen batches of that length."""
-    size = recipe.batch_size
-    if recipe.backbone == "musicnn":  # its activations take 100 MB a clip and layer
-        clips, size = clips.take(range(min(len(clips), TIMED_CLIPS))), 1
-    batches = [spectrogram for spectrogram, _ in make_dataset(clips, recipe.feature, size, recipe.frames)]
-    for batch in batches:
-        model(batch, training=False)
-    started = time.perf_counter()
-    for batch in batches:
-        model(batch, training=False)
-    return 1000 * (time.perf_counter() - started) / len(clips)
-
-
 def _results(study: Study, trainings: Sequence[Training]) -> dict[str, Any]:
     """results.json and the page, from the files of the trainings."""
-    names = list(dict.fromkeys(training.name for training in trainings))
-    predictions = {name: _read_predictions(study, [one for one in trainings if one.name == name]) for name in names}
-    folds = [Fold(_groups(cut.test), cut.test.targets) for cut in study.cuts]
-    scores = cross_scores(folds, predictions, study.clips.tasks, study.options.data.seed)
-    for name in names:
-        scores["recipes"][name]["costs"] = _costs(study, [one for one in trainings if one.name == name])
+    by_share = {
+        share: [one for one in trainings if one.share == share] for share in sorted({one.share for one in trainings})
+    }
+    predictions = {share: _predictions(study, of_share) for share, of_share in by_share.items()}
+    scores = {share: _scores(study, of_share, predictions[share]) for share, of_share in by_share.items()}
     options, clips = study.options, study.clips
     results = {
         "command": options.command,
@@ -380,20 +426,42 @@ def _results(study: Study, trainings: Sequence[Training]) -> dict[str, Any]:
         "groups": len({*clips.groups}) if clips.groups is not None else len(clips),
         "folds": options.folds,
         "seeds": options.all_seeds,
-        **scores,
+        **scores[100],
         "versions": versions(),
     }
-    write_cross_page(study.out, results, [cut.test for cut in study.cuts], predictions)
+    if len(scores) > 1:
+        clips_at = {share: [len(cut.at(share, options.data.seed).rest) for cut in study.cuts] for share in scores}
+        results["shares"] = {
+            str(share): {"training_clips": float(np.mean(clips_at[share])), **of_share}
+            for share, of_share in scores.items()
+        }
+    write_cross_page(study.out, results, [cut.test for cut in study.cuts], predictions[100])
     write_json(study.out / RESULTS, results)
     return results
 
 
-def _read_predictions(study: Study, trainings: Sequence[Training]) -> list[list[np.ndarray]]:
-    """By fold, in it by seed."""
-    return [
-        [read_predictions(study.out, one, study.task, cut.test) for one in trainings if one.fold == number]
-        for number, cut in enumerate(study.cuts, 1)
-    ]
+def _scores(study: Study, trainings: Sequence[Training], predictions: Mapping[str, Answers]) -> dict[str, Any]:
+    """Of the trainings of one share: see `cross_scores`; each recipe with its costs."""
+    folds = [Fold(_groups(cut.test), cut.test.targets) for cut in study.cuts]
+    scores = cross_scores(folds, predictions, study.clips.tasks, study.options.data.seed)
+    for name, row in scores["recipes"].items():
+        row["costs"] = _costs(study, [one for one in trainings if one.name == name])
+    return scores
+
+
+def _predictions(study: Study, trainings: Sequence[Training]) -> dict[str, Answers]:
+    """Of each recipe, by fold and in it by seed."""
+    return {
+        name: [
+            [
+                read_predictions(study.out, one, study.task, cut.test)
+                for one in trainings
+                if (one.name, one.fold) == (name, number)
+            ]
+            for number, cut in enumerate(study.cuts, 1)
+        ]
+        for name in dict.fromkeys(training.name for training in trainings)
+    }
 
 
 def _groups(clips: Clips) -> np.ndarray:

@@ -51,6 +51,7 @@ def test_scores_differences_and_costs_stand_in_tables(genre):
     assert "<h1>Cross-validation: genre, my &lt;songs&gt;</h1>" in genre
     assert "<pre><code>mtmusic cross-validate --data &#39;my &lt;songs&gt;&#39;</code></pre>" in genre
     assert "banner" not in genre.partition("<body>")[2]
+    assert "Fewer training clips" not in genre
 
 
 def test_the_confusion_is_of_all_folds_and_seeds(genre, tmp_path):
@@ -59,6 +60,24 @@ def test_the_confusion_is_of_all_folds_and_seeds(genre, tmp_path):
     counts = np.array([[1, 1], [2, 4]])  # of the second fold's four answers three are b, as all of its labels are
     assert data_uri(png(confusion_matrix(counts, ["a", "b"]))) in genre
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["confusion_one.png", "scores.png"]
+
+
+def test_shares_of_the_training_clips_have_a_picture_and_a_column_each(tmp_path):
+    tests = [SimpleNamespace(classes=["a", "b"], tasks=(), targets=np.array([0, 1]))]
+    whole, half = (results_of("genre", accuracy=value, macro_f1=value) for value in (0.75, 0.5))
+    del half["recipes"]["two"]
+    half["comparisons"] = []
+    shares = {"50": half | {"training_clips": 10.4}, "100": whole | {"training_clips": 21.0}}
+    page = write_cross_page(tmp_path, whole | {"shares": shares}, tests, {"one": [[np.eye(2)]]}).read_text()
+    assert "<h2>Fewer training clips</h2>" in page
+    for row in (
+        '<th scope="col">50 %, 10 clips</th><th scope="col">100 %, 21 clips</th>',
+        "<td>accuracy</td><td>0.500 (0.400 to 0.600)</td><td>0.750 (0.650 to 0.850)</td>",
+        '<th scope="row">two</th><td>accuracy</td><td>-</td><td>0.750 (0.650 to 0.850)</td>',
+        '<th scope="row">one less two</th><td>macro_f1</td><td>-</td><td>0.750 (0.550 to 0.850)</td>',
+    ):
+        assert row in page
+    assert data_uri(tmp_path / "figures" / "shares.png") in page
 
 
 def test_affect_shows_the_first_seeds_answers(tmp_path):

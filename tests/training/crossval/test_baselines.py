@@ -5,7 +5,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
 from mtmusic.data.labels import Clips
-from mtmusic.training.crossval.baselines import GRIDS, baseline_predictions, fitted, pooled_statistics
+from mtmusic.training.crossval.baselines import GRIDS, baseline_predictions, fitted
 
 RNG = np.random.default_rng(0)
 FEATURES, TEST = RNG.normal(size=(16, 6)), RNG.normal(size=(5, 6))
@@ -21,6 +21,12 @@ def test_svc_answers_as_scikit_learns_does():
     direct = make_pipeline(StandardScaler(), SVC(C=3)).fit(FEATURES, genre.targets).predict(TEST)
     np.testing.assert_array_equal(answers.argmax(axis=1), direct)
     np.testing.assert_array_equal(answers.sum(axis=1), 1)
+
+
+def test_a_baseline_on_the_trunk_has_the_settings_of_the_one_on_statistics():
+    genre = clips(np.arange(16) % 3, classes=("a", "b", "c"))
+    on_trunk, plain = (baseline_predictions(name, genre, FEATURES, TEST) for name in ("svc-trunk", "svc"))
+    np.testing.assert_array_equal(on_trunk, plain)
 
 
 def test_each_task_is_learnt_from_the_clips_that_have_its_label():
@@ -57,23 +63,3 @@ def test_a_class_of_one_group_leaves_nothing_to_choose_by():
     features = np.random.default_rng(1).normal(size=(24, 6))
     model = fitted("svc", features, targets, groups, 0)
     assert GRIDS["svc"][2][1] == model.steps[-1][1].C
-
-
-def test_statistics_are_those_that_can_be_told_by_eye():
-    array = np.array([[0.0, 2.0, 4.0], [1.0, 1.0, 4.0]])
-    deviation = np.sqrt(8 / 3)
-    expected = [2, 2, deviation, np.sqrt(2), 2, 1.5, 0, 1.5]
-    np.testing.assert_allclose(pooled_statistics(array), expected)
-
-
-def test_one_frame_has_no_differences():
-    statistics = pooled_statistics(np.array([[3.0], [5.0]]))
-    np.testing.assert_array_equal(statistics, [3, 5, 0, 0, 0, 0, 0, 0])
-
-
-@pytest.mark.parametrize("frames", [1, 2, 17])
-def test_clips_of_any_length_give_equally_many_numbers(frames):
-    array = np.random.default_rng(frames).uniform(-80, 0, (140, frames)).astype("float32")
-    pooled = pooled_statistics(array)
-    assert pooled.shape == (560,)
-    np.testing.assert_allclose(pooled[:140], array.mean(axis=1), rtol=1e-4)

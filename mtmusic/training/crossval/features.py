@@ -1,0 +1,65 @@
+"""What a baseline knows of a clip: statistics of its bins, or the features of the pretrained trunk."""
+
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from mtmusic.data.labels import Clips
+from mtmusic.data.pipeline import make_dataset
+from mtmusic.data.spectrograms import read_array
+from mtmusic.models.saving import TRUNK
+from mtmusic.models.transfer import load_backbone, set_backbone_weights
+from mtmusic.training.recipes import Recipe, build_backbone
+from mtmusic.training.task import kept_batches
+
+TIMED_CLIPS = 8
+
+ClipFeatures = dict[Path, np.ndarray]
+"""Of each array its features."""
+
+
+def pooled_statistics(array: np.ndarray) -> np.ndarray:
+    """(bins, frames) -> (4 * bins,) float64: of each bin the mean and the deviation over frames, then the same of its
+    differences from frame to frame, which are 0 where there is one frame alone."""
+    array = array.astype(np.float64)
+    differences = np.diff(array, axis=1) if array.shape[1] > 1 else np.zeros_like(array)
+    return np.concatenate([part for rows in (array, differences) for part in (rows.mean(axis=1), rows.std(axis=1))])
+
+
+def pooled_features(clips: Clips) -> tuple[ClipFeatures, float]:
+    """The pooled statistics of each clip, and the milliseconds that a clip took once it was read."""
+    features, spent = {}, 0.0
+    for path in clips.paths:
+        array = read_array(path)
+        started = time.perf_counter()
+        features[path] = pooled_statistics(array)
+        spent += time.perf_counter() - started
+    return features, 1000 * spent / len(clips)
+
+
+def trunk_features(clips: Clips, feature: str) -> tuple[ClipFeatures, float]:
+    """The (753,) time means of the pretrained trunk, and the milliseconds that it takes for a clip once it was read.
+
+    feature: of the arrays, "fused" or "logmel". The means are those that a frozen trunk keeps on disk for a training.
+    """
+    recipe = Recipe("musicnn", feature, features="mean")
+    backbone = build_backbone(recipe)
+    set_backbone_weights(backbone, load_backbone(TRUNK), TRUNK)
+    means = np.concatenate([features for features, _ in kept_batches(backbone, clips, recipe).as_numpy_iterator()])
+    return dict(zip(clips.paths, means, strict=True)), milliseconds_per_clip(backbone, recipe, clips)
+
+
+def milliseconds_per_clip(model: keras.Model, recipe: Recipe, clips: Clips) -> float:
+    """A clip's answer, once its array is in memory and the model has seen batches of that length."""
+    size = recipe.batch_size
+    if recipe.backbone == "musicnn":  # its activations take 100 MB a clip and layer
+        clips, size = clips.take(range(min(len(clips), TIMED_CLIPS))), 1
+    batches = [spectrogram for spectrogram, _ in make_dataset(clips, recipe.feature, size, recipe.frames)]
+    for batch in batches:
+        model(batch, training=False)
+    started = time.perf_counter()
+    for batch in batches:
+        model(batch, training=False)
+    return 1000 * (time.perf_counter() - started) / len(clips)
