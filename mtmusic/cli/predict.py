@@ -6,7 +6,7 @@
 
 SONGS are files (always tried) and folders (searched to the bottom for wav, flac, ogg, mp3, m4a, ...).
 Without --model the pretrained models answer: musicnn gives 50 tags, mood_musicnn valence and arousal.
-`mtmusic get-pretrained` fetches musicnn. --model latest is the newest finished run in ./saved_models.
+`mtmusic get-pretrained` fetches musicnn. --model latest is the finished run created last in ./saved_models.
 Tags have scores from 0 to 1, which are not calibrated: those of two tags cannot be compared. The row shows a song's top
 genre tags and mood tags, those of .1 or more.
 A song is cut into windows, one after the other, and its row is their mean. A window is as long as the clips that the

@@ -13,7 +13,7 @@ from mtmusic.audio.extraction import find_songs, song_ids
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
 from mtmusic.files import refuse_taken, write_csv, write_json
-from mtmusic.models.saving import CARD_FILE
+from mtmusic.models.saving import CARD_FILE, read_card
 from mtmusic.serving.predictor import GENRE, SONG, TAGS, WARNING, Answer, Predictor, SongAnswer, Timeline
 
 logger = logging.getLogger(__name__)
@@ -168,11 +168,22 @@ def _flat(answer: Answer, tags: Iterable[str]) -> dict[str, str]:
 
 
 def latest_run() -> Path:
-    """The finished run in RUNS whose card is the newest. Raises UserError where there is none."""
+    """The finished run in RUNS that was created last, by its card. Raises UserError where there is none.
+
+    Cards of older versions do not say when: they come before the others, by their files' times.
+    """
     cards = [card for card in RUNS.glob(f"*/{CARD_FILE}") if (card.parent / "metrics.json").is_file()]
     if not cards:
         raise UserError(f"Expected a finished run in {RUNS} to predict with, found none")
-    return max(cards, key=lambda card: card.stat().st_mtime).parent
+    return max(cards, key=lambda card: (_created(card), card.stat().st_mtime)).parent
+
+
+def _created(card: Path) -> str:
+    """In UTC, as the card says, or empty; a card that cannot be read is told of where its run is opened."""
+    try:
+        return str(read_card(card.parent).get("created", ""))
+    except UserError:
+        return ""
 
 
 def timeline_picture(timeline: Timeline, title: str, groups: Mapping[str, str]) -> plots.Figure:

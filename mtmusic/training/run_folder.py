@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,7 @@ def base_card(recipe: Recipe, data: FolderData, command: str, seed: int) -> dict
         "architecture": architecture(recipe),
         "recipe": asdict(recipe),
         "command": command,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "data": data_card(data),
         "versions": versions(),

@@ -167,6 +167,22 @@ def test_the_latest_run_answers_and_is_named(predict, runs, music, capsys):
     assert header.split() == ["song", "valence", "joy", "of", "it"]
 
 
+def test_the_latest_run_is_the_last_created_whatever_the_files_times(predict, runs, music, capsys):
+    for name, created, age in (
+        ("first", "2026-01-31T23:59:59+00:00", 0),
+        ("second", "2026-02-01T00:00:00+00:00", 20),
+        ("older_version", None, 5),
+        ("broken", "{", 5),
+    ):
+        run = Path(shutil.copytree(runs / "affect", Path("saved_models") / name))
+        (run / "metrics.json").write_text("{}")
+        card = json.loads((run / "card.json").read_text()) | ({"created": created} if created else {})
+        (run / "card.json").write_text("{" if created == "{" else json.dumps(card))
+        os.utime(run / "card.json", (time.time() - age,) * 2)
+    assert predict(music / "a.wav", "--model", "latest") == 0
+    assert capsys.readouterr().out.splitlines()[0] == "Models: saved_models/second"
+
+
 def test_a_demo_model_is_told_of_once_and_in_the_files(predict, runs, music, capsys):
     arguments = (music, "--model", runs / "demo", "--csv", "a.csv", "--json", "a.json", "--jobs", 1)
     assert predict(*arguments) == 0

@@ -1,4 +1,5 @@
 import json
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -24,3 +25,4 @@ def test_the_card_tells_how_long_the_clips_are_where_their_folder_does(tmp_path,
     data = FolderData(tmp_path, True, False, "", {}, np.array([10, 12, 40]), {}, (), "on", (), False)
     card = base_card(LAB_LSTM, data, "command", 0)
     assert (card["clip_frames"], card["clip_seconds"]) == (12, seconds)
+    assert 0 <= (datetime.now(UTC) - datetime.fromisoformat(card["created"])).total_seconds() < 60
