@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mtmusic.models.saving import load_model
     from mtmusic.models.transfer import freeze, load_backbone
     from mtmusic.serving.predictor import Predictor, predict
+    from mtmusic.training.run_folder import save_run
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "predict",
     "read_affect_labels",
     "read_genre_labels",
+    "save_run",
 ]
 
 _MODULES = {
@@ -46,6 +48,7 @@ _MODULES = {
     "models.saving": ("load_model",),
     "models.transfer": ("freeze", "load_backbone"),
     "serving.predictor": ("Predictor", "predict"),
+    "training.run_folder": ("save_run",),
 }
 
 

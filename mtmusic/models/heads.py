@@ -92,6 +92,8 @@ def genre_classifier(
 ) -> keras.Model:
     """Logits (batch, classes) on the backbone's features; softmax cross-entropy and Adam, as the lab has it.
 
+    `keras.ops.softmax(model.predict(x))` are probabilities; `predict(x).argmax(axis=1)` needs none.
+
     Targets are (batch,) class indices. weight_decay: see `_adam`. class_weights: of each class's clips in the loss
     (`Clips.class_weights`); by default all count alike. A backbone that is to be frozen must be so before
     (`transfer.freeze`). neck: see `neck`.

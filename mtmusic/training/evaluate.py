@@ -53,7 +53,10 @@ def evaluate(
     options = replace(options, classes=classes or ("all" if trained_with is None else trained_with))
     data = task.load_split(options, split)
     require_rate(data.beat, data.folder, bool(card["beat"]), model_path)
-    recipe = replace(recipe_from_card(card, Recipe()), batch_size=card.get("recipe", {}).get("batch_size", 32))
+    recipe = Recipe(backbone="", feature=card["feature"], frames=card["frames"])
+    if "architecture" in card:  # save_run does not know it, and evaluation needs none
+        recipe = recipe_from_card(card, recipe)
+    recipe = replace(recipe, batch_size=card.get("recipe", {}).get("batch_size", 32))
     logger.info(data_table(data))
 
     trained = trained_contents(model_path) or set()

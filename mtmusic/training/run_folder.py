@@ -19,14 +19,16 @@ import numpy as np
 import tensorflow as tf
 
 from mtmusic import __version__
+from mtmusic.constants import FEATURE_BINS
 from mtmusic.data.folder import AffectData, FolderData
-from mtmusic.data.labels import read_features_json
+from mtmusic.data.labels import LAB_CLASSES, Clips, is_beat_synchronised, is_synthetic, read_features_json
+from mtmusic.data.spectrograms import array_frames
 from mtmusic.errors import UserError
 from mtmusic.evaluation.reports.run import write_report
-from mtmusic.files import refuse_other_things, replace_folder, write_csv, write_json
-from mtmusic.models.saving import CARD_FILE, locate, read_card, trained_on_demo
+from mtmusic.files import refuse_other_things, replace_folder, whole_folder, write_csv, write_json
+from mtmusic.models.saving import CARD_FILE, locate, read_card, save, trained_on_demo
 from mtmusic.training.recipes import Recipe, architecture
-from mtmusic.training.task import Evaluation, Task
+from mtmusic.training.task import Evaluation, Task, examples
 
 METRICS = "metrics.json"
 CLIPS_FILE = "clips.csv"
@@ -116,6 +118,71 @@ def seed_everything(seed: int) -> None:
     """Fixes Python's, NumPy's and TensorFlow's random numbers, and operations to one order of summing."""
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
+
+
+def save_run(
+    model: keras.Model, folder: Path | str, train: Clips, *, beat: bool | None = None, overwrite: bool = False
+) -> Path:
+    """Saves a model that `model.fit` trained, with the card that `Predictor`, evaluation and exports need.
+
+    Example:
+        model = mtmusic.genre_classifier(mtmusic.lstm_backbone("mel"), train.classes)
+        model.fit(mtmusic.make_dataset(train, shuffle=True), epochs=20, shuffle=False)
+        mtmusic.save_run(model, "saved_models/mine", train)
+        mtmusic.Predictor("saved_models/mine").predict("song.mp3")
+
+    Args:
+        model: From `genre_classifier`, `affect_regressor` or `multitask_regressor`.
+        folder: The run's folder, which is made.
+        train: The clips that the model was trained on. Their data folder says how songs become features.
+        beat: Whether the clips are beat-synchronised. None: as their folder tells.
+        overwrite: Whether an earlier run in `folder` is replaced.
+
+    Returns:
+        The run's folder, with model.keras, card.json and examples.npz.
+
+    Raises:
+        UserError: The model does not fit the clips, the folder does not tell whether they are beat-synchronised, or
+            `folder` is taken.
+    """
+    folder, data = Path(folder), train.paths[0].parent.parent
+    refuse_other_things(folder, CARD_FILE)
+    if (folder / CARD_FILE).is_file() and not overwrite:
+        raise UserError(f"{folder} holds a run: `overwrite=True` replaces it")
+    outputs = len(train.classes) or len(train.tasks)
+    features = {bins: name for name, bins in FEATURE_BINS.items()}
+    if model.output_shape[-1] != outputs or model.input_shape[2] not in features:
+        raise UserError(
+            f"Expected a model of {outputs} outputs, one for each of {', '.join(train.classes or train.tasks)}, "
+            f"got one from {model.input_shape} to {model.output_shape}"
+        )
+    beat = is_beat_synchronised(data) if beat is None else beat
+    if beat is None:
+        raise UserError(f"Expected `beat=True` or `beat=False`: {data} does not tell which its clips are")
+    if train.classes:
+        mapping = LAB_CLASSES if {*train.classes} <= {*LAB_CLASSES.values()} else None
+        card: dict[str, Any] = {"task": "genre", "classes": list(train.classes), "class_mapping": mapping}
+    else:
+        task = train.tasks[0] if outputs == 1 else "multitask"
+        card = {"task": task, "targets": list(train.tasks), "label_means": train.label_means()}
+    card |= {
+        "feature": features[model.input_shape[2]],
+        "beat": beat,
+        "frames": model.input_shape[1],
+        "backbone": "own",
+        "seed": None,
+        "command": "mtmusic.save_run",
+        "clip_frames": int(np.median([array_frames(path) for path in train.paths])),
+        "clip_seconds": _clip_seconds(data),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "data": {"folder": str(data), "demo": is_synthetic(data), "clips": {"train": train.counts()}},
+        "versions": versions(),
+    }
+    recipe = Recipe(feature=card["feature"], frames=card["frames"])
+    with whole_folder(folder) as work:
+        work.mkdir(parents=True)
+        save(model, work, card, examples(train, recipe))
+    return folder
 
 
 # --- the card
