@@ -14,7 +14,7 @@ from tqdm import tqdm
 from mtmusic.constants import PAD_VALUE
 from mtmusic.files import cache_folder, whole_file
 from mtmusic.models.heads import compiled_as, head_alone
-from mtmusic.models.musicnn import PATCH_FRAMES, PatchRows, PresentRows, TrainedDropout, kind_of
+from mtmusic.models.musicnn import FEATURES_VERSION, PATCH_FRAMES, PatchRows, PresentRows, TrainedDropout, kind_of
 from mtmusic.models.saving import weights_hash
 from mtmusic.models.transfer import first_blocks
 
@@ -25,6 +25,9 @@ CUTS = {2: "block2_pooled", 1: "block1_channels"}
 
 LARGEST_BYTES = 8 * 2**30
 """Outputs of block 1 that take more, 4000 clips of 30 s, are computed anew in each epoch."""
+
+PATCHES_AT_ONCE = 20
+"""Of one clip: block 1 holds 20 MB a patch."""
 
 MEMORY_BYTES = 2 * 2**30
 """Features that take more are read from disk in each epoch."""
@@ -76,20 +79,37 @@ def frozen_features(
 
     frozen: as `split` gives it. digests: of each path's array. read: a path to what the model takes, (frames, bins)
     float32.
-    They lie in MTMUSIC_CACHE/features/<weights>_<bins>_<values>_<precision>/<digest>.npy, (features,) or
-    (patches, values). Clips are computed one by one, so that memory does not grow with them.
+    They lie in MTMUSIC_CACHE/features/<weights>_<bins>_<values>_<precision>_v<version>/<digest>.npy, (features,) or
+    (patches, values). They are computed clip by clip, of a long clip part by part, so that memory does not grow.
     """
     *_, values = frozen.output_shape
-    kind = f"{frozen.input_shape[2]}_{values}_{frozen.get_layer('block1_channels').compute_dtype}"
+    kind = f"{frozen.input_shape[2]}_{values}_{frozen.get_layer('block1_channels').compute_dtype}_v{FEATURES_VERSION}"
     folder = cache_folder() / "features" / f"{weights_hash(frozen)}_{kind}"
     files = {path: folder / f"{digests[path]}.npy" for path in paths}
     missing = [path for path, file in files.items() if not _is_whole(file, values)]
-    compute = tf.function(lambda clip: frozen(clip, training=False), [tf.TensorSpec((1, None, frozen.input_shape[2]))])
+    compute = _in_parts(frozen)
     for path in tqdm(missing, desc="Features", unit="clip", disable=not missing):
-        features = compute(read(path)[np.newaxis])[0].numpy()
+        features = compute(read(path))
         with whole_file(files[path]) as unfinished:
             np.save(unfinished, features.astype(_dtype(values)))
     return [files[path] for path in paths]
+
+
+def _in_parts(frozen: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+    """What `frozen` gives of one clip, (frames, bins), computed PATCHES_AT_ONCE after the other."""
+    patches, present = frozen.get_layer("patches").output
+    cut = keras.Model(frozen.input, patches)
+    above = tf.function(keras.Model([patches, present], frozen.output), reduce_retracing=True)
+
+    def compute(clip: np.ndarray) -> np.ndarray:
+        whole = cut(clip[np.newaxis], training=False)
+        parts = [whole[i : i + PATCHES_AT_ONCE] for i in range(0, len(whole), PATCHES_AT_ONCE)]
+        outputs = [above([part, tf.ones((1, len(part)), bool)], training=False)[0].numpy() for part in parts]
+        if outputs[0].ndim == 2:
+            return np.concatenate(outputs)
+        return np.average(outputs, axis=0, weights=[len(part) for part in parts])
+
+    return compute
 
 
 def feature_batches(

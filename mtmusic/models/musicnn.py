@@ -40,6 +40,10 @@ MIDDLE_END = ("middle1", "middle2", "middle3")
 MIDDLE_FRAMES, MIDDLE_FILTERS = 7, 64
 """Block 2: one convolution after the other over all channels, with a residual connection from the second on."""
 
+FEATURES_VERSION = 1
+"""Raise it with each change of this file after which the same weights give other features of the same array, in
+LabToLogmel or Patches say: what `frozen` keeps on disk is then computed anew."""
+
 DENSE_UNITS = 200
 DROPOUT = 0.5
 EPSILON = 1e-3

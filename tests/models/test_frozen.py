@@ -105,9 +105,9 @@ CLIPS = {path: clip[:frames] for path, clip, frames in zip(PATHS, logmel_example
 TARGETS = np.array([0, 1, 1])
 
 
-def musicnn_classifier(which: str | int, features: str = "penultimate") -> keras.Model:
+def musicnn_classifier(which: str | int, features: str = "penultimate", feature: str = "logmel") -> keras.Model:
     keras.utils.set_random_seed(0)
-    backbone = musicnn_backbone(features=features)
+    backbone = musicnn_backbone(feature, features)
     randomise(backbone)
     freeze(backbone, which)
     for layer in backbone.layers:
@@ -184,6 +184,28 @@ def test_other_weights_features_and_arrays_are_kept_elsewhere(cache):
     parts += [split(musicnn_classifier(which))[0] for which in (1, 2)]
     folders = {frozen_features(part, PATHS[:1], DIGESTS, CLIPS.__getitem__)[0].parent for part in parts}
     assert len(folders) == len(parts)
+
+
+def test_another_version_of_the_code_computes_anew(cache, monkeypatch):
+    part, _ = split(musicnn_classifier("all"))
+    (file,) = frozen_features(part, PATHS[:1], DIGESTS, CLIPS.__getitem__)
+    monkeypatch.setattr(frozen, "FEATURES_VERSION", frozen.FEATURES_VERSION + 1)
+    (newer,) = frozen_features(part, PATHS[:1], DIGESTS, CLIPS.__getitem__)
+    assert newer.parent != file.parent
+    assert newer.read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("feature", ["logmel", "mel"])
+@pytest.mark.parametrize(("which", "features"), [("all", "penultimate"), ("all", "mean"), (2, "penultimate")])
+def test_a_long_clip_is_computed_in_parts(cache, monkeypatch, which, features, feature):
+    monkeypatch.setattr(frozen, "PATCHES_AT_ONCE", 2)
+    part, _ = split(musicnn_classifier(which, features, feature))
+    low, high, bins = (0, 4, 96) if feature == "logmel" else (-80, 0, 128)
+    clip = np.random.default_rng(0).uniform(low, high, (5 * 187 + 99, bins)).astype("float32")
+    (file,) = frozen_features(part, PATHS[:1], DIGESTS, lambda path: clip)
+    wanted = part.predict(clip[np.newaxis], verbose=0)[0]
+    assert np.load(file).dtype == np.float32
+    np.testing.assert_allclose(np.load(file), wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_nothing_is_kept_of_what_is_trained_nor_of_other_networks_nor_too_much(cache):
