@@ -1,10 +1,14 @@
 """A song's file -> mono float32 at a sample rate, as librosa.load gives it, or an error that names the file."""
 
+import io
 import os
+import re
+import shutil
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +17,28 @@ import audioread
 import numpy as np
 import soundfile
 
+from mtmusic.audio.quiet import quiet_c
 from mtmusic.audio.resampling import resample, resample_blocks
 from mtmusic.constants import SAMPLE_RATE
 from mtmusic.errors import UserError
 
-SOUNDFILE_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
-SUFFIXES = (*SOUNDFILE_SUFFIXES, ".m4a", ".mp4", ".aac", ".wma")
+SOUNDFILE_SUFFIXES = (
+    ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mpga", ".aif", ".aiff", ".aifc", ".au", ".caf",
+    ".w64", ".rf64",
+)  # fmt: skip
+SUFFIXES = (
+    *SOUNDFILE_SUFFIXES, ".m4a", ".m4b", ".mp4", ".aac", ".wma", ".asf", ".webm", ".weba", ".mka", ".wv", ".tta",
+    ".ac3", ".eac3", ".dts", ".ape", ".mpc", ".amr", ".3gp", ".dsf", ".dff", ".ra",
+)  # fmt: skip
 """Names of songs: what soundfile reads, and what needs another decoder."""
 
 SILENT_BELOW = 1e-4  # peak; -80 dB of full scale
+CANCELLED_BELOW = 1e-6  # energy of the mono mix, of that of its channels; -60 dB
 FULL_SCALE, CLIPPED_SHARE = 0.9999, 1e-3
 SHORT_SECONDS = 5.0
 MISSING_SECONDS = 0.1
 LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000  # Hz; kHz given for Hz would make minutes of each second
+LONGEST_HOURS = 24
 LOUDEST = 1e6
 """At SAMPLE_RATE, whose features are relative to the clip's maximum: 16-bit numbers that nobody scaled stay below."""
 LOUDEST_WHERE_LEVEL_COUNTS = 4.0  # at other rates
@@ -36,13 +49,7 @@ ZERO_OF_TYPE = {"int8": 0, "uint8": 128, "int16": 0, "int32": 0}
 BLOCK_FRAMES = 2**16
 QUEUED_READS = 256  # of 8 kB from ffmpeg, which decodes faster than anybody reads
 UNKNOWN_FRAMES = 2**63 - 1  # what libsndfile says of a stream whose header does not give its length
-
-
-class _Stream(soundfile.SoundFile):
-    """Reads on without the seek that soundfile makes after each block, which fails at the end of some streams."""
-
-    def seekable(self) -> bool:
-        return False
+LARGEST_REST, LARGEST_OGG_PAGE, LARGEST_MPEG_FRAME = 2**20, 2**16, 2**11  # bytes
 
 
 def load_waveform(
@@ -91,43 +98,58 @@ def stream_waveform(
     with _decoder(path) as decoder:
         rate = decoder.samplerate
         start = min(int(offset * rate), decoder.frames)
-        promised = decoder.frames - start
-        if duration is not None:
-            promised = min(promised, int(duration * rate))
+        wanted = UNKNOWN_FRAMES if duration is None else int(duration * rate)
+        promised = min(decoder.frames - start, wanted)
+        if decoder.frames < UNKNOWN_FRAMES and promised > LONGEST_HOURS * 3600 * rate:
+            raise _too_long(f"{promised / rate / 3600:.1f} by the header", path)
         level = _Level(path, offset, sample_rate)
         blocks = _soundfile_blocks if isinstance(decoder, _Stream) else _audioread_blocks
-        mono = (level.noted(block).mean(axis=1) for block in blocks(decoder, start, promised))
+        mono = (level.mono(block) for block in blocks(decoder, start, promised))
         samples = 0
         for block in _of_length(resample_blocks(mono, rate, sample_rate), round(block_seconds * sample_rate)):
             samples += len(block)
+            if samples > LONGEST_HOURS * 3600 * sample_rate:
+                raise _too_long("more", path)
             yield block
         missing = 0 if decoder.frames == UNKNOWN_FRAMES else (promised - level.frames) / rate
+        left_out = _left_out(decoder) if level.frames < wanted else 0
     if missing and not level.frames:
         raise UserError(f"Expected {missing:.1f} s of audio, got none in {path}: damaged?")
-    found = level.doubts()
+    found = level.doubts(samples / sample_rate, duration)
     if missing > MISSING_SECONDS:
         found.append(f"is truncated: {missing:.1f} s that its header promises are missing")
-    if samples / sample_rate < min(SHORT_SECONDS, duration or SHORT_SECONDS):
-        found.append(f"is short: {samples / sample_rate:.1f} s")
+    elif left_out:
+        end, share = (start + level.frames) / rate, left_out / path.stat().st_size
+        found.append(
+            f"is decoded up to second {end:.1f}: the last {share:.0%} of the file, damaged or another part, is not"
+        )
     if doubts is not None:
         doubts += [f"{path} {doubt}" for doubt in found]
 
 
 def header_seconds(path: Path) -> float | None:
     """How long the song is by its header, nothing decoded; None where the header does not say, or cannot be read."""
-    try:
-        with path.open("rb") as file:
-            header = soundfile.info(file)
-    except (OSError, soundfile.SoundFileError):
+    if not path.is_file():  # a pipe would be waited for
         return None
-    return None if header.frames == UNKNOWN_FRAMES else header.frames / header.samplerate
+    with ExitStack() as stack:
+        try:
+            song = _soundfile(path, stack)
+        except Exception:
+            return None
+        return None if song.frames == UNKNOWN_FRAMES else song.frames / song.samplerate
 
 
-def resampled(samples: np.ndarray, sample_rate: float = SAMPLE_RATE, target_rate: int = SAMPLE_RATE) -> np.ndarray:
+def resampled(
+    samples: np.ndarray,
+    sample_rate: float = SAMPLE_RATE,
+    target_rate: int = SAMPLE_RATE,
+    doubts: list[str] | None = None,
+) -> np.ndarray:
     """(samples,) at any rate in Hz -> (samples,) float32 at `target_rate`.
 
     samples: floating-point numbers, full scale 1, or 8-, 16- or 32-bit integers, which are scaled by their type.
-    Raises UserError for other shapes and kinds of numbers, for a rate that no sound has, and as `load_waveform`.
+    doubts: a list that gets the warnings. Raises UserError for other shapes and kinds of numbers, for a rate that no
+    sound has, and as `load_waveform`.
     """
     integers = str(samples.dtype) in ZERO_OF_TYPE
     if samples.ndim != 1 or (samples.dtype.kind != "f" and not integers):
@@ -142,7 +164,9 @@ def resampled(samples: np.ndarray, sample_rate: float = SAMPLE_RATE, target_rate
         samples = (samples.astype(np.float64) - ZERO_OF_TYPE[str(samples.dtype)]) / full_scale
     level = _Level("the waveform", 0.0, target_rate)
     level.noted(samples)
-    level.require_samples()
+    found = level.doubts(len(samples) / sample_rate)
+    if doubts is not None:
+        doubts += [f"the waveform {doubt}" for doubt in found]
     samples = samples.astype(np.float32, copy=False)
     return resample(samples, sample_rate, target_rate)
 
@@ -158,6 +182,15 @@ class _Level:
     peak: float = 0.0
     full_scale: int = 0
     numbers: int = 0
+    channels: float = 0.0
+    mix: float = 0.0
+
+    def mono(self, block: np.ndarray) -> np.ndarray:
+        """(frames, channels) -> (frames,): their mean."""
+        mono = self.noted(block).mean(axis=1)
+        self.channels += float(np.vdot(block, block)) / block.shape[1]
+        self.mix += float(np.vdot(mono, mono))
+        return mono
 
     def noted(self, block: np.ndarray) -> np.ndarray:
         """The block, (frames,) or (frames, channels). Raises UserError for what no sound is."""
@@ -178,18 +211,25 @@ class _Level:
         self.full_scale += int(np.count_nonzero(level >= FULL_SCALE))
         return block
 
-    def require_samples(self) -> None:
+    def doubts(self, seconds: float, wanted: float | None = None) -> list[str]:
+        """Raises UserError where there was nothing. seconds: how long the song is. wanted: how much was asked for."""
         if not self.numbers:
             after = f" after second {self.offset:g}" if self.offset else ""
             raise UserError(f"Expected audio{after}, got none in {self.path}")
-
-    def doubts(self) -> list[str]:
-        """Raises UserError where there was nothing."""
-        self.require_samples()
-        if self.peak < SILENT_BELOW:
-            return ["is silent"]
+        found = []
         share = self.full_scale / self.numbers
-        return [f"is clipped: {share:.1%} of its samples are at full scale"] if share >= CLIPPED_SHARE else []
+        if self.peak < SILENT_BELOW:
+            found.append("is silent")
+        elif self.mix < CANCELLED_BELOW * self.channels:
+            raise UserError(
+                f"Expected sound in mono, got channels that cancel each other in {self.path}: "
+                "turn the sign of one, or keep one"
+            )
+        elif share >= CLIPPED_SHARE:
+            found.append(f"is clipped: {share:.1%} of its samples are at full scale")
+        if seconds < min(SHORT_SECONDS, wanted or SHORT_SECONDS):
+            found.append(f"is short: {seconds:.1f} s")
+        return found
 
 
 def _of_length(pieces: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
@@ -215,7 +255,8 @@ def _require_part(path: Path, offset: float, duration: float | None) -> None:
 
 def _require_file(path: Path) -> None:
     if not path.is_file():
-        raise UserError(f"Expected a song's file, got {'a folder' if path.is_dir() else 'no such file'}: {path}")
+        what = "a folder" if path.is_dir() else "a pipe or a device" if path.exists() else "no such file"
+        raise UserError(f"Expected a song's file, got {what}: {path}")
     try:
         with path.open("rb") as file:  # says why it cannot be read, which soundfile does not
             if not file.read(1):
@@ -224,20 +265,102 @@ def _require_file(path: Path) -> None:
         raise UserError(f"Cannot read {path}: {error.strerror}") from error
 
 
+def _too_long(got: str, path: Path) -> UserError:
+    return UserError(f"Expected up to {LONGEST_HOURS} hours of audio, got {got} in {path}")
+
+
+class _Stream(soundfile.SoundFile):
+    """Reads on without the seek that soundfile makes after each block, which fails at the end of some streams.
+
+    source: what it reads from, where that is not a file that libsndfile opened by its name. frames: UNKNOWN_FRAMES
+    where the file does not state them, though libsndfile has an estimate.
+    """
+
+    source: io.FileIO | None = None
+    states_frames = True
+
+    def seekable(self) -> bool:
+        return False
+
+    @property
+    def frames(self) -> int:
+        return super().frames if self.states_frames else UNKNOWN_FRAMES
+
+
+class _EndlessFile(io.FileIO):
+    """An mp3's file that claims a terabyte.
+
+    Where the first frame of an mp3 does not state its length, libmpg123 estimates it from the first frames and the
+    file's size, and libsndfile reads no further than that.
+    """
+
+    SIZE = 2**40
+    place: int | None = None  # near the claimed end, where libmpg123 looks for a tag
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.place = self.SIZE + offset if whence == io.SEEK_END else None
+        return super().seek(offset, whence) if self.place is None else self.place
+
+    def tell(self) -> int:
+        return super().tell() if self.place is None else self.place
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self.place is None:
+            return super().readinto(buffer)
+        count = min(len(buffer), self.SIZE - self.place)
+        buffer[:count] = bytes(count)
+        return count
+
+
 @contextmanager
 def _decoder(path: Path) -> Iterator[Any]:
     """soundfile's, or audioread's for what that does not open: with `samplerate`, `channels` and `frames`.
 
     What soundfile opens is never given to another decoder, so that a damaged file is the same on every machine.
+    Raises UserError for what none opens, and for a rate that no sound has.
     """
-    try:
-        song = _Stream(os.fsencode(path))  # bytes: names need not be UTF-8
-    except Exception:  # libsndfile's errors, and soundfile's about names that it takes for headerless formats
-        with _audioread(path) as song:
-            yield song
-    else:
-        with song:
-            yield song
+    with ExitStack() as stack:
+        try:
+            song = _soundfile(path, stack)
+        except Exception:  # libsndfile's errors, and soundfile's about names that it takes for headerless formats
+            song = stack.enter_context(_audioread(path))
+        if not LOWEST_RATE <= song.samplerate <= HIGHEST_RATE:
+            raise UserError(
+                f"Expected a sample rate of {LOWEST_RATE} to {HIGHEST_RATE} Hz, "
+                f"got {song.samplerate} in {path}: damaged?"
+            )
+        yield song
+
+
+def _soundfile(path: Path, stack: ExitStack) -> _Stream:
+    """Closed with the stack."""
+    with quiet_c:
+        song = stack.enter_context(_Stream(os.fsencode(path)))  # bytes: names need not be UTF-8
+        if song.format not in ("MP3", "OGG"):
+            return song
+        source = stack.enter_context(_EndlessFile(path) if song.format == "MP3" else io.FileIO(path))
+        try:
+            stream = stack.enter_context(_Stream(source))
+        except soundfile.LibsndfileError:  # without the name it needs to begin with sound
+            return song
+    stream.source, stream.states_frames = source, stream.frames == song.frames
+    return stream
+
+
+def _left_out(decoder: Any) -> int:
+    """How many bytes at the file's end hold sound that the decoder did not come to: another part, or beyond damage."""
+    if (source := getattr(decoder, "source", None)) is None:
+        return 0
+    size, end = os.fstat(source.fileno()).st_size, source.tell()
+    if decoder.format == "OGG":  # a stream begins after pages of another; libsndfile has looked at its first ones
+        begin = max(0, end - LARGEST_OGG_PAGE)
+        content = os.pread(source.fileno(), LARGEST_REST, begin)
+        found = re.search(rb"OggS\x00[^\x02].*?(OggS\x00\x02)", content, re.DOTALL)
+        return size - begin - found.start(1) if found else 0
+    content = os.pread(source.fileno(), LARGEST_REST, end)
+    headers = Counter(re.findall(rb"\xff[\xe2-\xfe]", content))  # of MPEG frames, which differ little from each other
+    frames = max(headers.values(), default=0)
+    return size - end if frames > max(2, len(content) / LARGEST_MPEG_FRAME) else 0
 
 
 def _soundfile_blocks(file: soundfile.SoundFile, start: int, frames: int) -> Iterator[np.ndarray]:
@@ -247,10 +370,12 @@ def _soundfile_blocks(file: soundfile.SoundFile, start: int, frames: int) -> Ite
     """
     block = np.zeros((0, file.channels), np.float32)
     try:
-        file.seek(start)
+        with quiet_c:
+            file.seek(start)
         while frames > 0:
             block = np.full((min(frames, BLOCK_FRAMES), file.channels), np.nan, np.float32)
-            read = file.read(out=block)
+            with quiet_c:
+                read = file.read(out=block)
             if len(read) == 0:
                 return
             frames -= len(read)
@@ -281,7 +406,7 @@ def _audioread(path: Path) -> Iterator[Any]:
     except (UserError, GeneratorExit):
         raise
     except Exception as error:  # a dozen kinds, by decoder
-        if path.suffix.lower() in SOUNDFILE_SUFFIXES:
+        if path.suffix.lower() in SOUNDFILE_SUFFIXES or shutil.which("ffmpeg"):
             raise UserError(f"Expected audio, got what no decoder reads in {path}: damaged, or no audio?") from error
         raise UserError(f"No decoder reads {path}: install ffmpeg, or convert it to wav, flac, ogg or mp3") from error
 

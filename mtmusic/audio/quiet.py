@@ -1,0 +1,45 @@
+"""C libraries that write to the terminal."""
+
+import ctypes
+import os
+import platform
+import threading
+from functools import cache
+
+
+class _QuietC:
+    """Sends what C code writes to its `stderr` meanwhile nowhere; what Python writes comes through.
+
+    libmpg123 writes a line for each damaged frame, and libsndfile has no option against it. Changes nothing where the
+    C library is not glibc.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.within = threading.Lock(), 0
+        self.before: int | None = None
+
+    def __enter__(self) -> None:
+        with self.lock:  # threads may decode at once
+            self.within += 1
+            if self.within == 1 and (streams := _streams()):
+                stderr, nowhere = streams
+                self.before, stderr.value = stderr.value, nowhere
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.within -= 1
+            if self.within == 0 and (streams := _streams()):
+                streams[0].value = self.before
+
+
+@cache
+def _streams() -> tuple[ctypes.c_void_p, int] | None:
+    """C's variable `stderr`, and a stream that goes nowhere."""
+    if platform.libc_ver()[0] != "glibc":
+        return None
+    libc = ctypes.CDLL(None)
+    libc.fopen.restype = ctypes.c_void_p
+    return ctypes.c_void_p.in_dll(libc, "stderr"), libc.fopen(os.fsencode(os.devnull), b"w")
+
+
+quiet_c = _QuietC()
