@@ -126,12 +126,14 @@ def describe(model: keras.Model, source: str, loaded: list[str], frozen: list[st
     fresh += [layer.name for layer in model.layers if layer.weights and layer is not backbone]
     parameters = sum(backbone.get_layer(name).count_params() for name in loaded)
     whole = "" if parameters == backbone.count_params() else f" of its {backbone.count_params():,}"
+    known = [layer.name for layer in (*backbone.layers, *model.layers) if hasattr(layer, "adapted")]
     trainable = sum(int(weight.shape.num_elements()) for weight in model.trainable_variables)
     return "\n".join(
         [
             f"Loaded:    backbone of {source}, {parameters:,}{whole} parameters",
             f"Fresh:     {', '.join(fresh)}",
             f"Frozen:    {', '.join(frozen) or 'nothing'}",
+            *([f"Not trained, but set by clips: {', '.join(known)}"] if known else []),
             f"Trainable: {trainable:,} of {model.count_params():,} parameters",
         ]
     )

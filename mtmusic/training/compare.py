@@ -247,7 +247,9 @@ def finetune(options: TrainOptions, task: Task, compare_scratch: bool = False) -
     if compare_scratch:
         logger.info(f"\nThe same network from random weights, into {scratch_out}:")
         fresh = replace(options, source=None, transfer="all", freeze="none", unfreeze_after=None)
-        train(replace(fresh, recipe=resolve_recipe(options), out=scratch_out), task)
+        # its centres are clips of this folder, not as many as the source had
+        recipe = replace(resolve_recipe(options), trunk="", refit=False, centres=options.recipe.centres)
+        train(replace(fresh, recipe=recipe, out=scratch_out), task)
         comparison = compare_runs([str(out), str(scratch_out)])
         write_comparison(out, comparison)
         write_report(out)

@@ -4,7 +4,7 @@ import pytest
 
 from mtmusic.errors import UserError
 from mtmusic.models import backbones
-from mtmusic.models.backbones import cnn_backbone, lstm_backbone
+from mtmusic.models.backbones import cnn_backbone, lstm_backbone, statistics_backbone
 from mtmusic.models.heads import affect_regressor, genre_classifier, multitask_regressor
 from mtmusic.models.musicnn import musicnn_backbone
 from mtmusic.models.saving import save
@@ -95,6 +95,12 @@ def test_transfer_says_what_is_loaded_fresh_frozen_and_trainable(run):
     assert "Fresh:     genre" in told
     assert "block4_pool" in told
     assert f"Trainable: {64 * 3 + 3} of" in told
+
+
+def test_what_clips_set_is_told_apart_from_what_is_trained():
+    model = genre_classifier(statistics_backbone(centres=3), ["a", "b"])
+    said = describe(model, "genre_run", ["block1_kernel"], [])
+    assert "Frozen:    nothing\nNot trained, but set by clips: block1_kernel\nTrainable: 8 of" in said
 
 
 def test_the_first_blocks_alone_are_transferred_and_the_rest_stays_fresh(run):

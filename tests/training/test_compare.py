@@ -1,0 +1,34 @@
+"""What a fine-tune is compared with; cli/test_finetune_valence.py trains both."""
+
+from dataclasses import replace
+
+import pytest
+
+from mtmusic.data.folder import LoadOptions
+from mtmusic.training import compare
+from mtmusic.training.affect import AffectTask
+from mtmusic.training.recipes import KERNEL, PRETRAINED, Recipe, architecture, build_backbone
+from mtmusic.training.train import TrainOptions
+from tests.runs import tiny_card, write_tiny_run
+
+
+@pytest.mark.parametrize("recipe", [KERNEL, PRETRAINED], ids=["kernel", "pretrained"])
+def test_the_control_is_the_recipe_as_it_is_trained_on_these_clips(trunk, tmp_path, monkeypatch, recipe: Recipe):
+    """A kernel of as many clips as this folder has, not as the source had; and no trunk comes back by its name."""
+    source = trunk
+    if recipe is KERNEL:
+        source, built = tmp_path / "source", replace(KERNEL, centres=38)
+        card = tiny_card(feature="fused", architecture=architecture(built))
+        write_tiny_run(source, card, build_backbone(built))
+    trained: list[TrainOptions] = []
+    monkeypatch.setattr(compare, "train", lambda options, task: trained.append(options) or {})
+    for name in ("compare_runs", "write_comparison", "write_report", "comparison_table", "read_card"):
+        monkeypatch.setattr(compare, name, lambda *arguments: {"source": None, "clips": 0})
+    monkeypatch.setattr(compare, "log_known_test_clips", lambda *arguments: None)
+    options = TrainOptions(LoadOptions(tmp_path), tmp_path / "out", recipe, source=source, freeze="all")
+    compare.finetune(options, AffectTask(("valence",)), compare_scratch=True)
+    tuned, control = trained
+    assert (tuned.source, tuned.freeze) == (source, "all")
+    assert (control.source, control.freeze, control.recipe.trunk) == (None, "none", "")
+    assert control.recipe.centres is None
+    assert control.recipe.backbone == recipe.backbone
