@@ -40,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
     common.add_classes_flag(flags, default=None, otherwise="lab")
     common.add_source_flags(flags)
     add("--epochs", **common.NUMBER, help="at most this many, whatever the recipes say")
+    text = "cut or pad clips to N frames, in recipes that take a fixed number, as lab-cnn (default: as the lab's)"
+    add("--frames", **common.NUMBER, help=text)
     common.add_precision_flag(flags)
     common.add_devices_flag(flags)
     add("--out", **common.DIR, help="(default: saved_models/cross_validation_<folder>)")

@@ -1,20 +1,35 @@
-"""The lab's step 9: how far the blocks of a genre network serve a task of affect."""
+"""The lab's step 9: how far the blocks of a genre network, and a pretrained trunk, serve a task of affect."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mtmusic.data.labels import read_affect_labels
+from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
+from mtmusic.evaluation.bootstrap import measures
+from mtmusic.evaluation.reports.html import interval
+from mtmusic.evaluation.reports.lab import Table
 from mtmusic.lab import plan
 from mtmusic.lab.affect import BACKBONES, single_runs, tasks_of
 from mtmusic.lab.genre import cnn_runs
 from mtmusic.lab.plan import Done, Lab
-from mtmusic.models.saving import read_card
+from mtmusic.models.saving import TRUNK, locate, read_card
 from mtmusic.training.affect import AffectTask
 from mtmusic.training.compare import finetune
+from mtmusic.training.crossval.study import CrossOptions, cross_validate
 
 TASK = "valence"
 """The lab's; where a folder lacks it, its first task."""
+
+RECIPES = ("pretrained", "kernel", "lab-cnn")
+FOLDS = {"full": 5, "quick": 2}
+SHARES = {"full": (12, 25, 50, 100), "quick": (50, 100)}
+"""Of the cross-validation on the pretrained trunk, by scale."""
+
+FEWEST_CLIPS = 20
+"""A smaller share of the training clips is left out: a fifth of them chooses the epoch."""
 
 
 class Cut(NamedTuple):
@@ -62,6 +77,7 @@ def transfer(lab: Lab) -> Done:
     moved = [cut for cut in cuts if cut.blocks]
     highest, lowest = (choose(moved, key=lambda cut: rho[cut]["mean"]) for choose in (max, min))
     ((last,), *_) = cuts[-1].runs(lab)
+    trunk, why, command = pretrained(lab)
     numbers = {
         "task": task,
         "source": lab.relative(source),
@@ -71,20 +87,73 @@ def transfer(lab: Lab) -> Done:
         "whole": rho[Cut(lab.scale.blocks[-1], False)],
         "step_8": before,
         "training": {cut.name: plan.training_facts(cut.runs(lab)[0][0]) for cut in cuts},
+        "pretrained": trunk,
     }
     return plan.write_up(
         lab,
         9,
         numbers,
-        [plan.score_table(f"Rho of {task}, test clips", rows)],
-        commands,
+        [plan.score_table(f"Rho of {task}, test clips", rows), *(_tables(trunk) if trunk else ())],
+        [*commands, *([command] if trunk else ())],
         random=RANDOM.name,
         highest=highest.name,
         highest_less_random=plan.paired(highest.runs(lab), RANDOM.runs(lab), task),
         lowest=lowest.name,
         learnt=read_card(last)["source"]["test_clips_learnt"],
         clips=plan.metrics_of(last)["test"]["clips"],
+        why=why,
     )
+
+
+def pretrained(lab: Lab) -> tuple[dict[str, Any] | None, str, str]:
+    """What the cross-validation of RECIPES on the full-rate affect folder found, or None and why; and its command."""
+    if plan.AFFECT not in lab.folders:
+        return None, f"there is no {plan.AFFECT}, whose clips are at full rate", ""
+    try:
+        locate(TRUNK)
+    except UserError:
+        return None, "its weights are missing, which mtmusic get-pretrained fetches", ""
+    folds = FOLDS[lab.scale.name]
+    clips = len(read_affect_labels(lab.folders[plan.AFFECT])) * (folds - 1) / folds
+    options = CrossOptions(
+        lab.load_options(plan.AFFECT),
+        RECIPES,
+        folds=folds,
+        seeds=lab.seeds,
+        epochs=lab.scale.epochs,
+        precision=lab.precision,
+        frames=lab.scale.frames,
+        devices=lab.devices,
+        shares=tuple(share for share in SHARES[lab.scale.name] if clips * share / 100 >= FEWEST_CLIPS),
+        out=lab.step(9) / "pretrained",
+    )
+    flags = ("recipes", "folds", "seeds", "epochs", "precision", "frames", "devices", "shares", "out")
+    given = {name: getattr(options, name) for name in flags}
+    command = lab.command("cross-validate", data=options.data.folder, seed=lab.seed, overwrite=True, **given)
+    try:
+        results = cross_validate(replace(options, command=command))
+    except UserError as error:
+        return None, f"{plan.AFFECT} does not allow it: {error}".replace("`", ""), ""
+    kept = ("clips", "groups", "folds", "recipes", "comparisons", "shares")
+    return {name: results.get(name) for name in kept}, "", command
+
+
+def _tables(trunk: Mapping[str, Any]) -> list[Table]:
+    """Of `pretrained`: the mean rho by share, and by task how much more the trunk has than the others."""
+    shares = trunk["shares"] or {"100": trunk}
+    rho = [(name, *(plan.interval(scores["recipes"][name]["rho"]) for scores in shares.values())) for name in RECIPES]
+    less = {row["second"]: measures(row) for row in trunk["comparisons"] if row["first"] == RECIPES[0]}
+    differences = [
+        (name, *(interval(row[name]["value"], row[name]["low"], row[name]["high"]) for row in less.values()))
+        for name in measures(trunk["recipes"][RECIPES[0]])
+    ]
+    titles = [("", *(f"{share} %" for share in shares)), ("", *(f"less {name}" for name in less))]
+    return [
+        Table("Mean rho by the share of the training clips, with 95 % intervals", titles[0], rho),
+        Table(
+            "The pretrained trunk less the others, on all training clips, with 95 % intervals", titles[1], differences
+        ),
+    ]
 
 
 def _lines(rho: Mapping[Cut, Mapping[str, Any]]) -> dict[str, dict[int, tuple[float, float, float]]]:

@@ -218,6 +218,8 @@ BAD = {
     "one fold": ("genre", ("--folds", "1"), "--folds of 2 or more"),
     "no seed": ("genre", ("--seeds", "0"), "--seeds of 1 or more"),
     "no epoch": ("genre", ("--epochs", "0"), "--epochs of 1 or more"),
+    "no frame": ("genre", ("--frames", "0"), "--frames of 1 or more"),
+    "no share": ("genre", ("--shares", "0", "50"), "Expected --shares from 1 to 100 percent, got 0"),
     "unknown recipe": ("genre", ("--recipe", "leder"), "got leder"),
     "task of genre": ("genre", ("--task", "valence"), "got a genre folder"),
     "classes of affect": ("affect", ("--classes", "all"), "got an affect folder"),

@@ -77,6 +77,7 @@ def resumed(corpus, tmp_path_factory, quick_module_figures) -> tuple[Lab, dict[s
     trained: list[str] = []
     killed: list[str] = []
     with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(options.out.parent)  # away from the pretrained trunk that a clone may have
         for name in ("RECIPES", "AFFECT_RECIPES"):
             small = {kind: replace(one, blocks=((8, 3), (4, 3))) for kind, one in getattr(lab_plan, name).items()}
             patched.setattr(lab_plan, name, small)
@@ -152,6 +153,7 @@ def test_the_numbers_are_those_of_the_runs(resumed):
     assert frozen["source"]["run"].endswith(steps["9"]["source"])
     rows = (out / "step_11" / "solution.txt").read_text().splitlines()
     assert rows[0] == "Id.fused.full.npy.gz,valence,energy,danceability"
+    assert steps["9"]["pretrained"] is None
     assert len(rows) - 1 == steps["11"]["rows"] == 8
 
 

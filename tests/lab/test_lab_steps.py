@@ -96,13 +96,14 @@ def test_step_9_says_how_many_test_clips_the_source_knew(learnt, known):
     rho = {cut.name: HIGHER if cut.frozen else ROW for cut in cuts}
     candidates = {"step_07/cnn_seed0": 0.25, "step_07/cnn_seed1": 0.5}
     numbers = {"task": "valence", "source": "step_07/cnn_seed1", "candidates": candidates, "rho": rho}
-    numbers["step_8"] = {"cnn": ROW, "lstm": HIGHER}
+    numbers |= {"step_8": {"cnn": ROW, "lstm": HIGHER}, "pretrained": None}
     chosen = {"random": cuts[0].name, "highest": cuts[2].name, "lowest": cuts[1].name, "highest_less_random": ROW}
-    sentences = write_up(LAB, 9, numbers, **chosen, learnt=learnt, clips=16).part.sentences
+    sentences = write_up(LAB, 9, numbers, **chosen, learnt=learnt, clips=16, why="it rains").part.sentences
     assert "The highest is 2 blocks, frozen, 0.700 (0.600 to 0.800)" in sentences[1]
     assert "The highest of 2 was picked by its test score" in sentences[1]
     assert "one a seed: 0.250, 0.500. No test score was looked at." in sentences[3]
     assert f"it had learnt the genre of {known}: rho" in sentences[3]
+    assert sentences[4] == "The comparison with the pretrained trunk, musicnn, is left out: it rains."
 
 
 def test_step_10_lists_the_tasks_where_one_model_has_more_and_where_less():

@@ -83,8 +83,9 @@ class CrossOptions:
     recipes: names; baseline: those of the folder's kind too. seeds: how many trainings of each recipe on each fold,
     from the data's seed on, which also makes the folds. groups: a file in the place of groups.csv. task: of an affect
     folder; None: all, trained together where there are several. epochs, precision: for every recipe, the first at the
-    most. devices: see distribution.find_devices. transfer: the fields of TrainOptions that say what every network
-    starts from. shares: of each fold's training clips, in percent; 100 is always among them.
+    most. frames: for every recipe that takes a fixed number of them. devices: see distribution.find_devices. transfer:
+    the fields of TrainOptions that say what every network starts from. shares: of each fold's training clips, in
+    percent; 100 is always among them.
     """
 
     data: LoadOptions
@@ -97,6 +98,7 @@ class CrossOptions:
     multitask: bool = False
     epochs: int | None = None
     precision: str | None = None
+    frames: int | None = None
     devices: str = "1"
     transfer: Mapping[str, Any] = field(default_factory=dict)
     shares: tuple[int, ...] = (100,)
@@ -169,7 +171,10 @@ class Study:
             return [Training(name, fold, seed, share=share) for fold in folds for seed in seeds]
         recipe = named_recipe(name, multitask=len(self.clips.tasks) > 1, beat=self.data.beat)
         recipe = replace(
-            recipe, epochs=options.epochs or recipe.epochs, precision=supported(options.precision or recipe.precision)
+            recipe,
+            epochs=options.epochs or recipe.epochs,
+            precision=supported(options.precision or recipe.precision),
+            frames=options.frames if recipe.fixed_frames and options.frames else recipe.frames,
         )
         return [Training(name, fold, seed, recipe, share) for fold in folds for seed in options.all_seeds]
 
@@ -268,8 +273,9 @@ def _refuse_early(options: CrossOptions) -> None:
             raise UserError(f"Expected `{name}` of {least} or more, got {getattr(options, name)}")
     if options.all_seeds[-1] > LARGEST_SEED:
         raise UserError(f"Expected `seed` and `seeds` up to the seed {LARGEST_SEED}, got {options.data.seed} and more")
-    if options.epochs is not None and options.epochs < 1:
-        raise UserError(f"Expected `epochs` of 1 or more, got {options.epochs}")
+    for name in ("epochs", "frames"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise UserError(f"Expected `{name}` of 1 or more, got {value}")
     if options.task is not None and options.multitask:
         raise UserError("Expected `task` or `multitask=True`, got both")
     if wrong := [share for share in options.shares if not 1 <= share <= 100]:

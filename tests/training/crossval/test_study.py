@@ -154,3 +154,10 @@ def test_beats_have_no_baseline_on_the_trunk(trunk, tmp_path):
     folder = write_tiny_affect_folder(tmp_path / "affect_beat", train=16, test=0)
     cross_validate(options(folder, baseline=True))
     assert list(results_of(folder)["recipes"]) == ["svr", "ridge", "mean"]
+
+
+def test_frames_are_those_of_recipes_that_take_a_fixed_number(tmp_path):
+    folder = write_tiny_affect_folder(tmp_path / "affect_beat", train=80, test=0)
+    of_folder = study._study(options(folder, frames=24))
+    given = {name: of_folder.trainings(name, 100)[0].settings.frames for name in ("lab-cnn", "lab-lstm", "kernel")}
+    assert given == {"lab-cnn": 24, "lab-lstm": None, "kernel": None}
