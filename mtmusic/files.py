@@ -5,9 +5,10 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,5 +103,28 @@ def content_hash(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """MTMUSIC_CACHE, or ~/.cache/mtmusic. Data folders may be read-only, so nothing is cached in them."""
-    return Path(os.environ.get("MTMUSIC_CACHE") or Path.home() / ".cache" / "mtmusic")
+    """The first of `cache_folders` that can be written. Data folders may be read-only, so nothing is cached in them.
+
+    Raises UserError where there is none; one that MTMUSIC_CACHE names is taken as it is.
+    """
+    for folder in (folders := cache_folders()):
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+            return folder
+    if os.environ.get("MTMUSIC_CACHE"):
+        return folders[0]
+    raise UserError("Expected a folder to write the cache to, found none: set MTMUSIC_CACHE to one")
+
+
+def cache_folders() -> list[Path]:
+    """Where what is cached may lie: MTMUSIC_CACHE, else ~/.cache/mtmusic, or the user's own folder in TMPDIR."""
+    if given := os.environ.get("MTMUSIC_CACHE"):
+        return [Path(given)]
+    folders = []
+    if (home := os.path.expanduser("~")) != "~":  # noqa: PTH111  Path's raises where there is none
+        folders.append(Path(home) / ".cache" / "mtmusic")
+    with suppress(FileNotFoundError):  # no TMPDIR
+        temporary = Path(tempfile.gettempdir()) / f"mtmusic-{os.getuid()}"
+        if not os.path.lexists(temporary) or temporary.lstat().st_uid == os.getuid():  # others can write there
+            folders.append(temporary)
+    return folders

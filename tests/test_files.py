@@ -1,11 +1,22 @@
 """Whole files or none."""
 
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from mtmusic.files import cache_folder, replace_folder, whole_file, whole_folder, write_json, write_text
+from mtmusic.errors import UserError
+from mtmusic.files import (
+    cache_folder,
+    cache_folders,
+    replace_folder,
+    whole_file,
+    whole_folder,
+    write_json,
+    write_text,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -130,10 +141,50 @@ def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("value", [None, ""], ids=["unset", "empty"])
-def test_the_cache_is_in_the_home_folder_by_default(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
-    monkeypatch.setenv("HOME", "/home/someone")
+def test_the_cache_is_in_the_home_folder_by_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str | None
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     if value is None:
         monkeypatch.delenv("MTMUSIC_CACHE", raising=False)
     else:
         monkeypatch.setenv("MTMUSIC_CACHE", value)
-    assert cache_folder() == Path("/home/someone/.cache/mtmusic")
+    assert cache_folder() == tmp_path / ".cache" / "mtmusic"
+
+
+@pytest.fixture
+def no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where files that are no folders stand for homes that cannot be written: root may write to all. -> TMPDIR."""
+    monkeypatch.delenv("MTMUSIC_CACHE", raising=False)
+    (tmp_path / "home").touch()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    return tmp_path / "temporary"
+
+
+def test_without_a_home_the_cache_is_in_tmpdir(no_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = no_home / f"mtmusic-{os.getuid()}"
+    assert cache_folder() == own
+    assert cache_folders() == [tmp_path / "home" / ".cache" / "mtmusic", own]
+    write_text(cache_folder() / "a", "b")
+    assert cache_folder() == own
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # the user is in no list either
+    assert cache_folders() == [own]
+
+
+def test_a_folder_of_another_user_in_tmpdir_is_no_cache(no_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (no_home / "mtmusic-7").mkdir()
+    monkeypatch.setattr(os, "getuid", lambda: 7)
+    with pytest.raises(UserError, match="found none: set MTMUSIC_CACHE"):
+        cache_folder()
+
+
+def test_without_any_folder_to_write_to_it_says_so(no_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_none() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", find_none)
+    with pytest.raises(UserError, match="found none: set MTMUSIC_CACHE"):
+        cache_folder()

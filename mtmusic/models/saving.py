@@ -20,7 +20,7 @@ import numpy as np
 
 from mtmusic.constants import FEATURE_BINS
 from mtmusic.errors import UserError
-from mtmusic.files import cache_folder, whole_file, write_json
+from mtmusic.files import cache_folders, whole_file, write_json
 from mtmusic.models.heads import head_alone, on_backbone
 from mtmusic.models.musicnn import kind_of, musicnn_backbone
 from mtmusic.models.precision import layers_compute_in
@@ -113,7 +113,8 @@ def find_run(name: Path | str) -> Path:
     path = Path(name)
     places = [path]
     if path.name == str(path):
-        places += [folder / path for folder in (Path("saved_models"), cache_folder() / "models", PRETRAINED)]
+        cached = [folder / "models" for folder in cache_folders()]
+        places += [folder / path for folder in (Path("saved_models"), *cached, PRETRAINED)]
     for place in places:
         if place.is_file() or any((place / file).is_file() for file in (MODEL_FILE, SAVED_MODEL_FILE)):
             return place

@@ -1,7 +1,12 @@
 """Oracle: librosa.load."""
 
+import os
+import platform
+import re
 import shutil
+import struct
 import subprocess
+import sys
 import tracemalloc
 import warnings
 from collections.abc import Callable
@@ -13,7 +18,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from mtmusic.audio.loading import header_seconds, load_waveform, resampled, stream_waveform
+from mtmusic.audio import loading
+from mtmusic.audio.extraction import is_song_name
+from mtmusic.audio.loading import header_seconds, load_waveform, load_with_doubts, resampled, stream_waveform
 from mtmusic.errors import UserError
 
 Save = Callable[..., Path]
@@ -352,3 +359,208 @@ def test_integers_are_scaled_by_their_type(dtype: str) -> None:
 def test_other_numbers_are_no_samples(dtype: str) -> None:
     with pytest.raises(UserError, match=rf"Expected a waveform \(samples,\) of floats.*, got \(9,\) {dtype}"):
         resampled(np.zeros(9, dtype), 16_000, 16_000)
+
+
+# --- what a file says of itself, and what it holds
+
+
+def loud_then_quiet(seconds: float) -> np.ndarray:
+    """Noise for a tenth of the time, and a tone: at a variable rate its first frames are the largest."""
+    samples = 0.4 * tones(seconds, 44_100)[:, 0]
+    noisy = len(samples) // 10
+    samples[:noisy] += np.random.default_rng(0).uniform(-0.4, 0.4, noisy)
+    return samples
+
+
+def without_first_frame(content: bytes) -> bytes:
+    """An mp3's, which states its length."""
+    assert re.search(rb"Xing|Info", content[:200])
+    return content[re.search(rb"\xff\xfb", content[4:]).start() + 4 :]
+
+
+@pytest.fixture
+def save_mp3(tmp_path: Path) -> Save:
+    """save_mp3("x.mp3", samples, "VARIABLE") -> its path; its first frame states the length, unless stated is False."""
+
+    def write(name: str, samples: np.ndarray, mode: str, stated: bool = True, rate: int = 44_100) -> Path:
+        path = tmp_path / name
+        soundfile.write(path, samples, rate, bitrate_mode=mode, compression_level=0.5)
+        if not stated:
+            path.write_bytes(without_first_frame(path.read_bytes()))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("mode", ["VARIABLE", "CONSTANT"])
+def test_an_mp3_that_does_not_state_its_length_is_read_to_its_end(save_mp3: Save, mode: str) -> None:
+    samples = loud_then_quiet(60)
+    stated = save_mp3("stated.mp3", samples, mode)
+    path = save_mp3("a.mp3", samples, mode, stated=False)
+    assert (header_seconds(stated), header_seconds(path)) == (pytest.approx(60, abs=0.1), None)
+    estimate = soundfile.info(path).duration
+    assert estimate < 40 if mode == "VARIABLE" else abs(estimate - 60) < 1
+    whole, doubts = load_with_doubts(path, sample_rate=44_100)
+    assert doubts == []
+    assert len(whole) / 44_100 == pytest.approx(60, abs=0.1)
+    expected, doubts = load_with_doubts(stated, sample_rate=44_100)
+    assert doubts == []
+    np.testing.assert_array_equal(whole[1105 : 1105 + len(expected)], expected)  # 1105: what the encoder put before
+    part, _ = load_with_doubts(path, 50, 5, 44_100)
+    assert len(part) == 5 * 44_100
+    first = 44_100 // 10  # frames borrow from earlier ones
+    np.testing.assert_allclose(part[first:], whole[50 * 44_100 :][first : len(part)], atol=1e-3)
+
+
+def test_the_parts_of_a_file_are_all_read_or_told_of(save: Save, save_mp3: Save, tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).uniform(-0.3, 0.3, 12 * 44_100)
+    stated, unstated = (save_mp3(f"{stated}.mp3", samples, "VARIABLE", stated).read_bytes() for stated in (True, False))
+    other_rate = save_mp3("other.mp3", samples, "VARIABLE", rate=32_000).read_bytes()
+    ogg = save("one.ogg", samples, 44_100).read_bytes()
+    damaged = bytearray(unstated)
+    half = len(damaged) // 2
+    damaged[half : half + 20_000] = b"\x55" * 20_000
+    tag = b"TAG" + bytes(125)
+    noise = np.random.default_rng(0).bytes(300_000)
+    for content, seconds, left_out in (
+        (unstated + unstated, 24, None),
+        (unstated + tag + unstated, 24, None),
+        (stated + tag, 12, None),
+        (stated + noise, 12, None),  # a picture, say
+        (unstated + b"APETAGEX" + noise, 12, None),
+        (stated + stated, 12, 50),
+        (stated + tag + unstated, 12, 50),
+        (stated + other_rate, 12, 100 * len(other_rate) // len(stated + other_rate)),
+        (damaged, 6, 50),
+        (ogg, 12, None),
+        (ogg + ogg, 12, 50),
+        (ogg + ogg + ogg, 12, 67),
+    ):
+        path = tmp_path / ("a.ogg" if content.startswith(b"OggS") else "a.mp3")
+        path.write_bytes(content)
+        waveform, doubts = load_with_doubts(path)
+        assert len(waveform) / 22_050 == pytest.approx(seconds, abs=0.3)
+        told = [int(n) for doubt in doubts for n in re.findall(r"the last (\d+)% of the file", doubt)]
+        assert told == ([] if left_out is None else [pytest.approx(left_out, abs=3)])
+        assert len(doubts) == len(told)
+        assert load_with_doubts(path, duration=3)[1] == []
+
+
+@pytest.mark.parametrize("subtype", ["FLOAT", "PCM_16", "PCM_U8"])
+def test_channels_that_cancel_each_other_are_refused(save: Save, subtype: str) -> None:
+    samples = np.random.default_rng(0).normal(0, 0.1, (6 * 22_050, 1)) + tones(6, 22_050)
+    inverted = save("a.wav", np.hstack([samples, -samples]) / 2, subtype="FLOAT")
+    with pytest.raises(
+        UserError, match=r"Expected sound in mono, got channels that cancel each other in .*a\.wav: turn"
+    ):
+        load_waveform(inverted)
+    nearly = save("b.wav", np.hstack([samples, -0.99 * samples]) / 2, subtype=subtype)  # the mix is at -43 dB
+    assert load_with_doubts(nearly)[1] == []
+    one = save("c.wav", np.hstack([samples, 0 * samples]) / 2, subtype=subtype)
+    assert load_with_doubts(one)[1] == []
+
+
+def test_channels_that_cancel_in_whole_numbers_are_refused(save: Save) -> None:
+    samples = np.random.default_rng(0).normal(0, 0.1, (6 * 22_050, 1)) + tones(6, 22_050)
+    path = save("a.wav", np.hstack([samples, -samples]) / 2)
+    mix = soundfile.read(path)[0].mean(axis=1)
+    assert 0 < np.abs(mix).max() < 1e-4  # what is left is rounding
+    with pytest.raises(UserError, match="cancel each other"):
+        load_waveform(path)
+
+
+def set_header(path: Path, offset: int, *numbers: int) -> Path:
+    content = bytearray(path.read_bytes())
+    struct.pack_into(f"<{len(numbers)}I", content, offset, *numbers)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("rate", [0, 1, 44, 999, 1_000_001, 2**31 - 1])
+def test_a_rate_that_no_sound_has_is_refused_undecoded(
+    save: Save, rate: int, decoders: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = set_header(save("a.wav", tones(10, 44_100), 44_100), 24, rate, 2 * rate % 2**32)
+    monkeypatch.delattr(soundfile.SoundFile, "read")
+    with pytest.raises(UserError, match=rf"got {rate} in .*a\.wav|no decoder reads in .*a\.wav"):
+        load_waveform(path)
+
+
+def test_a_day_of_sound_is_refused_undecoded(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save("a.flac", tones(6, 44_100), 44_100)
+    content = bytearray(path.read_bytes())
+    content[21:26] = (content[21] & 0xF0 | 1).to_bytes(1, "big") + (10**9).to_bytes(4, "big")  # of samples
+    path.write_bytes(content)
+    hours = (2**32 + 10**9) / 44_100 / 3600
+    assert len(load_with_doubts(path, duration=5)[0]) == 5 * 22_050
+    monkeypatch.delattr(soundfile.SoundFile, "read")
+    with pytest.raises(
+        UserError, match=rf"Expected up to 24 hours of audio, got {hours:.1f} by the header in .*a\.flac"
+    ):
+        load_waveform(path)
+
+
+def test_what_does_not_state_its_length_is_decoded_up_to_a_limit(
+    save_mp3: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save_mp3("a.mp3", loud_then_quiet(20), "VARIABLE", stated=False)
+    monkeypatch.setattr(loading, "LONGEST_HOURS", 10 / 3600)
+    with pytest.raises(UserError, match=r"hours of audio, got more in .*a\.mp3"):
+        [*stream_waveform(path, block_seconds=1)]
+    assert len(load_with_doubts(path, duration=9)[0]) == 9 * 22_050
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.wav")
+    assert header_seconds(tmp_path / "a.wav") is None
+    with pytest.raises(UserError, match=r"Expected a song's file, got a pipe or a device: .*a\.wav"):
+        load_waveform(tmp_path / "a.wav")
+
+
+def test_decoders_do_not_write_to_the_terminal(save_mp3: Save) -> None:
+    """What Python writes comes through, and so does what C writes afterwards."""
+    path = save_mp3("a.mp3", loud_then_quiet(10), "CONSTANT", stated=False)
+    content = bytearray(path.read_bytes())
+    half = len(content) // 2
+    content[half : half + 20_000] = b"\x55" * 20_000
+    path.write_bytes(content)
+    code = """
+import sys, soundfile
+from pathlib import Path
+from mtmusic.audio.loading import load_with_doubts
+print(*load_with_doubts(Path(sys.argv[1]))[1], file=sys.stderr, flush=True)
+print("then", file=sys.stderr, flush=True)
+song = soundfile.SoundFile(sys.argv[1])
+try: song.read()
+except soundfile.LibsndfileError: pass
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    quiet, _, loud = done.stderr.partition("then")
+    if platform.libc_ver()[0] == "glibc":
+        assert len(quiet.splitlines()) == 1
+    assert "is decoded up to second" in quiet
+    assert "libmpg123" in loud
+
+
+@pytest.mark.parametrize("suffix", ["webm", "mka", "aifc", "mp2", "wv", "wave", "tta", "ac3", "asf"])
+def test_other_suffixes_are_read(save: Save, tmp_path: Path, decoders: str, suffix: str) -> None:
+    if decoders == "no ffmpeg":
+        pytest.skip("needs ffmpeg")
+    samples, path = tones(6, 48_000)[:, 0], tmp_path / f"a.{suffix}"
+    kind = ["-f", "wav"] if suffix == "wave" else []
+    source = str(save("a.wav", samples, 48_000))
+    subprocess.run(["ffmpeg", "-v", "error", "-i", source, *kind, str(path)], check=True, stdin=subprocess.DEVNULL)
+    assert is_song_name(path.name)
+    assert len(load_with_doubts(path)[0]) / 22_050 == pytest.approx(6, abs=0.1)
+
+
+def test_what_is_wrong_with_a_waveform_is_told() -> None:
+    for samples, told in (
+        (np.zeros(6 * 22_050), ["the waveform is silent"]),
+        (np.zeros(6 * 22_050, np.int16), ["the waveform is silent"]),
+        (np.full(1, 0.5), ["the waveform is short: 0.0 s"]),
+        (tones(6, 22_050)[:, 0], []),
+    ):
+        doubts: list[str] = []
+        resampled(samples, 22_050, 16_000, doubts)
+        assert doubts == told
