@@ -3,6 +3,7 @@
 import argparse
 import ast
 import importlib
+import io
 import logging
 import os
 import re
@@ -55,6 +56,7 @@ def entry_point(parser: Callable[[], argparse.ArgumentParser]) -> Callable[[Call
             arguments = flags.parse_args(argv)
             arguments.command = shlex.join([*flags.prog.split(), *(sys.argv[1:] if argv is None else argv)])
             quieten_tensorflow()
+            show_any_name()
             log, handler = logging.getLogger("mtmusic"), _Terminal(flags)
             before = log.level, log.propagate
             log.setLevel(logging.INFO)
@@ -93,6 +95,13 @@ def quieten_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="google.api_core")
+
+
+def show_any_name() -> None:
+    """Shows what the terminal's encoding lacks as an escape: songs' names are in any language."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class _Terminal(logging.Handler):

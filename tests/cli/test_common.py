@@ -89,6 +89,23 @@ def test_what_a_user_can_mend_is_said_without_a_traceback(capsys, error, code, t
     assert capsys.readouterr() == ("", told)
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_a_name_that_the_terminal_cannot_show_is_escaped(monkeypatch, encoding):
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+
+    def body(arguments):
+        logger.info("夜.mp3 \udce9")
+        raise UserError("夜")
+
+    assert runs(body)([]) == 2
+    night = "夜" if encoding == "utf-8" else "\\u591c"
+    for stream, expected in ((out, f"{night}.mp3 \\udce9\n"), (err, f"error: {night}\n")):
+        stream.flush()
+        assert stream.buffer.getvalue().decode(encoding) == expected
+
+
 def test_other_errors_keep_their_traceback():
     with pytest.raises(ValueError, match="a fault of ours"):
         raising(ValueError("a fault of ours"))([])
