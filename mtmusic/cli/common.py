@@ -271,7 +271,7 @@ def add_training_flags(flags: argparse.ArgumentParser) -> None:
     add("--layers", **NUMBER, help="lstm: layers (default: 1)")
     add("--bidirectional", action="store_true", help="lstm: read the clip from both ends")
     add("--epochs", **NUMBER, help="at most this many (default: 100; stops after 15 without a better one)")
-    add("--batch-size", **NUMBER, help="clips a step (default: 32; mtmusic train-affect's cnn: 16)")
+    add("--batch-size", **NUMBER, help="clips a step (default: 32; mtmusic train-affect's cnn: 16; 4 to train a trunk)")
     add("--learning-rate", type=float, metavar="X", help="Adam's (default: 0.001; statistics: 0.02)")
     add_precision_flag(group, default=argparse.SUPPRESS)
 

@@ -149,7 +149,7 @@ def with_trunk(options: TrainOptions) -> TrainOptions:
     """The options, started from the recipe's trunk, wholly frozen, where they name no source of their own.
 
     Where the trunk is trained too, at least in part, nothing is trained anew, and the recipe's rate, which is a head's,
-    gives way to a lower one.
+    gives way to a lower one; where all of it is, now or later, the batch to a smaller one.
     """
     recipe = options.recipe
     if not recipe.trunk:
@@ -159,6 +159,8 @@ def with_trunk(options: TrainOptions) -> TrainOptions:
     if options.freeze == "all" and options.unfreeze_after is None:
         return options
     recipe = replace(recipe, refit=False)
+    if options.freeze == "none" or options.unfreeze_after is not None:
+        recipe = replace(recipe, batch_size=recipe.trunk_batch_size)
     if options.freeze != "all" and recipe.learning_rate == PRETRAINED.learning_rate:
         recipe = replace(recipe, learning_rate=TRUNK_LEARNING_RATE)
     return replace(options, recipe=recipe)

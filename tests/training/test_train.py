@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from mtmusic.data.labels import Clips
 from mtmusic.data.spectrograms import write_array
 from mtmusic.training import train as training
 from mtmusic.training.genre import GenreTask
-from mtmusic.training.recipes import Recipe, fill_in, named_recipe
+from mtmusic.training.recipes import RECIPES, Recipe, choose_recipe, fill_in, named_recipe
 
 
 @pytest.fixture
@@ -47,6 +48,16 @@ def test_a_recipe_with_a_trunk_starts_from_it_frozen_and_keeps_its_own_head(trun
     assert training.resolve_recipe(options) == replace(recipe, feature="logmel")  # until the folder is known
     tuned = training.with_trunk(replace(options, freeze="2", recipe=named_recipe("pretrained")))
     assert (tuned.freeze, tuned.recipe.learning_rate) == ("2", training.TRUNK_LEARNING_RATE)
+    assert (options.recipe.batch_size, tuned.recipe.batch_size) == (32, 32)
+
+
+@pytest.mark.parametrize("how", [{"freeze": "none"}, {"freeze": "all", "unfreeze_after": 1}])
+@pytest.mark.parametrize(("settings", "size"), [({}, 4), ({"batch_size": 32}, 32), ({"epochs": 5}, 4)])
+def test_batches_are_small_where_a_trunk_is_trained_unless_they_are_given(trunk, tmp_path, how, settings, size):
+    recipe = choose_recipe(None, settings, RECIPES, source=Path("musicnn"))
+    options = training.TrainOptions(LoadOptions(tmp_path), recipe=recipe, source=Path("musicnn"), **how)
+    assert training.with_trunk(options).recipe.batch_size == size
+    assert training.with_trunk(replace(options, recipe=Recipe("cnn"))).recipe.batch_size == 32
 
 
 def test_an_untrained_trunk_has_random_weights_of_its_seed_that_stay_as_they_are(trunk, tmp_path):
