@@ -13,7 +13,6 @@ Exit code 0; 2 where it cannot run, with what to do.
 
 import argparse
 import importlib.util
-import os
 import shutil
 import statistics
 import sys
@@ -25,18 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from peer import add_peer_flag, require_program
+from songs import some_songs
 
 from mtmusic.cli import common
 from mtmusic.errors import UserError
 from mtmusic.files import write_json
 
-PROJECT = Path(__file__).resolve().parent.parent
-
-
 PEER = "lab_extractor.py"
 SECONDS, QUICK_SECONDS = 30.0, 5.0
 WORKERS = (1, 2)
-SYNTHESISED = ("Classical", "Jazz", "Rock")
 SONGS_A_WORKER = 16
 
 Extract = Callable[[Any, int, bool], Any]
@@ -62,7 +58,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     seconds = QUICK_SECONDS if arguments.quick else SECONDS
     with tempfile.TemporaryDirectory() as temporary:
-        songs = _songs(arguments.songs, Path(temporary), seconds)[: 1 if arguments.quick else None]
+        songs = some_songs(arguments.songs, "audio", seconds, Path(temporary))[: 1 if arguments.quick else None]
         rounds = 1 if arguments.quick else arguments.rounds
         with threadpool_limits(1):
             rows = [row for song in songs for row in compare(song, seconds, peer, rounds)]
@@ -84,24 +80,6 @@ def load_peer(program: Path) -> Extract:
     with warnings.catch_warnings():  # it silences all
         spec.loader.exec_module(module)
     return module.extract
-
-
-def _songs(places: Sequence[Path] | None, temporary: Path, seconds: float) -> list[Path]:
-    """Those given, else the real recordings, else synthesised ones."""
-    from mtmusic.audio.extraction import find_songs
-
-    real = Path(os.environ.get("MTMUSIC_REAL_DATA") or PROJECT.parent / "shared" / "data") / "audio"
-    if places or real.is_dir():
-        return find_songs(places or [real])
-
-    import soundfile
-
-    from mtmusic.audio.synthesis import synthesise
-    from mtmusic.constants import SAMPLE_RATE
-
-    for genre in SYNTHESISED:
-        soundfile.write(temporary / f"{genre}.wav", synthesise(genre, 0, seconds)[0], SAMPLE_RATE)
-    return find_songs([temporary])
 
 
 def compare(song: Path, seconds: float, peer: Extract, rounds: int) -> list[dict[str, Any]]:

@@ -60,19 +60,28 @@ def torch_program(arguments: Namespace) -> list[str]:
 
 
 def run_torch(program: Sequence[str], *words: object) -> dict[str, Any]:
-    """What they print: one line of JSON, the seconds among it. Raises UserError where none comes."""
-    command = [*program, *map(str, words)]
+    """What they print. Raises UserError where nothing comes."""
+    return run_program([*program, *map(str, words)], SECONDS, "give a Python that has torch with --peer-python")
+
+
+def run_program(command: Sequence[str], seconds: Sequence[str], advice: str, **variables: str) -> dict[str, Any]:
+    """What a program prints in its last line: JSON with these numbers of seconds.
+
+    advice: what to do where it fails. variables: added to its environment. Raises UserError where it prints something
+    else.
+    """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        environment = {**os.environ, **variables}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     except OSError as error:
-        raise UserError(f"Cannot run --peer-python {program[0]}: {error}") from error
+        raise UserError(f"Cannot run {command[0]}: {error.strerror}: {advice}") from error
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        raise UserError(f"{' '.join(command)} ended with {reason!r}: give a Python that has torch with --peer-python")
+        raise UserError(f"{' '.join(command[:2])} ended with {reason!r}: {advice}")
     try:
         told = json.loads(done.stdout.strip().splitlines()[-1])
-        return {**told, **{key: float(told[key]) for key in SECONDS}}
+        return {**told, **{key: float(told[key]) for key in seconds}}
     except (ValueError, IndexError, KeyError, TypeError) as error:
         raise UserError(
-            f"Expected one line of JSON with {' and '.join(SECONDS)} from {program[1]}, got {done.stdout[:80]!r}"
+            f"Expected one line of JSON with {' and '.join(seconds)} from {command[1]}, got {done.stdout[:80]!r}"
         ) from error

@@ -2,17 +2,25 @@
 
 import importlib
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import librosa
 import numpy as np
 import pytest
+import soundfile
 import tensorflow as tf
 
+from mtmusic.audio.synthesis import synthesise
+from mtmusic.constants import SAMPLE_RATE
 from mtmusic.data.folder import LoadOptions, load_genre_data
 from mtmusic.models import backbones
+from mtmusic.models.transfer import freeze, load_backbone
+from mtmusic.serving.predictor import Predictor
+from tests.runs import tiny_card, write_tiny_run
 
 PROJECT = Path(__file__).parent.parent.parent
 
@@ -374,3 +382,147 @@ def test_serving(benchmark, tmp_path):
         assert all(value > 0 for value in row.values())
         assert max(row["saved_model_mb"], row["keras_mb"]) < 10
     assert content["starts"]["import mtmusic"] < content["starts"]["predict.py, one short song"]
+
+
+def write_songs(folder: Path) -> list[Path]:
+    """Two songs at 44.1 kHz."""
+    folder.mkdir()
+    for genre, seconds in (("Jazz", 5.0), ("Metal", 5.5)):
+        waveform = librosa.resample(synthesise(genre, 0, seconds)[0], orig_sr=SAMPLE_RATE, target_sr=44_100)
+        soundfile.write(folder / f"{genre}.wav", waveform, 44_100)
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture
+def mood(trunk) -> Path:
+    """mood_musicnn with a head of random weights on the trunk."""
+    folder = Path("saved_models") / "mood_musicnn"
+    card = tiny_card(("valence", "arousal"), "affect", feature="logmel", beat=False, clip_frames=1875)
+    backbone = load_backbone("musicnn")
+    freeze(backbone, "all")
+    write_tiny_run(folder, card, backbone, sharpness=3)
+    split = {"per_task": {task: {"mse_constant": 0.04, "clips": 3} for task in card["targets"]}}
+    (folder / "metrics.json").write_text(json.dumps({"validation": split, "test": split}))
+    return folder
+
+
+def test_robustness_compares_answers_with_those_of_the_unchanged_song(benchmark, mood, tmp_path, capsys):
+    songs = write_songs(tmp_path / "songs")
+    out, plot = tmp_path / "out.json", tmp_path / "out.png"
+    arguments = ["--data", str(tmp_path / "songs"), "--songs", "2", "--json", str(out), "--plot", str(plot)]
+    assert benchmark("robustness").main(arguments) == 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    content = json.loads(out.read_text())
+    assert content["songs"] == [song.name for song in songs]
+    assert content["label_sd"] == pytest.approx({"valence": 0.2, "arousal": 0.2})
+    rows = {row["change"]: row for row in content["rows"]}
+    assert [row["songs"] for row in rows.values()] == [2] * (len(rows) - 1) + [1]
+    alike, another = rows["stereo, both channels alike"], rows["another song"]
+    assert (alike["top_tag_changed"], alike["score"], alike["cosine"]) == pytest.approx((0, 0, 1), abs=1e-5)
+    assert another["cosine"] < 1 - 1e-3
+    silent, quiet = rows["stereo, one channel silent"], rows["-6 dB"]
+    assert silent["score"] == pytest.approx(quiet["score"], rel=0.05)
+
+    waveform, rate = soundfile.read(songs[0])
+    predictor = Predictor()
+    before, after = predictor.predict(songs[0]), predictor.predict(waveform * 10 ** (-12 / 20), sample_rate=rate)
+    (measured,) = [one for one in content["measured"] if (one["song"], one["change"]) == (songs[0].name, "-12 dB")]
+    changed = {tag: abs(after["tags"][tag] - score) for tag, score in before["tags"].items()}
+    assert measured["score"] == pytest.approx(max(changed.values()), abs=1e-5)
+    assert measured["score"] > 1e-4
+    assert measured["arousal"] == pytest.approx((after["arousal"] - before["arousal"]) / 0.2, abs=1e-4)
+    assert "white noise" in capsys.readouterr().out
+
+
+def test_robustness_counts_top_tags_and_label_deviations(benchmark):
+    one, other = (
+        {"tags": np.array(tags), "mood": np.array([mood, 0.5]), "embedding": np.array(embedding)}
+        for tags, mood, embedding in (([0.2, 0.9], 0.5, [1.0, 0.0]), ([0.5, 0.4], 0.6, [1.0, 1.0]))
+    )
+    module, tasks, sd = benchmark("robustness"), ("valence", "arousal"), {"valence": 0.2, "arousal": 0.1}
+    moved, still = module.difference(one, other, tasks, sd), module.difference(other, other, tasks, sd)
+    wanted = {"top_tag_changed": True, "score": 0.5, "valence": -0.5, "arousal": 0, "cosine": 0.5**0.5}
+    assert moved == pytest.approx(wanted)
+    (row,) = module.summarise([{"change": "a", **moved}, {"change": "a", **still}], tasks)
+    assert (row["songs"], row["top_tag_changed"], row["score"], row["score_max"]) == (2, 0.5, 0.25, 0.5)
+    assert (row["valence"], row["valence_size"]) == pytest.approx((-0.25, 0.25))
+
+
+def test_robustness_writes_what_it_names(benchmark, tmp_path):
+    module = benchmark("robustness")
+    samples = np.sin(np.arange(10 * 44_100) / 20).astype("float32") / 2
+    for kbits in (64, 128, 320):
+        path = module.write(samples, tmp_path / "song", kbits)
+        assert path.stat().st_size == pytest.approx(kbits * 1000 / 8 * 10, rel=0.05)
+    path = module.write(module.gain(samples, 44_100, 6), tmp_path / "song", None)
+    np.testing.assert_array_equal(soundfile.read(path, dtype="float32")[0], samples * np.float32(10 ** (6 / 20)))
+    ramp = np.arange(100)
+    assert [module.excerpt(ramp, 10, 3, place)[0] for place in (0, 0.5, 1)] == [0, 35, 70]
+    assert len(module.excerpt(ramp, 10, 30, 1)) == 100
+    np.testing.assert_array_equal(module.late(np.ones(1000), 44_100), np.arange(1000) >= 661)
+
+
+def test_the_sounds_of_robustness_are_of_one_level(benchmark):
+    sounds = benchmark("robustness").make_sounds(np.random.default_rng(0))
+    silence = sounds.pop("silence")
+    assert not silence.any()
+    assert all(np.sqrt(np.mean(sound**2)) == pytest.approx(0.1, rel=1e-4) for sound in sounds.values())
+    pink, white = (np.abs(np.fft.rfft(sounds[f"{name} noise"])) ** 2 for name in ("pink", "white"))
+    octaves = [(power[10_000:20_000].sum() / power[20_000:40_000].sum()) for power in (pink, white)]
+    assert octaves == pytest.approx([1, 0.5], rel=0.05)
+
+
+MUSICNN = """import numpy as np
+def extractor(path, model, input_length):
+    print(model, input_length)
+    return np.full((3, 1), 0.5), ["rock"], {}
+"""
+
+
+def test_pretrained_against_a_stub(benchmark, trunk, tmp_path, capsys):
+    songs = write_songs(tmp_path / "songs")
+    wheel, out = tmp_path / "musicnn.whl", tmp_path / "out.json"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("musicnn/extractor.py", MUSICNN)
+    arguments = ["--peer-wheel", str(wheel), "--data", str(tmp_path / "songs"), "--rounds", "1", "--json", str(out)]
+    assert benchmark("pretrained").main(arguments) == 0
+    content = json.loads(out.read_text())
+    row, (measured,) = content["row"], content["rounds"]
+    assert content["songs"] == 2
+    assert row["ratio"] == row["ratio_min"] == row["ratio_max"] > 0
+    assert row["ratio"] == pytest.approx(row["songs_per_second"] / row["peer_songs_per_second"])
+    own = Predictor("musicnn").predict(songs[1])["tags"]
+    assert measured["ours"]["tags"][1] == pytest.approx(own, abs=1e-6)
+    assert row["difference"] == pytest.approx(max(abs(tags["rock"] - 0.5) for tags in measured["ours"]["tags"]))
+    assert all(0 < least <= median <= most for median, least, most in content["clips"].values())
+    assert "Times as fast" in capsys.readouterr().out
+
+
+def test_pretrained_counts_the_peers_first_song_apart(benchmark):
+    ours = {"import_seconds": 1, "first_seconds": 5, "later_seconds": 2, "tags": [{"rock": 0.5}]}
+    peer = {"import_seconds": 2, "first_seconds": 4, "later_seconds": 6, "tags": [{"rock": 0.25}]}
+    row = benchmark("pretrained").compare([{"ours": ours, "peer": peer}], 4)
+    assert (row["songs_per_second"], row["peer_songs_per_second"], row["ratio"]) == (2, 0.5, 4)
+    assert (row["process_ratio"], row["difference"]) == (2, 0.25)
+    alone = benchmark("pretrained").compare([{"ours": ours}], 4)
+    assert alone["songs_per_second"] == 2
+    assert "ratio" not in alone
+
+
+@pytest.mark.parametrize("wheel", [b"no zip", None])
+def test_pretrained_without_the_peers_wheel(benchmark, trunk, tmp_path, capsys, wheel):
+    write_songs(tmp_path / "songs")
+    if wheel:
+        (tmp_path / "musicnn.whl").write_bytes(wheel)
+    arguments = ["--peer-wheel", str(tmp_path / "musicnn.whl"), "--data", str(tmp_path / "songs")]
+    assert benchmark("pretrained").main(arguments) == 2
+    assert capsys.readouterr().err.startswith("error: Expected musicnn's wheel, got")
+
+
+@pytest.mark.parametrize("name", ["robustness", "pretrained"])
+def test_the_pretrained_benchmarks_without_the_weights(benchmark, tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    assert benchmark(name).main(["--songs", "0"]) == 2
+    assert capsys.readouterr().err.startswith("error: Expected --songs of")
+    assert benchmark(name).main([]) == 2
+    assert "mtmusic get-pretrained" in capsys.readouterr().err

@@ -1,0 +1,28 @@
+"""Songs to measure on."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def some_songs(places: Sequence[Path], real: str, seconds: float, temporary: Path) -> list[Path]:
+    """The given files and those of the given folders; where none is given the real ones, else synthesised ones.
+
+    real: the folder of MTMUSIC_REAL_DATA, by default ../shared/data. seconds: of a synthesised song.
+    """
+    from mtmusic.audio.extraction import find_songs
+
+    folder = Path(os.environ.get("MTMUSIC_REAL_DATA") or PROJECT.parent / "shared" / "data") / real
+    if places or folder.is_dir():
+        return find_songs(places or [folder])
+
+    import soundfile
+
+    from mtmusic.audio.synthesis import STYLES, synthesise
+    from mtmusic.constants import SAMPLE_RATE
+
+    for genre in STYLES:
+        soundfile.write(temporary / f"{genre}.wav", synthesise(genre, 0, seconds)[0], SAMPLE_RATE)
+    return find_songs([temporary])
