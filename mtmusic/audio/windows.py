@@ -254,13 +254,16 @@ def _features(
 def waveform_features(
     waveform: np.ndarray, sample_rate: float, kinds: Set[Kind], with_mel: bool = False
 ) -> Iterator[SongFeatures]:
-    """As `window_features`, of (samples,) at `sample_rate` Hz."""
+    """As `window_features`, of (samples,) at `sample_rate` Hz; what may be wrong with it comes with each part."""
+    doubts: list[str] = []
 
     def blocks(rate: int) -> Iterator[np.ndarray]:
-        samples, length = resampled(waveform, sample_rate, rate), round(BLOCK_SECONDS * rate)
+        samples, length = resampled(waveform, sample_rate, rate, doubts), round(BLOCK_SECONDS * rate)
         yield from (samples[begin : begin + length] for begin in range(0, len(samples), length))
 
-    return window_features(blocks, kinds, with_mel)
+    for part in window_features(blocks, kinds, with_mel):
+        part.doubts = tuple(dict.fromkeys(doubts))
+        yield part
 
 
 def file_features(path: Path, kinds: Set[Kind], with_mel: bool = False) -> Iterator[SongFeatures]:

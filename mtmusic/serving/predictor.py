@@ -33,6 +33,7 @@ from mtmusic.constants import (
     LOGMEL_BINS,
     LOGMEL_HOP_LENGTH,
     LOGMEL_SAMPLE_RATE,
+    MEL_BINS,
     PAD_VALUE,
     SAMPLE_RATE,
 )
@@ -384,11 +385,11 @@ def _parts(
     if not isinstance(song, np.ndarray):
         raise UserError(f"Expected a song's file or a NumPy array, got {type(song).__name__}")
     if song.ndim == 2 and not with_mel:
-        return iter([_array_features(song, kinds)])
+        return _with_warnings([_array_features(song, kinds)])
     if sample_rate is None and any(array in (LOGMEL, PATCHES, TIMES) for _, array in kinds):
         raise UserError("Expected the `sample_rate` of the waveform in Hz, which models of logmel need, got none")
     rate = SAMPLE_RATE if sample_rate is None else sample_rate
-    return waveform_features(song, rate, _features(kinds), with_mel)
+    return _with_warnings(waveform_features(song, rate, _features(kinds), with_mel))
 
 
 def _with_warnings(parts: Iterable[SongFeatures]) -> Iterator[SongFeatures]:
@@ -409,7 +410,9 @@ def _array_features(array: np.ndarray, kinds: Sequence[Kind]) -> SongFeatures:
     begins = range(0, max(array.shape[1] - PATCH_FRAMES, 0) + 1, PATCH_FRAMES)
     patches = [array[:, begin : begin + PATCH_FRAMES] for begin in begins]
     windows = {kind: patches if kind[1] == PATCHES else [array] for kind in _features(kinds)}
-    return SongFeatures(windows=windows, times={kind: [(0, math.inf)] for kind in kinds})
+    silent = bool(np.ptp(array[:MEL_BINS]) == 0)
+    doubts = ("the array is silent",) if silent else ()
+    return SongFeatures(silent=silent, windows=windows, times={kind: [(0, math.inf)] for kind in kinds}, doubts=doubts)
 
 
 def _require_array(array: np.ndarray, bins: int) -> None:
