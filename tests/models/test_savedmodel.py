@@ -15,8 +15,8 @@ from mtmusic.constants import PAD_VALUE
 from mtmusic.errors import UserError
 from mtmusic.models import savedmodel
 from mtmusic.models.backbones import cnn_backbone, lstm_backbone
-from mtmusic.models.heads import multitask_regressor
-from mtmusic.models.musicnn import embedding
+from mtmusic.models.heads import head_alone, multitask_regressor
+from mtmusic.models.musicnn import embedding, musicnn_backbone
 from mtmusic.models.savedmodel import Sound, export_savedmodel, open_model
 from mtmusic.models.saving import answers, load, save
 from mtmusic.models.transfer import freeze, load_backbone
@@ -356,9 +356,34 @@ def test_a_run_of_tags_opens_by_name_and_as_an_export(trunk, tmp_path):
     for name in ("serve", "embed"):
         one, other = (getattr(opened, name)(logmel_examples()) for opened in (run, export))
         np.testing.assert_allclose(*(next(iter(answer.values())) for answer in (one, other)), atol=1e-5)
+    patches = logmel_examples(187)
+    for opened in (run, export):
+        features = opened.embed(patches)[opened.head.takes]
+        assert features.shape == (3, 200)
+        np.testing.assert_allclose(opened.head.ask(features)["tags"], run.serve(patches)["tags"], atol=1e-5)
+    exported = json.loads((tmp_path / "out" / "assets" / "card.json").read_text())
+    assert exported["signatures"] == ["serve", "embed", "head"]
     (tmp_path / "out" / "assets" / "card.json").write_text(json.dumps(card | {"tags": card["tags"][:3]}))
     with pytest.raises(UserError, match="Expected the card of a model"):
         open_model(tmp_path / "out")
+
+
+def test_an_export_whose_head_answers_otherwise_leaves_nothing(trunk, tmp_path, monkeypatch):
+    model, card = load("musicnn")
+    alone = head_alone(model)
+    wrong = keras.Model(alone.input, alone.output + 0.01)
+    monkeypatch.setattr(savedmodel, "head_alone", lambda model: wrong)
+    with pytest.raises(UserError, match="Expected answers of the exported model"):
+        export_savedmodel(model, card, logmel_examples(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("feature", "frames", "has_head"), [("logmel", None, True), ("logmel", 400, False),
+                                                             ("fused", None, False)])  # fmt: skip
+def test_heads_are_of_logmel_of_any_length(tmp_path, feature, frames, has_head):
+    model = multitask_regressor(musicnn_backbone(feature), AFFECT["targets"])
+    functions = savedmodel.signatures(model, AFFECT | {"feature": feature, "frames": frames}, tmp_path)
+    assert ("head" in functions) == has_head
 
 
 @pytest.mark.real
