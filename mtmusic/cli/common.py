@@ -10,7 +10,7 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -152,6 +152,12 @@ def command(name: str, **values: Any) -> str:
     given = [(actions, value) for actions, value in given if all(action.default != value for action in actions)]
     given.sort(key=lambda one: flags._actions.index(one[0][0]))
     return shlex.join([*flags.prog.split(), *(word for actions, value in given for word in _words(actions, value))])
+
+
+def say_how_to_predict(runs: Iterable[Path | str]) -> None:
+    """The command that answers with each of the runs."""
+    for run in runs:
+        print(f"Predict: {command('predict', songs=['song.mp3'], models=[run])}")
 
 
 def _actions(flags: argparse.ArgumentParser, name: str) -> list[argparse.Action]:
@@ -305,6 +311,7 @@ def add_run_flags(flags: argparse.ArgumentParser, out: str, source: Path | None 
     again.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     again.add_argument("--overwrite", action="store_true", help="put the new run in the place of a finished one")
     add_devices_flag(flags)
+    add("--verbose", action="store_true", help="print a line an epoch (default: one progress line)")
     add("--tensorboard", action="store_true", help="write TensorBoard logs into the run's folder")
     add("--out", **DIR, help=f"the run's folder (default: {out})")
 
@@ -362,7 +369,7 @@ def train_options(
         recipe=recipe,
         data=data,
         freeze=arguments.freeze or ("all" if whole else "none"),
-        verbose=1 if sys.stdout is not None and sys.stdout.isatty() else 2,
+        progress=True,
     )
     if arguments.folder is None:
         refuse_early(options)  # before the demo corpus is made

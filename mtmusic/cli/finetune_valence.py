@@ -35,6 +35,9 @@ def main(arguments: argparse.Namespace) -> None:
     from mtmusic.training.affect import AffectTask
     from mtmusic.training.compare import finetune
     from mtmusic.training.recipes import RECIPES
+    from mtmusic.training.train import default_out
 
     options = common.train_options(arguments, AFFECT_FOLDERS, RECIPES)
-    finetune(options, AffectTask((arguments.task,), error=arguments.error), arguments.compare_scratch)
+    task = AffectTask((arguments.task,), error=arguments.error)
+    finetune(options, task, arguments.compare_scratch)
+    common.say_how_to_predict([options.out or default_out(options, task)])

@@ -30,15 +30,15 @@ from mtmusic.errors import UserError
 
 def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__, __name__)
-    flags.add_argument("songs", nargs="+", type=Path, metavar="SONGS", help="files, or folders of them")
+    flags.add_argument("songs", nargs="*", type=Path, metavar="SONGS", help="files, or folders of them")
     flags.add_argument(
         "--model",
         dest="models",
         nargs="+",
         action="extend",
         **common.RUN,
-        help="names of runs, their folders, their model.keras, exported SavedModels, or `latest`: given after the "
-        "songs (default: the pretrained models)",
+        help="names of runs, their folders, their model.keras, exported SavedModels, or `latest` (default: the "
+        "pretrained models)",
     )
     flags.add_argument("--csv", **common.FILE, help="write the answers to this table")
     flags.add_argument("--json", **common.FILE, help="write the answers as JSON")
@@ -56,7 +56,23 @@ def main(arguments: argparse.Namespace) -> int:
         if (value := getattr(arguments, name)) is not None and value < 1:
             raise UserError(f"Expected `{name}` of 1 or more, got {value}")
 
+    models, songs = _models_and_songs(arguments.models or [], arguments.songs)
+    if not songs:
+        raise UserError("Expected songs to predict, files or folders of them, got none")
+
     from mtmusic.serving.songs import PredictOptions, predict_songs
 
-    models = tuple(arguments.models or ())
-    return 1 if predict_songs(common.filled(PredictOptions, arguments, models=models)) else 0
+    options = common.filled(PredictOptions, arguments, models=tuple(models), songs=tuple(songs))
+    return 1 if predict_songs(options) else 0
+
+
+def _models_and_songs(models: list[Path], songs: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Where --model stands before the songs, argparse takes them for models: the files and folders that are no runs."""
+    if songs:
+        return models, songs
+    runs = [path for path in models if not path.exists() or _is_run(path)]
+    return runs, [path for path in models if path not in runs]
+
+
+def _is_run(path: Path) -> bool:
+    return path.suffix == ".keras" or any((path / name).is_file() for name in ("model.keras", "saved_model.pb"))

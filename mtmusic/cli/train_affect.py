@@ -58,4 +58,5 @@ def main(arguments: argparse.Namespace) -> None:
     from mtmusic.training.recipes import AFFECT_RECIPES
 
     options = common.train_options(arguments, AFFECT_FOLDERS, AFFECT_RECIPES, arguments.multitask)
-    train_each(options, common.filled(AffectTask, arguments, tasks=tuple(arguments.tasks)))
+    runs = train_each(options, common.filled(AffectTask, arguments, tasks=tuple(arguments.tasks)))
+    common.say_how_to_predict(runs)

@@ -5,7 +5,7 @@
     mtmusic train-genre --data data/fma_genre_spectrograms_beat --backbone lstm --bidirectional
 
 Writes saved_models/genre_<backbone>/ with model.keras, card.json, metrics.json, predictions.csv, history.csv,
-figures/ and report.html, and prints the classification report of the test split.
+figures/ and report.html, and prints the classification report of the test split and the command that predicts.
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
@@ -34,6 +34,8 @@ def main(arguments: argparse.Namespace) -> None:
     from mtmusic.datasets.demo import GENRE_FOLDERS
     from mtmusic.training.genre import GenreTask
     from mtmusic.training.recipes import RECIPES
-    from mtmusic.training.train import train
+    from mtmusic.training.train import default_out, train
 
-    train(common.train_options(arguments, GENRE_FOLDERS, RECIPES), GenreTask(arguments.leave_out))
+    options, task = common.train_options(arguments, GENRE_FOLDERS, RECIPES), GenreTask(arguments.leave_out)
+    train(options, task)
+    common.say_how_to_predict([options.out or default_out(options, task)])

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from mtmusic.errors import UserError
 from mtmusic.files import write_json, write_text
@@ -66,7 +67,8 @@ def fit(
     checkpoints: Path | None = None,
     score: Score | None = None,
     tensorboard: Path | None = None,
-    verbose: str | int = "auto",
+    verbose: int = 0,
+    progress: bool = False,
     after: TrainingRecord | None = None,
     devices: Sequence[str] = (),
 ) -> TrainingRecord:
@@ -77,7 +79,8 @@ def fit(
     starts again with its first order, so later epochs are like those of an unbroken training, not equal. score: called
     after each epoch with the targets and predictions of the whole validation set; its values join the logs, with
     "val_" before their names. after: the record of an earlier stage of this training, which left the model with its
-    best weights: epochs, history and best epoch go on from it; the patience starts anew. devices: each
+    best weights: epochs, history and best epoch go on from it; the patience starts anew. verbose: Keras's. progress:
+    shows one line instead, the epochs and the monitored value. devices: each
     batch is split across several, see `distribution.mirrored`; a training may go on with others. Raises UserError
     where a loss or a score becomes NaN or infinite.
     """
@@ -86,6 +89,8 @@ def fit(
     if score is not None and validation is not None:
         callbacks.append(_ScoreCallback(validation, score))
     callbacks += [_StopAtNaN(), keeper]
+    if progress:
+        callbacks.append(_Progress(config, after.epochs if after else 0))
     if tensorboard is not None:
         callbacks.append(keras.callbacks.TensorBoard(tensorboard))
     with mirrored(model, devices) as trained:
@@ -151,6 +156,27 @@ def history_csv(record: TrainingRecord) -> str:
     writer.writerow(["epoch", *record.history])
     writer.writerows(zip(range(1, record.epochs + 1), *record.history.values(), strict=True))
     return text.getvalue()
+
+
+class _Progress(keras.callbacks.Callback):
+    """One line for all epochs."""
+
+    def __init__(self, config: TrainingConfig, done: int) -> None:
+        super().__init__()
+        self.config = config
+        self.done = done
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.bar = tqdm(total=self.config.epochs, initial=self.done, unit="epoch", desc="Training")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        logs = logs or {}
+        shown = self.config.monitor if self.config.monitor in logs else "loss"
+        self.bar.set_postfix({shown: f"{logs[shown]:.4g}"} if shown in logs else {}, refresh=False)
+        self.bar.update(epoch + 1 - self.bar.n)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.bar.close()
 
 
 class _StopAtNaN(keras.callbacks.Callback):

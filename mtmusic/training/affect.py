@@ -15,6 +15,7 @@ from mtmusic.data.labels import Clips
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
 from mtmusic.evaluation.metrics import affect_report, affect_table, spearman
+from mtmusic.evaluation.reports.html import interval
 from mtmusic.models.backbones import AFFECT_FRAMES
 from mtmusic.models.heads import affect_regressor, multitask_regressor
 from mtmusic.models.losses import complete_weights
@@ -130,6 +131,15 @@ class AffectTask(Task):
 
     def report(self, clips: Clips, predictions: np.ndarray) -> dict[str, Any]:
         return affect_report(clips.targets, predictions, clips.tasks, dict(self.label_means), clips.group_names)
+
+    def no_better(self, report: Mapping[str, Any], clips: Clips) -> str | None:
+        rows = report["per_task"].items()
+        found = [
+            f"{task} {interval(row['spearman'], row['spearman_low'], row['spearman_high'])}"
+            for task, row in rows
+            if (row["spearman_low"] or 0) <= 0
+        ]
+        return f"rho is not shown to be above 0, which a constant answer has: {', '.join(found)}" if found else None
 
     def card(self, options: LoadOptions) -> dict[str, Any]:
         task = self.tasks[0] if len(self.tasks) == 1 else MULTITASK

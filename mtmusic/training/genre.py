@@ -14,6 +14,7 @@ from mtmusic.data.labels import Clips, genre_mapping, two_of_different_classes
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
 from mtmusic.evaluation.metrics import genre_report, genre_table
+from mtmusic.evaluation.reports.html import interval
 from mtmusic.models.backbones import FRAMES
 from mtmusic.models.heads import genre_classifier
 from mtmusic.models.trainer import OVERFIT_LOSS
@@ -88,6 +89,15 @@ class GenreTask(Task):
     def report(self, clips: Clips, predictions: np.ndarray) -> dict[str, Any]:
         return genre_report(clips.targets, predictions.argmax(axis=1), clips.classes, clips.group_names)
 
+    def no_better(self, report: Mapping[str, Any], clips: Clips) -> str | None:
+        counts = clips.counts()
+        commonest = max(counts, key=lambda name: counts[name])
+        share = counts[commonest] / len(clips)
+        if report["accuracy_low"] > share:
+            return None
+        found = interval(report["accuracy"], report["accuracy_low"], report["accuracy_high"])
+        return f"accuracy {found} is not shown to be better than {share:.3f}, which always answering {commonest} has"
+
     def card(self, options: LoadOptions) -> dict[str, Any]:
         mapping = genre_mapping(options.classes)
         return {"task": "genre", "classes": list(self.classes), "class_mapping": mapping}
@@ -104,8 +114,9 @@ class GenreTask(Task):
         for split, evaluation in evaluations.items():
             figure = plots.confusion_matrix(np.array(evaluation.report["confusion"]), self.classes)
             plots.save_figure(figure, folder / f"confusion_{split}.png")
-        figure = plots.class_histograms(data.raw_counts, data.merged_counts, "Clips before and after merging")
-        plots.save_figure(figure, folder / "class_histograms.png")
+        if data.raw_counts != data.merged_counts:
+            figure = plots.class_histograms(data.raw_counts, data.merged_counts, "Clips before and after merging")
+            plots.save_figure(figure, folder / "class_histograms.png")
 
     def two_clips(self, clips: Clips) -> tuple[list[int], list[str]]:
         pair = two_of_different_classes(clips)

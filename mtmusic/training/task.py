@@ -102,6 +102,10 @@ class Task(ABC):
         """The scores, as metrics.json holds them."""
 
     @abstractmethod
+    def no_better(self, report: Mapping[str, Any], clips: Clips) -> str | None:
+        """What the report does not show to be better than a constant answer, by the lower end of its interval."""
+
+    @abstractmethod
     def card(self, options: LoadOptions) -> dict[str, Any]:
         """Its part of card.json."""
 

@@ -32,7 +32,7 @@ from mtmusic.models.trainer import (
     require_overfit,
 )
 from mtmusic.models.transfer import describe, freeze, load_backbone, set_backbone_weights, unfreeze
-from mtmusic.training.recipes import LAB_CNN, PRETRAINED, Recipe, build_backbone, fill_in, recipe_from_card
+from mtmusic.training.recipes import KERNEL, LAB_CNN, PRETRAINED, Recipe, build_backbone, fill_in, recipe_from_card
 from mtmusic.training.run_folder import (
     CHECKPOINTS,
     FROZEN_STAGE,
@@ -65,7 +65,8 @@ class TrainOptions:
     architecture and all, is started from. transfer: "all" of its weights, or those of its first N blocks. freeze: of
     that backbone. unfreeze_after: epochs after which all of it is trained, at a tenth of the rate; None: never.
     devices: a number, or "all", see distribution.find_devices; apart from rounding and dropout the result does not
-    depend on it, so that a resume may give another. verbose: Keras's.
+    depend on it, so that a resume may give another. progress: shows one line of epochs; verbose: Keras's line an epoch
+    instead.
     """
 
     data: LoadOptions
@@ -82,7 +83,8 @@ class TrainOptions:
     tensorboard: bool = False
     devices: str = "1"
     command: str = ""
-    verbose: int = 0
+    progress: bool = False
+    verbose: bool = False
 
     @property
     def seed(self) -> int:
@@ -135,14 +137,26 @@ def train(options: TrainOptions, task: Task, data: FolderData | None = None) -> 
             "judged_model_trained_on": trained_on["evaluated"],
             **task.model_metrics(model, recipe),
         }
-        card = save(model, work, _card(options, recipe, task, data), examples(splits["test"], recipe))
+        warning = _warning(task, recipe, evaluations["test"], splits["test"])
+        card = save(model, work, _card(options, recipe, task, data) | warning, examples(splits["test"], recipe))
         write_clips(work, data, trained_on["saved"], options.source)
         write_clip_figures(work / "figures", task, model, recipe, splits["test"], data.beat)
-        metrics = write_evaluation(work, task, data, evaluations, card, facts)
+        metrics = write_evaluation(work, task, data, evaluations, card, facts | warning)
     logger.info(f"\n{task.heading}, {len(splits['test'])} clips, trained on {trained_on['evaluated']}:")
     logger.info(task.table(metrics["test"]))
+    if warning:
+        logger.warning(f"warning: {warning['warning']}")
     logger.info(f"Report: {out / 'report.html'}")
     return metrics
+
+
+def _warning(task: Task, recipe: Recipe, evaluation: Evaluation, clips: Clips) -> dict[str, str]:
+    """For card and metrics: that the test clips do not show a model to be of use, and what to try; else nothing."""
+    found = task.no_better(evaluation.report, clips)
+    if found is None:
+        return {}
+    is_best = recipe.backbone in (KERNEL.backbone, PRETRAINED.backbone)
+    return {"warning": f"{found}: {'give more songs' if is_best else 'try the recipe best, or give more songs'}"}
 
 
 def with_trunk(options: TrainOptions) -> TrainOptions:
@@ -358,7 +372,8 @@ def fit_clips(
         held,
         score=score,
         tensorboard=tensorboard,
-        verbose=options.verbose,
+        verbose=2 if options.verbose else 0,
+        progress=options.progress and not options.verbose,
         devices=find_devices(options.devices),
     )
     if options.unfreeze_after is None:

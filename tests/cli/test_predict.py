@@ -16,6 +16,7 @@ import soundfile
 from matplotlib.image import imread
 
 from mtmusic.audio.synthesis import synthesise
+from mtmusic.cli.predict import _models_and_songs, parser
 from mtmusic.evaluation import plots
 from mtmusic.serving.predictor import Predictor
 from tests.folders import PROJECT
@@ -275,3 +276,18 @@ def test_a_place_that_cannot_be_written_is_told_before_a_song_is_heard(predict, 
     assert printed.out == ""
     assert "Expected a f" in printed.err
     assert Path("a").read_bytes() == b""
+
+
+@pytest.mark.parametrize("order", [["SONG", "--model", "RUN"], ["--model", "RUN", "SONG"]])
+def test_songs_stand_before_or_after_the_model(tmp_path, order):
+    run, song = tmp_path / "genre_run", tmp_path / "song.wav"
+    run.mkdir()
+    (run / "model.keras").touch()
+    song.touch()
+    arguments = parser().parse_args([{"SONG": str(song), "RUN": str(run)}.get(word, word) for word in order])
+    assert _models_and_songs(arguments.models, arguments.songs) == ([run], [song])
+
+
+def test_without_songs_there_is_nothing_to_predict(predict, capsys):
+    assert predict("--model", "latest") == 2
+    assert "Expected songs to predict" in capsys.readouterr().err

@@ -114,9 +114,7 @@ def test_the_report_is_one_page_without_outside_addresses(script, genre_folder, 
     embedded = {base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in page.sources}
     assert embedded == pictures
     names = {path.stem for path in (out / "figures").iterdir()}
-    assert names == {
-        "learning_curves", "confusion_test", "confusion_validation", "spectrograms", "activations", "class_histograms",
-    }  # fmt: skip
+    assert names == {"learning_curves", "confusion_test", "confusion_validation", "spectrograms", "activations"}
     assert page.links == []
     assert read_json(out / "card.json")["frames"] == 16
 

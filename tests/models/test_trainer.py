@@ -218,3 +218,16 @@ def test_one_iterator_for_all_epochs_gives_the_orders_of_one_an_epoch(monkeypatc
     assert len(started) == 1
     for one, other in zip(model.get_weights(), plain.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_progress_is_one_line_of_epochs_and_the_monitored_value(capsys):
+    x = np.zeros((4, 2), "float32")
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    data = tf.data.Dataset.from_tensor_slices((x, x[:, :1])).batch(2)
+    fit(model, data, data, TrainingConfig(epochs=3), progress=True)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert "3/3" in printed.err
+    assert "val_loss=0" in printed.err
