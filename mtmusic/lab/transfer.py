@@ -23,7 +23,7 @@ from mtmusic.training.crossval.study import CrossOptions, cross_validate
 TASK = "valence"
 """The lab's; where a folder lacks it, its first task."""
 
-RECIPES = ("pretrained", "kernel", "lab-cnn")
+RECIPES = ("pretrained", "kernel", "random-trunk")
 FOLDS = {"full": 5, "quick": 2}
 SHARES = {"full": (12, 25, 50, 100), "quick": (50, 100)}
 """Of the cross-validation on the pretrained trunk, by scale."""

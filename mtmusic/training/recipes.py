@@ -150,7 +150,7 @@ ABLATIONS = {
     "kernel-dropout": replace(KERNEL, weight_decay=0.0, dropout=0.5),
     "kernel-unbalanced": replace(KERNEL, balanced=False),
     "kernel-refit": replace(KERNEL, refit=True),
-    "pretrained-untrained": replace(PRETRAINED, untrained=True),
+    "random-trunk": replace(PRETRAINED, untrained=True),
     "pretrained-no-refit": replace(PRETRAINED, refit=False),
     "pretrained-penultimate": replace(PRETRAINED, features="penultimate"),
     "pretrained-linear": replace(PRETRAINED, neck="linear", dropout=0.5, learning_rate=0.003),

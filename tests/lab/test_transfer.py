@@ -55,12 +55,12 @@ def test_the_trunk_is_compared_on_the_same_folds_and_shares(lab, trunk):
     }  # fmt: skip
     about, scores = sentences_and_pictures(lab, found, why)[0]
     assert "on the same 2 folds of 80 full-rate clips of 40 groups" in about
-    assert "the lab's CNN is the control" in about
+    assert "the same head on the same network with random weights" in about
     rho = {name: row["rho"] for name, row in found["recipes"].items()}
-    assert rho["pretrained"]["mean"] > rho["kernel"]["mean"] > rho["lab-cnn"]["mean"]
+    assert rho["pretrained"]["mean"] > rho["kernel"]["mean"] > rho["random-trunk"]["mean"]
     assert f"pretrained has {rho['pretrained']['mean']:.3f} (" in scores
-    gain = rho["pretrained"]["mean"] - rho["lab-cnn"]["mean"]
-    assert f"Pretrained less lab-cnn is {gain:+.3f} on the same clips" in scores
+    gain = rho["pretrained"]["mean"] - rho["random-trunk"]["mean"]
+    assert f"Pretrained less random-trunk is {gain:+.3f} on the same clips" in scores
     picture = sentences_and_pictures(lab, found, why)[1][-1]
     assert (lab.out / picture).is_file()
     assert (lab.out / "step_09" / "pretrained" / "report.html").is_file()
@@ -68,7 +68,7 @@ def test_the_trunk_is_compared_on_the_same_folds_and_shares(lab, trunk):
     by_share, by_task = transfer._tables(found)
     assert by_share.header == ("", "50 %", "100 %")
     assert by_share.rows[0][2].startswith(f"{rho['pretrained']['mean']:.3f} (")
-    assert by_task.header == ("", "less kernel", "less lab-cnn")
+    assert by_task.header == ("", "less kernel", "less random-trunk")
     assert [row[0] for row in by_task.rows] == ["rho", "rho_valence", "rho_energy", "rho_danceability"]
     assert by_task.rows[0][2].startswith(f"{gain:.3f} (")
 

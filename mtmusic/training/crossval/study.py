@@ -397,7 +397,7 @@ def _network(study: Study, training: Training, cut: Cut, recipe: Recipe) -> tupl
     refuse_early(options)
     splits = {"train": train, "validation": validation}
     recipe = fill_in(resolve_recipe(options), task.frames[study.data.beat], splits, feature=study.data.feature)
-    model = build_model(options, recipe, task)
+    model = build_model(options, recipe, task, quiet=True)
     record = fit_clips(model, options, recipe, train, validation, replace(recipe.training, monitor=task.monitor))
     if recipe.refit:
         model = retrain(options, recipe, task, cut.rest, record.best_epoch)
