@@ -153,7 +153,8 @@ def test_the_heading_names_the_models_and_warns_of_the_demo_corpus(app, runs):
         ("<i>.wav", NO_SONG, "no decoder reads in &lt;i&gt;.wav"),
     ],
 )
-def test_wrong_files_get_a_sentence(app, tmp_path, capsys, caplog, name, content, told):
+def test_wrong_files_get_a_sentence(app, tmp_path, monkeypatch, capsys, caplog, name, content, told):
+    monkeypatch.setattr("shutil.which", lambda command: None)  # as where there is no ffmpeg
     if content is not None:
         (tmp_path / name).write_bytes(content)
     page = app.answer(tmp_path / name, name)
