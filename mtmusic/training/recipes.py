@@ -40,8 +40,6 @@ class Recipe:
         features: Of musicnn, see `musicnn_backbone`.
         trunk: Name of the run whose backbone the training starts from. It is wholly frozen unless a training says
             otherwise.
-        trunk_batch_size: Replaces batch_size where all of the trunk is trained too, which takes .7 GB of memory a clip
-            of 30 s in a batch.
         untrained: Takes the architecture of the trunk with random weights, as a control.
         neck, hidden: Between features and outputs, see `heads.neck`.
         dropout: After each layer of an LSTM, around the dense block of a CNN, behind a kernel, or in a neck.
@@ -75,7 +73,6 @@ class Recipe:
     hidden: int = 0
     dropout: float = 0.0
     batch_size: int = 32
-    trunk_batch_size: int = 4
     learning_rate: float = 1e-3
     precision: str = "float32"
     weight_decay: float = 0.0
@@ -225,8 +222,6 @@ def choose_recipe(
             raise UserError(
                 f"Expected `{foreign[0]}` with `backbone={backbone}` only, got `backbone={recipe.backbone}`"
             )
-    if "batch_size" in settings:
-        settings = {**settings, "trunk_batch_size": settings["batch_size"]}
     return replace(recipe, **settings)
 
 

@@ -52,7 +52,7 @@ def test_a_recipe_with_a_trunk_starts_from_it_frozen_and_keeps_its_own_head(trun
 
 
 @pytest.mark.parametrize("how", [{"freeze": "none"}, {"freeze": "all", "unfreeze_after": 1}])
-@pytest.mark.parametrize(("settings", "size"), [({}, 4), ({"batch_size": 32}, 32), ({"epochs": 5}, 4)])
+@pytest.mark.parametrize(("settings", "size"), [({}, 4), ({"batch_size": 16}, 16), ({"epochs": 5}, 4)])
 def test_batches_are_small_where_a_trunk_is_trained_unless_they_are_given(trunk, tmp_path, how, settings, size):
     recipe = choose_recipe(None, settings, RECIPES, source=Path("musicnn"))
     options = training.TrainOptions(LoadOptions(tmp_path), recipe=recipe, source=Path("musicnn"), **how)
