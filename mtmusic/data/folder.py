@@ -1,5 +1,6 @@
 """A data folder to checked splits, loaded in one of three ways: to train, one split to evaluate, or all as one pool."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -22,6 +23,7 @@ from mtmusic.data.labels import (
     is_genre_folder,
     is_synthetic,
     label_path,
+    one_form,
     read_groups,
     scan_genre_labels,
 )
@@ -161,6 +163,16 @@ def load_affect_split(options: LoadOptions, split: str, tasks: Sequence[str]) ->
     selected = select_tasks(_affect_data(options, [split]), tasks)
     require_labels(selected.splits[split], f"in {label_path(folder, split)}")
     return selected
+
+
+def song_names(folder: Path) -> dict[str, str]:
+    """The song of each id, with the folder that it lies in, from the songs.csv that extraction wrote; else empty."""
+    path = folder / "songs.csv"
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = csv.DictReader(file)
+        return {one_form(row.get("id") or ""): "/".join(Path(row.get("path") or "").parts[-2:]) for row in rows}
 
 
 def load_pool(options: LoadOptions, tasks: Sequence[str] | None = None) -> FolderData:

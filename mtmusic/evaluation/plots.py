@@ -225,9 +225,11 @@ def _bin_edges(values: np.ndarray) -> list[float]:
 def learning_curves(history: Mapping[str, Sequence[float]], best_epoch: int) -> Figure:
     """A panel for each metric with a `val_` twin and for each lone `val_` score; epochs count from 1.
 
-    Without a validation split: a panel for each metric.
+    Without a validation split: a panel for each metric. The loss has none where it is a multiple of another metric.
     """
     metrics = [name.removeprefix("val_") for name in history if name.startswith("val_")] or list(history)
+    if any(_is_multiple(history, "loss", metric) for metric in metrics if metric != "loss"):
+        metrics.remove("loss")
     limits = 0.5, max(len(values) for values in history.values()) + 0.5
     figure, panels = _panels(len(metrics), 4.2, 3.3)
     for axes, metric in zip(panels, metrics, strict=True):
@@ -240,6 +242,17 @@ def learning_curves(history: Mapping[str, Sequence[float]], best_epoch: int) -> 
         axes.set(title=_plain(metric.replace("_", " ")), xlabel="epoch", xlim=limits)
         _grid_and_legend(axes, fontsize="small")
     return figure
+
+
+def _is_multiple(history: Mapping[str, Sequence[float]], one: str, other: str) -> bool:
+    """Whether the curves of both, of train and of validation, look the same but for the scale."""
+    pairs = [(f"{split}{one}", f"{split}{other}") for split in ("", "val_")]
+    if any(name not in history for pair in pairs for name in pair):
+        return False
+    first, second = (np.concatenate([history[name] for name in names]) for names in zip(*pairs, strict=True))
+    if not (first.any() and second.any()):
+        return False
+    return np.allclose(first / np.abs(first).max(), second / np.abs(second).max(), rtol=0.01)
 
 
 def _curve(axes: Axes, values: Sequence[float], label: str, colour: str) -> None:

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from mtmusic import __version__
 from mtmusic.constants import FEATURE_BINS
-from mtmusic.data.folder import AffectData, FolderData
+from mtmusic.data.folder import AffectData, FolderData, song_names
 from mtmusic.data.labels import LAB_CLASSES, Clips, is_beat_synchronised, is_synthetic, read_features_json
 from mtmusic.data.spectrograms import array_frames
 from mtmusic.errors import UserError
@@ -73,8 +73,8 @@ def finished(out: Path, resume: bool) -> dict[str, Any] | None:
 def run_folder(out: Path, settings: Mapping[str, Any], resume: bool) -> Iterator[Path]:
     """Gives a folder next to `out` to write the run into, and puts it in the place of `out` when the block ends.
 
-    What the user must mend before the first epoch leaves nothing behind; any other end, a kill say, leaves the folder
-    for a resume.
+    Where the block is stopped or fails, the folder is left for a resume if there are checkpoints, which is logged; else
+    it goes. After a kill it is left.
     settings: all that the result depends on. Raises UserError where a resumed run had other ones.
     """
     work = _work(out)
@@ -86,8 +86,10 @@ def run_folder(out: Path, settings: Mapping[str, Any], resume: bool) -> Iterator
         write_json(work / SETTINGS, dict(settings))
     try:
         yield work
-    except UserError:
-        if not any((work / CHECKPOINTS).rglob("epoch-*")):
+    except BaseException:
+        if any((work / CHECKPOINTS).rglob("epoch-*")):
+            logger.warning(f"{work} keeps the run: `resume=True` goes on with it, `overwrite=True` starts anew")
+        else:
             shutil.rmtree(work)
         raise
     replace_folder(work, out)
@@ -317,14 +319,15 @@ def write_evaluation(
     headline = {split: {name: report[name] for name in task.headline} for split, report in reports.items()}
     write_json(work / CARD_FILE, {**card, "metrics": headline})
     write_json(work / METRICS, metrics)
+    songs = song_names(data.folder)
     rows = (
-        (clip_id, split, *cells)
+        (clip_id, split, *([songs.get(clip_id, "")] if songs else []), *cells)
         for split, evaluation in evaluations.items()
         for clip_id, cells in zip(
             data.splits[split].ids, task.cells(data.splits[split], evaluation.predictions), strict=True
         )
     )
-    write_csv(work / PREDICTIONS, ("id", "split", *task.columns), map(rounded, rows))
+    write_csv(work / PREDICTIONS, ("id", "split", *(["song"] if songs else []), *task.columns), map(rounded, rows))
     task.write_figures(work / "figures", data, evaluations)
     write_report(work)
     return metrics

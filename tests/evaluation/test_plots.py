@@ -131,6 +131,23 @@ def test_learning_curves_pair_train_with_validation():
     assert labels(score.get_legend().get_texts()) == ["validation", "best epoch: 2"]
 
 
+@pytest.mark.parametrize(
+    ("scale", "last", "shown"),
+    [(1, 0, ["normalized mse"]), (3, 0, ["normalized mse"]), (1, 0.5, ["loss", "normalized mse"])],
+    ids=["one task", "three tasks", "weighted"],
+)
+def test_a_loss_that_is_a_multiple_of_another_metric_has_no_panel(scale, last, shown):
+    error, of_validation = np.array([3.0, 2.0, 1.0]), np.array([3.5, 2.5, 2.6])
+    history = {"loss": scale * error, "val_loss": scale * of_validation + [0, 0, last]}
+    history |= {"normalized_mse": error, "val_normalized_mse": of_validation}
+    assert [axes.get_title() for axes in plots.learning_curves(history, 2).axes] == shown
+
+
+def test_a_loss_next_to_an_accuracy_of_nothing_has_its_panel():
+    zeros = {"accuracy": [0.0, 0.0], "val_accuracy": [0.0, 0.0]}
+    assert len(plots.learning_curves({"loss": [2.0, 1.0], "val_loss": [2.0, 1.0], **zeros}, 1).axes) == 2
+
+
 def test_learning_curves_of_one_epoch():
     figure = plots.learning_curves({"loss": [2.0], "val_loss": [2.1]}, best_epoch=1)
     figure.canvas.draw()

@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def write_report(folder: Path) -> Path:
         data=data,
         clips=_clips(data),
         figures={path.stem: path for path in sorted((folder / "figures").glob("*.png"))},
-        mistakes=[_mistakes(folder / "predictions.csv")] if "classes" in card else [],
+        mistakes=_mistakes(folder / "predictions.csv", card.get("targets")),
         history=_history(folder / "history.csv"),
     )
     path = folder / "report.html"
@@ -145,23 +145,40 @@ def _clips(data: Mapping[str, Any]) -> dict[str, Any]:
     return {"header": ("class", *clips), "rows": rows, "total": True}
 
 
-def _mistakes(predictions: Path) -> tuple[str, Rows]:
-    """Of the test clips, or of the one split that was evaluated."""
-    read = _read_csv(predictions)
+def _mistakes(path: Path, tasks: Sequence[str] | None) -> dict[str, Any]:
+    """Of the test clips, or of the one split that was evaluated: those that it got most wrong, the worst first.
+
+    tasks: of affect; None: genre.
+    """
+    read = _read_csv(path)
     evaluated = {row.get("split") for row in read}
     split = next((split for split in SPLITS if split in evaluated), "test")
+    names = ["id", *(["song"] if read and "song" in read[0] else [])]
     try:
         rows: Rows = [
-            (row["id"], row["true"], row["predicted"], float(row[row["predicted"]]))
+            (*(row[name] for name in names), *cells)
             for row in read
-            if row["split"] == split and row["true"] != row["predicted"]
+            if row["split"] == split
+            for cells in _wrong_answers(row, tasks)
         ]
     except (KeyError, TypeError, ValueError) as error:
+        answers = "true, predicted and a column of probabilities a class" if tasks is None else "true_<task> and <task>"
         raise UserError(
-            f"Expected id, split, true, predicted and a column of probabilities a class in {predictions}, "
-            f"got: {error!r}; train again to write it anew"
+            f"Expected id, split, {answers} in {path}, got: {error!r}; train again to write it anew"
         ) from None
-    return split, sorted(rows, key=lambda row: (-row[3], row[0]))[:SHOWN_MISTAKES]
+    header = ("true", "predicted", "probability") if tasks is None else ("task", "true", "predicted", "error")
+    worst = sorted(rows, key=lambda row: (-row[-1], row[0]))[:SHOWN_MISTAKES]
+    return {"split": split, "header": [*names, *header], "rows": worst}
+
+
+def _wrong_answers(row: Mapping[str, str], tasks: Sequence[str] | None) -> Iterator[Sequence[Any]]:
+    """A clip's wrong genre with its probability, or its error in each task that it has a label of."""
+    if tasks is None and row["true"] != row["predicted"]:
+        yield row["true"], row["predicted"], float(row[row["predicted"]])
+    for task in tasks or ():
+        if row[f"true_{task}"]:
+            true, predicted = float(row[f"true_{task}"]), float(row[task])
+            yield task, true, predicted, abs(predicted - true)
 
 
 def _history(path: Path) -> Rows:

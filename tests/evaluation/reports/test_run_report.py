@@ -192,13 +192,31 @@ def test_affect_run(tmp_path, card):
     del card["classes"]
     card |= {"task": "affect", "targets": ["valence", "energy"], "beat": False}
     card["data"]["clips"] = {"train": 240, "test": 4}
-    (tmp_path / "predictions.csv").write_text("id,split,true_valence,valence\n1,test,0.1,0.2\n")
+    rows = ["id,split,true_valence,true_energy,valence,energy", "1,test,0.1,,0.2,0.5", "2,test,0.5,0.9,0.75,0.1"]
+    (tmp_path / "predictions.csv").write_text("\n".join([*rows, "3,validation,0.5,0.5,0.5,0.5"]))
     page = Page(write_report(write_run(tmp_path, card, {"test": scores})))
     assert page.row("valence")[2] == f"{scores['per_task']['valence']['pearson']:.3f}"
     assert page.row("energy") == ["energy", "0.000", "-", "-", "-", "-", "2"]
     assert page.row("mean")[1].startswith("0.500 (")
     assert page.row("train") == ["train", "240"]
     assert "It tells valence, energy." in " ".join(page.words)
+    errors = page.rows[page.rows.index(["id", "task", "true", "predicted", "error"]) + 1 :][:3]
+    assert errors == [
+        ["2", "energy", "0.900", "0.100", "0.800"],
+        ["2", "valence", "0.500", "0.750", "0.250"],
+        ["1", "valence", "0.100", "0.200", "0.100"],
+    ]
+    assert "Largest errors" in page.words
+
+
+def test_mistakes_have_the_names_of_their_songs_where_they_are_known(run):
+    path = run / "predictions.csv"
+    rows = [row.split(",") for row in path.read_text().splitlines()]
+    named = [[*row[:2], f"Blues/{row[0]}.mp3" if number else "song", *row[2:]] for number, row in enumerate(rows)]
+    path.write_text("\n".join(",".join(row) for row in named))
+    page = Page(write_report(run))
+    assert ["id", "song", "true", "predicted", "probability"] in page.rows
+    assert page.row("clip11") == ["clip11", "Blues/clip11.mp3", "Rock", "R&B", "0.610"]
 
 
 def test_not_a_runs_folder(tmp_path):
