@@ -14,6 +14,7 @@ from mtmusic.data.folder import (
     load_pool,
     pooled_clips,
     select_tasks,
+    song_names,
 )
 from mtmusic.data.labels import read_affect_labels
 from mtmusic.data.spectrograms import array_kind
@@ -139,6 +140,12 @@ def test_the_table_has_the_counts_by_task(affect_folder):
     assert ["labels", "of", "train", "validation", "test"] in [line.split() for line in lines]
     energy = next(line.split() for line in lines if line.startswith("energy"))
     assert sum(map(int, energy[1:])) == 30
+
+
+def test_songs_are_named_as_extraction_knew_them(tmp_path):
+    assert song_names(tmp_path) == {}
+    (tmp_path / "songs.csv").write_bytes(b"id,path\n1,/music/Blues/a b.mp3\nE\xcc\x81,/music/Jazz/\xff.mp3\n3,c.mp3\n")
+    assert song_names(tmp_path) == {"1": "Blues/a b.mp3", "\u00c9": "Jazz/\ufffd.mp3", "3": "c.mp3"}
 
 
 # --- the checks before training

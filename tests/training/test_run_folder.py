@@ -1,11 +1,13 @@
+import csv
 import json
+import shutil
 from datetime import UTC, datetime
 
 import keras
 import numpy as np
 import pytest
 
-from mtmusic.data.folder import FolderData, LoadOptions
+from mtmusic.data.folder import FolderData, LoadOptions, load_affect_split
 from mtmusic.data.labels import read_affect_labels, read_genre_labels
 from mtmusic.data.spectrograms import read_array
 from mtmusic.errors import UserError
@@ -13,9 +15,10 @@ from mtmusic.models.backbones import cnn_backbone, lstm_backbone
 from mtmusic.models.heads import genre_classifier, multitask_regressor
 from mtmusic.models.saving import read_card
 from mtmusic.serving.predictor import Predictor
+from mtmusic.training.compare import own_scores, read_predictions
 from mtmusic.training.evaluate import evaluate
 from mtmusic.training.recipes import LAB_LSTM
-from mtmusic.training.run_folder import base_card, save_run
+from mtmusic.training.run_folder import base_card, run_folder, save_run, write_clips
 from tests.folders import write_tiny_affect_folder
 
 
@@ -49,11 +52,62 @@ def test_a_model_of_fit_becomes_a_run_that_answers_and_is_evaluated(genre_folder
     expected = keras.ops.softmax(model(array[None, :128].transpose(0, 2, 1)))[0]
     assert list(answer["genre"]) == list(train.classes)
     np.testing.assert_allclose(list(answer["genre"].values()), expected, atol=1e-5)
+    test = read_genre_labels(genre_folder, "test", classes="all")
     metrics = evaluate(run, LoadOptions(genre_folder, checks="off"))
-    assert metrics["test"]["clips"] == len(read_genre_labels(genre_folder, "test", classes="all"))
+    assert metrics["test"]["clips"] == len(test)
     with pytest.raises(UserError, match=r"mine holds a run: `overwrite=True` replaces it"):
         save_run(model, run, train)
     save_run(model, run, train, overwrite=True)
+
+
+@pytest.fixture
+def evaluated(tmp_path, quick_figures):
+    """A run evaluated on two songs by each artist, and its metrics: predictions.csv lies in the run."""
+    folder = write_tiny_affect_folder(tmp_path / "songs_beat", ("valence", "energy"), test_labels=True)
+    rows = [f"{song_id},/music/Été {song_id % 2}/{song_id}.mp3" for song_id in (*range(1, 31), *range(1000, 1005))]
+    (folder / "songs.csv").write_text("\n".join(["id,path", *rows]) + "\n")
+    train = read_affect_labels(folder)
+    keras.utils.set_random_seed(0)
+    model = multitask_regressor(lstm_backbone("mel", 4), train.tasks, means=train.label_means())
+    run = save_run(model, tmp_path / "run", train)
+    metrics = evaluate(run, LoadOptions(folder), out=tmp_path / "evaluation")
+    shutil.copy(tmp_path / "evaluation" / "predictions.csv", run)
+    write_clips(run, load_affect_split(LoadOptions(folder), "test", train.tasks), "train", None)
+    return run, metrics
+
+
+def test_predictions_name_the_song_where_extraction_knew_it(evaluated):
+    with (evaluated[0] / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["id", "split", "song", "true_valence", "true_energy", "valence", "energy"]
+    assert [row["song"] for row in rows] == [*(f"Été {i % 2}/{i}.mp3" for i in range(1000, 1005)), ""]
+    page = (evaluated[0].parent / "evaluation" / "report.html").read_text()
+    assert "<td>Été 0/1000.mp3</td>" in page
+
+
+def test_a_score_has_one_interval(evaluated):
+    """In the report, and next to other runs, which are read from predictions.csv."""
+    run, metrics = evaluated
+    scores = own_scores(read_predictions(str(run)))
+    for task, row in metrics["test"]["per_task"].items():
+        expected = [row["spearman"], row["spearman_low"], row["spearman_high"]]
+        assert list(scores[task].values()) == pytest.approx(expected)
+    mean = metrics["test"]
+    expected = [mean["spearman"]["mean"], mean["spearman_mean_low"], mean["spearman_mean_high"]]
+    assert list(scores["mean"].values()) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError, OSError])
+def test_a_run_that_stops_says_how_it_goes_on(tmp_path, caplog, error):
+    with pytest.raises(error), run_folder(tmp_path / "run", {}, resume=False) as work:
+        raise error
+    assert list(tmp_path.iterdir()) == []  # there is no epoch to go on from
+    assert caplog.messages == []
+    with pytest.raises(error), run_folder(tmp_path / "run", {}, resume=False) as work:
+        (work / "checkpoints" / "epoch-00001").mkdir(parents=True)
+        raise error
+    assert work.is_dir()
+    assert caplog.messages == [f"{work} keeps the run: `resume=True` goes on with it, `overwrite=True` starts anew"]
 
 
 def test_a_regressor_of_fit_becomes_a_run_with_the_tasks_in_their_order(tmp_path):
