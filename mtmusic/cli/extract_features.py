@@ -64,5 +64,5 @@ def main(arguments: argparse.Namespace) -> int:
     options = common.filled(ExtractOptions, arguments, songs=tuple(arguments.songs), excerpt=excerpt)
     done = extract_features(options)
     for folder in done.trainable:
-        print(f"Train: {common.command('train-genre', folder=folder, classes='all')}")
+        print(f"Train: {common.command('train-genre', folder=folder, classes='all', recipe='best')}")
     return 1 if done.failed or done.unknown else 0
