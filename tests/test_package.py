@@ -116,6 +116,11 @@ def found(pattern: str) -> list[str]:
     ]
 
 
+def test_nothing_imports_what_compiles():
+    """librosa and numba compile when they are imported, into files that several processes at once leave broken."""
+    assert found(r"^\s*(from|import) (librosa|numba)\b") == []
+
+
 def test_only_the_commands_print_and_parse_arguments():
     assert found(r"(?<![\w.])print\(|\bargparse\b") == []
 

@@ -22,8 +22,9 @@ import numpy as np
 from joblib import Parallel, delayed, parallel_config
 from threadpoolctl import threadpool_limits
 
+from mtmusic.audio.decoding import SUFFIXES
 from mtmusic.audio.features import fused_spectrograms, logmel_spectrogram
-from mtmusic.audio.loading import SUFFIXES, load_with_doubts
+from mtmusic.audio.loading import load_with_doubts
 from mtmusic.constants import LOGMEL_SAMPLE_RATE
 from mtmusic.errors import UserError
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from mtmusic.audio.decoding import header_seconds
 from mtmusic.audio.extraction import KILLED, parallel_map, reason_of
 from mtmusic.audio.features import fused_spectrograms, logmel_spectrogram, mel_db, mel_power, stft
-from mtmusic.audio.loading import SILENT_BELOW, header_seconds, resampled, stream_waveform
+from mtmusic.audio.loading import SILENT_BELOW, resampled, stream_waveform
 from mtmusic.constants import (
     FFT_LENGTH,
     HOP_LENGTH,

@@ -22,9 +22,10 @@ import numpy as np
 import soundfile
 from jinja2 import PackageLoader
 
+from mtmusic.audio.decoding import header_seconds
 from mtmusic.audio.extraction import reason_of
 from mtmusic.audio.features import fused_spectrogram
-from mtmusic.audio.loading import header_seconds, load_with_doubts
+from mtmusic.audio.loading import load_with_doubts
 from mtmusic.audio.synthesis import synthesise
 from mtmusic.constants import SAMPLE_RATE
 from mtmusic.errors import UserError
