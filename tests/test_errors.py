@@ -1,5 +1,7 @@
 """One problem in one line; several in a list that ends."""
 
+from typing import NamedTuple
+
 import pytest
 
 from mtmusic.errors import LISTED_PROBLEMS, UserError
@@ -21,6 +23,25 @@ def test_the_first_twenty_are_shown_and_the_rest_counted(count: int, rest: int |
     assert heading == f"Cannot use data: {count} problems"
     assert lines[:20] == [f"  line {i}" for i in range(20)]
     assert lines[20:] == ([] if rest is None else [f"  ... and {rest} more"])
+
+
+class Problem(NamedTuple):
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def test_many_problems_of_a_kind_are_one_line() -> None:
+    rows, few = (
+        [Problem("no class", f"line {i}") for i in range(6)],
+        [Problem("no array", f"row {i}") for i in range(5)],
+    )
+    assert str(UserError.listing("Cannot use data", rows)) == "Cannot use data: 6 times no class, for example line 0"
+    heading, *lines = str(UserError.listing("Cannot use data", [few[0], *rows, *few[1:]])).splitlines()
+    assert heading == "Cannot use data: 11 problems"
+    assert lines == ["  row 0", "  6 times no class, for example line 0", *(f"  row {i}" for i in range(1, 5))]
 
 
 def test_a_listing_is_a_user_error() -> None:

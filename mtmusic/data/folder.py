@@ -15,6 +15,7 @@ from mtmusic.data.labels import (
     ALONE,
     Clips,
     GenreClasses,
+    Problem,
     concatenate,
     folder_feature,
     has_label_rows,
@@ -38,7 +39,7 @@ from mtmusic.data.quality.checked_split import (
 )
 from mtmusic.data.quality.split_checks import check_labels, check_splits
 from mtmusic.data.splits import hold_out, subset
-from mtmusic.errors import UserError
+from mtmusic.errors import UserError, in_lines
 
 LIKELY_BEAT_FRAMES = 200
 """Under five seconds at full rate: clips so short are likely to be beat-synchronised."""
@@ -89,7 +90,7 @@ class FolderData:
     splits: dict[str, Clips]
     frames: np.ndarray
     digests: dict[Path, str]
-    left_out: tuple[str, ...]
+    left_out: tuple[Problem, ...]
     checks: Checks
     findings: tuple[Finding, ...]
     held_out_test: bool
@@ -307,7 +308,7 @@ def data_table(data: FolderData) -> str:
         lines.append("Data: the demo corpus of synthesised music. What it teaches says nothing about real songs.")
     lines.append(f"Folder: {data.folder} ({frames_in_words(data.feature, data.beat)})")
     lines.append(f"Frames: {data.frames.min()} to {data.frames.max()}, median {np.median(data.frames):.0f}")
-    lines += [f"Left out: {line}" for line in data.left_out]
+    lines += [f"Left out: {line}" for line in in_lines(data.left_out)]
     if data.checks == "off":
         lines.append("Checks: off, but for what cannot be read")
     elif not data.findings:

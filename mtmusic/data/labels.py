@@ -51,6 +51,9 @@ class Problem(NamedTuple):
         return self.text
 
 
+UNKNOWN_CLASS, NOT_IN_TRAIN = "unknown class", "class missing from train"
+"""Kinds of problems."""
+
 ALONE = "clip "
 """What the name of a group begins with that is one clip, which a groups.csv does not name."""
 
@@ -223,7 +226,10 @@ def scan_genre_labels(
     classes: GenreClasses = "lab",
     known: Sequence[str] = (),
 ) -> tuple[Clips, list[Problem]]:
-    """As `read_genre_labels`, but rows that cannot be used are left out and listed, a line each."""
+    """As `read_genre_labels`, but rows that cannot be used are left out and listed, a line each.
+
+    Raises UserError where no row's genre is one of the classes too.
+    """
     mapping = genre_mapping(classes)
     path = label_path(folder, split)
     header, rows = _read_rows(path, "\t")
@@ -241,16 +247,31 @@ def scan_genre_labels(
             problems.append(Problem("missing label", clip_id, f"{where}: clip {clip_id} has no class: {genre!r}"))
         elif name == "":
             text = f'{where}: the class mapping does not know {genre!r} (`classes="all"`?)'
-            problems.append(Problem("unknown class", clip_id, text))
+            problems.append(Problem(UNKNOWN_CLASS, clip_id, text))
         elif name is not None and known and name not in known:
             text = f"{where}: class {name!r} is not one of {', '.join(known)}"
-            problems.append(Problem("class missing from train", clip_id, text))
+            problems.append(Problem(NOT_IN_TRAIN, clip_id, text))
         elif name is not None:
             found[clip_id] = (array, name)
+    if not found and problems and {problem.kind for problem in problems} <= {UNKNOWN_CLASS, NOT_IN_TRAIN}:
+        raise UserError(_other_genres([cells[1] for _, cells in rows], known, path))
     order = tuple(known) or tuple(sorted({name for _, name in found.values()}))
     targets = np.array([order.index(name) for _, name in found.values()], dtype=np.int64)
     paths = tuple(array for array, _ in found.values())
     return Clips(tuple(found), paths, targets, classes=order, groups=_groups(folder, tuple(found))), problems
+
+
+def _other_genres(genres: Iterable[str], known: Sequence[str], path: Path) -> str:
+    """Why none of the genres can be used, and what to give. known: as `read_genre_labels`."""
+    names = sorted({*genres})
+    got = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    if known:
+        example = json.dumps({names[0]: known[0]}, ensure_ascii=False)
+        return (
+            f"Expected genres of the classes {', '.join(known)}, got {got} in {path}: give `classes`, a JSON file of "
+            f"each genre's class, as {example}"
+        )
+    return f'Expected genres that the class mapping knows, got {got} in {path}: `classes="all"` takes each as a class'
 
 
 def scan_affect_labels(folder: Path | str, split: str) -> tuple[Clips, list[Problem]]:

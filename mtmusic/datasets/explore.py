@@ -128,7 +128,7 @@ def _summary(data: GenreData, clips: Clips, lengths: list[np.ndarray], padded: l
         "padding_share": 1 - frames / held,
         "flat_cnn_frames": flat,
         "flat_cnn_padding_share": 1 - float(np.minimum(data.frames, flat).mean()) / flat,
-        "left_out": list(data.left_out),
+        "left_out": [*map(str, data.left_out)],
     }
 
 

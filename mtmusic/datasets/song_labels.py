@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mtmusic.audio.extraction import plain_id
-from mtmusic.data.labels import Clips, is_missing, one_form, refuse_taken_names
+from mtmusic.data.labels import Clips, Problem, is_missing, one_form, refuse_taken_names
 from mtmusic.data.splits import hold_out
 from mtmusic.errors import UserError
 
@@ -55,7 +55,7 @@ def labels_from_table(table: Path, ids: Mapping[Path, str], roots: Sequence[Path
     labels = SongLabels(tasks=tasks)
     names = {one_form(str(path)): song_id for path, song_id in ids.items()}
     known = set(ids.values())
-    problems: list[str] = []
+    problems: list[Problem] = []
     seen: set[str] = set()
     unknown: list[str] = []
     for number, row in rows:
@@ -65,7 +65,7 @@ def labels_from_table(table: Path, ids: Mapping[Path, str], roots: Sequence[Path
             unknown += [named] if named else []
             continue
         if song_id in seen:
-            problems.append(f"line {number}: the song {song_id} stands there twice")
+            problems.append(Problem("duplicate id", song_id, f"line {number}: the song {song_id} stands there twice"))
         seen.add(song_id)
         _add_row(labels, song_id, row, f"line {number}", problems)
     labels = replace(labels, rows=len(seen) + len(unknown), unknown=tuple(unknown))
@@ -150,7 +150,7 @@ def _song_of(row: Row, names: Mapping[str, str], known: Set[str], roots: Sequenc
     return song_id if song_id in known else None
 
 
-def _add_row(labels: SongLabels, song_id: str, row: Row, where: str, problems: list[str]) -> None:
+def _add_row(labels: SongLabels, song_id: str, row: Row, where: str, problems: list[Problem]) -> None:
     if genre := _genre(row.get("genre", "")):
         labels.genres[song_id] = genre
     if row.get("group"):
@@ -162,7 +162,8 @@ def _add_row(labels: SongLabels, song_id: str, row: Row, where: str, problems: l
         values = np.array([math.inf])
     if np.any((values < 0) | (values > 1)):
         tasks = ", ".join(labels.tasks)
-        problems.append(f"{where}: expected numbers from 0 to 1 for the tasks {tasks}, got {','.join(cells)}")
+        text = f"{where}: expected numbers from 0 to 1 for the tasks {tasks}, got {','.join(cells)}"
+        problems.append(Problem("label out of range", song_id, text))
     elif not np.isnan(values).all():
         labels.values[song_id] = values
 

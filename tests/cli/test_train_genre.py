@@ -337,7 +337,7 @@ BAD = {
     "no good clip of a class": (no_good_clip_of_a_class, ("--skip-bad",), "No clip of Blues"),
     "no such folder": (lambda f: None, ("--data", "nowhere"), "no such folder"),
     "pickled array": (break_pickle, (), "pickled"),
-    "several bad files": (break_several, (), "and 3 more"),
+    "several bad files": (break_several, (), "23 times "),
     "one class": (one_class, (), "two classes"),
     "frames under the pooling": (lambda f: None, ("--backbone", "cnn", "--frames", "15"), "16 frames"),
     "frames below one": (lambda f: None, ("--frames", "0"), "--frames"),
@@ -368,7 +368,7 @@ def test_bad_input_gets_one_message_exit_code_2_and_nothing_written(
     assert captured.err.startswith("error: ")
     assert expected in captured.err
     assert "Traceback" not in captured.err
-    assert len(captured.err.splitlines()) == (22 if expected == "and 3 more" else 1)
+    assert len(captured.err.splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny_beat"]
 
 

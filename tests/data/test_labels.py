@@ -351,7 +351,7 @@ GENRE_ROWS = {
     "backslash": ("sub\\1\tRock\n", "line 2: expected an id without '/', '\\' and '..', got 'sub\\\\1'"),
     "dots": ("..\tRock\n", "line 2: expected an id without '/', '\\' and '..', got '..'"),
     "dots inside": ("1..npy\tRock\n", "line 2: expected an id without '/', '\\' and '..', got '1..npy'"),
-    "unknown class": ("1\tPolka\n", "line 2: the class mapping does not know 'Polka'"),
+    "unknown class": ("1\tPolka\n2\tRock\n", "line 2: the class mapping does not know 'Polka'"),
 }
 
 AFFECT_FILES = {
@@ -461,7 +461,7 @@ def test_an_unusable_affect_row(data_folder: DataFolder, rows: str, reason: str)
 
 
 def test_a_class_that_train_does_not_hold_is_refused_in_test(data_folder: DataFolder) -> None:
-    folder = data_folder(genre_rows((1, "Jazz")), [1], split="test")
+    folder = data_folder(genre_rows((1, "Jazz"), (2, "Rock")), [1, 2], split="test")
     with pytest.raises(UserError, match=r"test_labels\.txt line 2: class 'Jazz' is not one of Blues, Rock"):
         read_genre_labels(folder, "test", known=("Blues", "Rock"))
 
@@ -475,14 +475,28 @@ def test_several_problems_are_listed_in_one_error(data_folder: DataFolder) -> No
     assert [line.split(":")[0].split()[-1] for line in lines] == ["2", "4"]
 
 
-def test_twenty_problems_are_shown_and_the_rest_counted(data_folder: DataFolder) -> None:
+def test_many_problems_of_a_kind_are_one_line_with_their_number(data_folder: DataFolder) -> None:
     folder = data_folder("Id,valence\n" + "".join(f"{i},0.5\n" for i in range(100, 125)))
-    with pytest.raises(UserError) as error:
+    with pytest.raises(
+        UserError, match=r"labels\.txt: 25 times row without array, for example .* line 2: no array 100"
+    ):
         read_affect_labels(folder)
-    lines = str(error.value).splitlines()
-    assert len(lines) == 1 + 20 + 1
-    assert "line 21: no array 119" in lines[20]
-    assert lines[21] == "  ... and 5 more"
+
+
+def test_genres_of_one_s_own_are_one_line_that_says_what_to_give(data_folder: DataFolder) -> None:
+    rows = genre_rows(*((number, f"Polka {number}") for number in range(1, 8)))
+    folder = data_folder(rows, range(1, 8))
+    shown = "Polka 1, Polka 2, Polka 3, Polka 4, Polka 5 and 2 more"
+    with pytest.raises(UserError) as error:
+        read_genre_labels(folder)
+    path = folder / "train_labels.txt"
+    expected = (
+        f'Expected genres that the class mapping knows, got {shown} in {path}: `classes="all"` takes each as a class'
+    )
+    assert str(error.value) == expected
+    for classes in ("all", "lab"):  # a model's classes
+        with pytest.raises(UserError, match=r'Expected genres of the classes Blues, Rock, .*as \{"Polka 1": "Blues"\}'):
+            read_genre_labels(folder, classes=classes, known=("Blues", "Rock"))
 
 
 def test_scan_leaves_bad_rows_out_and_tells_them(data_folder: DataFolder) -> None:

@@ -188,7 +188,7 @@ def test_a_fault_of_many_genre_rows_brings_no_other(good_genre, tmp_path, plant,
     ("change", "name"),
     [
         (lambda row: [row[0], *(str(100 * float(cell)) for cell in row[1:])], "label out of range"),
-        (lambda row: [row[0], *("nan" for _ in row[1:])], "label out of range"),
+        (lambda row: [row[0], *("nan" for _ in row[1:])], "missing labels"),
         (lambda row: row[:-1], "shifted columns"),
         (lambda row: ["7", *row], "shifted columns"),
     ],
@@ -218,7 +218,8 @@ def test_labels_of_train_and_test_are_compared(tmp_path):
 
 def test_other_classes_and_tasks_are_no_anomaly(tmp_path):
     genre = write_tiny_genre_folder(tmp_path / "genre_beat", ("Polka", "Ska"))
-    assert "unknown class" in named(genre)
+    with pytest.raises(UserError, match=r'got Polka, Ska in .*: `classes="all"` takes each as a class'):
+        validate_folder(genre)
     assert validate_folder(genre, classes="all").findings == ()
     assert named(write_tiny_affect_folder(tmp_path / "affect_beat", ("calmness", "power"))) == {}
 

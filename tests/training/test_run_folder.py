@@ -97,15 +97,22 @@ def test_a_score_has_one_interval(evaluated):
     assert list(scores["mean"].values()) == pytest.approx(expected)
 
 
+def stop(out, error, epochs):
+    with run_folder(out, {}, resume=False) as work:
+        for epoch in range(epochs):
+            (work / "checkpoints" / f"epoch-0000{epoch}").mkdir(parents=True)
+        raise error
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, UserError, OSError])
 def test_a_run_that_stops_says_how_it_goes_on(tmp_path, caplog, error):
-    with pytest.raises(error), run_folder(tmp_path / "run", {}, resume=False) as work:
-        raise error
+    with pytest.raises(error):
+        stop(tmp_path / "run", error, epochs=0)
     assert list(tmp_path.iterdir()) == []  # there is no epoch to go on from
     assert caplog.messages == []
-    with pytest.raises(error), run_folder(tmp_path / "run", {}, resume=False) as work:
-        (work / "checkpoints" / "epoch-00001").mkdir(parents=True)
-        raise error
+    with pytest.raises(error):
+        stop(tmp_path / "run", error, epochs=1)
+    work = tmp_path / "run.partial"
     assert work.is_dir()
     assert caplog.messages == [f"{work} keeps the run: `resume=True` goes on with it, `overwrite=True` starts anew"]
 

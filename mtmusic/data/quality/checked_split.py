@@ -116,9 +116,9 @@ def checked_unlabelled_split(folder: Path | str, split: str) -> CheckedSplit:
     return _checked(*scan_unlabelled(folder, split), levels=True)
 
 
-def require_good(folder: Path | str, splits: Mapping[str, CheckedSplit], skip_bad: bool = False) -> tuple[str, ...]:
-    """All splits' problems, a line each. Raises UserError that lists them unless skip_bad, and for an empty split."""
-    problems = tuple(str(problem) for part in splits.values() for problem in part.problems)
+def require_good(folder: Path | str, splits: Mapping[str, CheckedSplit], skip_bad: bool = False) -> tuple[Problem, ...]:
+    """All splits' problems. Raises UserError that lists them unless skip_bad, and for an empty split."""
+    problems = tuple(problem for part in splits.values() for problem in part.problems)
     if problems and not skip_bad:
         raise UserError.listing(f"Cannot use all of {folder} (`skip_bad=True` goes on without these)", problems)
     for split, part in splits.items():

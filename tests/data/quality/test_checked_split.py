@@ -62,7 +62,7 @@ def test_bad_clips_stop_the_job_and_all_are_listed(bad_folder: Path) -> None:
 
 def test_skip_bad_goes_on_and_gives_the_list(bad_folder: Path) -> None:
     split = checked_genre_split(bad_folder, "train")
-    assert require_good(bad_folder, {"train": split}, skip_bad=True) == tuple(map(str, split.problems))
+    assert require_good(bad_folder, {"train": split}, skip_bad=True) == split.problems
 
 
 def test_the_problems_of_all_splits_come_together(bad_folder: Path, data_folder: DataFolder) -> None:
@@ -70,7 +70,7 @@ def test_the_problems_of_all_splits_come_together(bad_folder: Path, data_folder:
     splits = {name: checked_genre_split(bad_folder, name) for name in ("train", "test")}
     told = require_good(bad_folder, splits, skip_bad=True)
     assert len(told) == 4
-    assert "test_labels.txt line 3: no array 8" in told[3]
+    assert "test_labels.txt line 3: no array 8" in told[3].text
 
 
 def test_a_good_folder_gives_no_problems(data_folder: DataFolder) -> None:
@@ -78,16 +78,14 @@ def test_a_good_folder_gives_no_problems(data_folder: DataFolder) -> None:
     assert require_good(folder, {"train": checked_genre_split(folder, "train")}) == ()
 
 
-def test_of_many_problems_the_first_twenty_are_shown(data_folder: DataFolder, save_array: SaveArray) -> None:
+def test_many_problems_of_a_kind_are_one_line(data_folder: DataFolder, save_array: SaveArray) -> None:
     folder = data_folder("Id,valence\n" + "".join(f"{i},0.5\n" for i in range(30)))
     for i in range(30):
         save_array(folder / "train" / f"{i}.fused.full.npy", np.zeros((128, 3)))
-    with pytest.raises(UserError) as error:
+    with pytest.raises(
+        UserError, match=r"30 times [a-z ]+, for example Expected \(140, frames\), got \(128, 3\) in .*"
+    ):
         require_good(folder, {"train": checked_affect_split(folder, "train")})
-    lines = str(error.value).splitlines()
-    assert len(lines) == 22
-    assert "Expected (140, frames), got (128, 3) in" in lines[1]
-    assert lines[21] == "  ... and 10 more"
 
 
 @pytest.mark.parametrize(
