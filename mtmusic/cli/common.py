@@ -339,11 +339,13 @@ def load_options(
     arguments: argparse.Namespace, demo_folders: Mapping[bool, str], beat: bool = True, make_demo: bool = True
 ) -> "LoadOptions":
     """LoadOptions of the data flags; the folder is by default the demo corpus's of beat-synchronised clips, or not."""
+    from mtmusic.cli.extract_features import refuse_songs
     from mtmusic.data.folder import LoadOptions
     from mtmusic.datasets.demo import demo_corpus, demo_corpus_folder
 
     if (folder := arguments.folder) is None:
         folder = (demo_corpus if make_demo else demo_corpus_folder)() / demo_folders[beat]
+    refuse_songs(folder, genres="classes" in arguments)
     return filled(LoadOptions, arguments, folder=folder)
 
 

@@ -47,6 +47,23 @@ def parser() -> argparse.ArgumentParser:
     return flags
 
 
+def refuse_songs(folder: Path, genres: bool) -> None:
+    """Raises UserError with the command that makes a data folder of songs, where they lie in the place of one.
+
+    genres: whether the names of their folders may be their labels.
+    """
+    from mtmusic.audio.extraction import is_song_name
+
+    if any(folder.glob("*_labels.txt")):
+        return
+    parents = {path.parent for path in folder.rglob("*") if is_song_name(path.name)}
+    if not parents:
+        return
+    given = {"genres_from_folders": True} if genres and parents != {folder} else {"labels": "labels.csv"}
+    extract = common.command("extract-features", songs=[folder], out=Path("data") / folder.resolve().name, **given)
+    raise UserError(f"Expected a data folder, got songs in {folder}: make one of them with {extract}")
+
+
 @common.entry_point(parser)
 def main(arguments: argparse.Namespace) -> int:
     if arguments.jobs is not None and arguments.jobs < 1:

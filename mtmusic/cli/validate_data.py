@@ -36,8 +36,10 @@ def main(arguments: argparse.Namespace) -> int:
 
     refuse_taken((arguments.html, arguments.json, arguments.infer_schema), arguments.overwrite)
 
+    from mtmusic.cli.extract_features import refuse_songs
     from mtmusic.datasets.validate import findings_table, validate_folder, write_findings_json, write_findings_page
 
+    refuse_songs(arguments.folder, genres=True)
     found = validate_folder(
         arguments.folder, arguments.classes, arguments.beat, arguments.schema, arguments.infer_schema, arguments.strict
     )

@@ -112,3 +112,30 @@ def test_recordings_become_the_labs_arrays(main, real_data: Path, tmp_path: Path
             for feature, tolerance in (("mel", 1e-2), ("chroma", 1e-3)):
                 rows = FEATURE_ROWS[feature]
                 np.testing.assert_allclose(array[rows], expected[rows], atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("command", "folder", "labels"),
+    [
+        (("train_genre", "--data"), "my music", "--genres-from-folders"),
+        (("train_genre", "--data"), "my music/Rock", "--labels labels.csv"),
+        (("train_affect", "--data"), "my music", "--labels labels.csv"),
+        (("validate_data",), "my music", "--genres-from-folders"),
+    ],
+)
+def test_songs_in_the_place_of_a_data_folder_need_extraction(
+    script, tmp_path, monkeypatch, capsys, command, folder, labels
+):
+    """That is said before all else, as that there is a finished run."""
+    monkeypatch.chdir(tmp_path)
+    Path("my music/Rock").mkdir(parents=True)
+    Path("my music/Rock/a.mp3").touch()
+    Path("run").mkdir()
+    Path("run/metrics.json").touch()
+    name, *flags = command
+    out = ("--out", "run") if flags else ()
+    assert script(name).main([*flags, folder, *out]) == 2
+    assert capsys.readouterr().err == (
+        f"error: Expected a data folder, got songs in {folder}: make one of them with "
+        f"mtmusic extract-features '{folder}' {'data/Rock' if folder.endswith('Rock') else repr('data/my music')} {labels}\n"
+    )
