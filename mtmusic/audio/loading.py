@@ -17,7 +17,7 @@ from mtmusic.audio.decoding import (
     require_file,
 )
 from mtmusic.audio.resampling import resample, resample_blocks
-from mtmusic.constants import SAMPLE_RATE
+from mtmusic.constants import LOUDEST_WHERE_LEVEL_COUNTS, SAMPLE_RATE
 from mtmusic.errors import UserError
 
 SILENT_BELOW = 1e-4  # peak; -80 dB of full scale
@@ -28,7 +28,6 @@ MISSING_SECONDS = 0.1
 LONGEST_HOURS = 24
 LOUDEST = 1e6
 """At SAMPLE_RATE, whose features are relative to the clip's maximum: 16-bit numbers that nobody scaled stay below."""
-LOUDEST_WHERE_LEVEL_COUNTS = 4.0  # at other rates
 
 ZERO_OF_TYPE = {"int8": 0, "uint8": 128, "int16": 0, "int32": 0}
 """Whole numbers that samples may be, and which of them is silence."""
@@ -113,9 +112,7 @@ def stream_waveform(
         found.append(f"is truncated: {missing:.1f} s that its header promises are missing")
     elif rest:
         end, share = (start + level.frames) / rate, rest / path.stat().st_size
-        found.append(
-            f"is decoded up to second {end:.1f}: the last {share:.0%} of the file, damaged or another part, is not"
-        )
+        found.append(f"is decoded up to second {end:.1f}: the last {share:.0%} of the file are damaged or another part")
     if doubts is not None:
         doubts += [f"{path} {doubt}" for doubt in found]
 
