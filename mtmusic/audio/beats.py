@@ -62,16 +62,15 @@ def _best_paths(scores: np.ndarray, period: int) -> tuple[np.ndarray, np.ndarray
     steps = np.arange(round(period / 2), 2 * period + 1)
     penalties = TIGHTNESS * np.log(steps / period) ** 2
     before, totals = np.full(len(scores), -1), scores.copy()
-    begun = False
-    for frame, score in enumerate(scores):
+    first = np.argmax(scores >= 0.01 * scores.max())
+    for frame in range(len(scores)):
         possible = steps[: np.searchsorted(steps, frame, side="right")]
         if len(possible):
             paths = totals[frame - possible] - penalties[: len(possible)]
             best = paths.argmax()
             totals[frame] += paths[best]
-        begun = begun or score >= 0.01 * scores.max()
-        if begun and len(possible):
-            before[frame] = frame - possible[best]
+            if frame >= first:
+                before[frame] = frame - possible[best]
     return before, totals
 
 
