@@ -36,6 +36,9 @@ from mtmusic.files import whole_file
 from mtmusic.mel import KNEE_HERTZ, mel_frequencies
 
 DPI = 110
+NARROW, NARROW_LETTERS = 5.0, 42
+"""Inches: the width of a picture for a phone, whose letters can be read there; and letters in a line of its legends."""
+
 COLOURS = [entry["color"] for entry in style.library["petroff10"]["axes.prop_cycle"]]
 BLUE, ORANGE, RED, GREY = COLOURS[:4]
 
@@ -66,18 +69,22 @@ PITCH_TICKS = {0: "C", 2: "D", 4: "E", 5: "F", 7: "G", 9: "A", 11: "B"}
 
 
 def spectrograms(
-    arrays: Sequence[np.ndarray], titles: Sequence[str], beat: bool, features: Sequence[str] = ("mel", "chroma")
+    arrays: Sequence[np.ndarray],
+    titles: Sequence[str],
+    beat: bool,
+    features: Sequence[str] = ("mel", "chroma"),
+    narrow: bool = False,
 ) -> Figure:
     """Fused arrays `(140, frames)` side by side, mel above chroma or one alone, on the same axes and colour scales.
 
-    Logmel arrays `(96, frames)` are drawn whole, whatever the features.
+    Logmel arrays `(96, frames)` are drawn whole, whatever the features. narrow: as wide as a phone.
 
     The time axis is in seconds, or in beats for beat-synchronised arrays, and as long as the longest clip.
     """
     if is_logmel := len(arrays[0]) == LOGMEL_BINS:
         features = ("logmel",)
     heights = [SPECTROGRAM_INCHES[feature] for feature in features]
-    figure = _figure(max(9, 2 + 4.5 * len(arrays)), sum(heights))
+    figure = _figure(NARROW if narrow else max(9, 2 + 4.5 * len(arrays)), sum(heights))
     axes = figure.subplots(len(features), len(arrays), sharex=True, sharey="row", squeeze=False, height_ratios=heights)
     for row, feature in enumerate(features):
         for column, array in enumerate(arrays):
@@ -494,9 +501,19 @@ def batch_padding(lengths: Sequence[np.ndarray], padded: Sequence[int]) -> Figur
     return figure
 
 
-def timeline(mel: np.ndarray, panels: Mapping[str, Panel], title: str, stride: int = 1) -> Figure:
-    """A song's mel `(128, frames)` or logmel `(96, frames)`, every `stride`th frame; below it a panel a quantity."""
-    figure = _figure(11, 3 + 2.4 * len(panels))
+def timeline(mel: np.ndarray, panels: Mapping[str, Panel], title: str, stride: int = 1, narrow: bool = False) -> Figure:
+    """A song's mel `(128, frames)` or logmel `(96, frames)`, every `stride`th frame; below it a panel a quantity.
+
+    narrow: as wide as a phone, with the legends above their panels.
+    """
+    legend: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.02)}
+    width, height = 11.0, 3 + 2.4 * len(panels)
+    if narrow:
+        longest = max((len(name) for _, lines in panels.values() for name in lines), default=1)
+        columns = min(3, NARROW_LETTERS // longest) or 1
+        legend = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": columns}
+        width, height = NARROW, height + sum(0.25 * math.ceil(len(lines) / columns) for _, lines in panels.values())
+    figure = _figure(width, height)
     first, *others = figure.subplots(1 + len(panels), sharex=True, squeeze=False)[:, 0]
     more = math.ceil(mel.shape[1] / SHOWN_FRAMES)
     feature, label = ("logmel", "log10(1 + 10000 power)") if len(mel) == LOGMEL_BINS else ("mel", "dB")
@@ -508,7 +525,7 @@ def timeline(mel: np.ndarray, panels: Mapping[str, Panel], title: str, stride: i
             edges = [times[0, 0], *times[:, 1]]
             axes.stairs(values, edges, baseline=None, label=_plain(name), **_style(index), linewidth=2)
         axes.set(ylabel=_plain(quantity), ylim=(-0.02, 1.02), xlabel="time (s)")
-        _grid_and_legend(axes, loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize="small")
+        _grid_and_legend(axes, fontsize="small", **legend)
     for axes in (first, *others):
         axes.label_outer()
     return figure

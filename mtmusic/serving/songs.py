@@ -186,8 +186,11 @@ def _created(card: Path) -> str:
         return ""
 
 
-def timeline_picture(timeline: Timeline, title: str, groups: Mapping[str, str]) -> plots.Figure:
-    """The spectrogram above; genre, the song's top tags of SHOWN_GROUPS and affect below. groups: of each tag."""
+def timeline_picture(timeline: Timeline, title: str, groups: Mapping[str, str], narrow: bool = False) -> plots.Figure:
+    """The spectrogram above; genre, the song's top tags of SHOWN_GROUPS and affect below. groups: of each tag.
+
+    narrow: for a phone.
+    """
     panels: dict[str, plots.Panel] = {}
     if timeline.tags:
         scores = {tag: np.array([step[tag] for step in timeline.tags]) for tag in timeline.tags[0]}
@@ -200,4 +203,4 @@ def timeline_picture(timeline: Timeline, title: str, groups: Mapping[str, str]) 
         panels["genre (probability)"] = timeline.times, genres
     if rows and (tasks := _tasks(rows[0])):
         panels["affect (0 to 1)"] = timeline.times, {task: np.array([row[task] for row in rows]) for task in tasks}
-    return plots.timeline(timeline.mel, panels, title, timeline.stride)
+    return plots.timeline(timeline.mel, panels, title, timeline.stride, narrow)

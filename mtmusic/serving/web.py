@@ -4,6 +4,7 @@ Gradio serves it. Nothing is loaded from elsewhere and nothing is sent away; an 
 """
 
 import importlib
+import io
 import logging
 import os
 import shutil
@@ -105,11 +106,14 @@ class DemoApp:
             else {},
             "genres": sorted(answer.get(GENRE, {}).items(), key=lambda item: -item[1]),
             "tasks": {name: value for name, value in answer.items() if name not in (TAGS, GENRE, WARNING)},
+            "sound": mp3(waveform),
             "shown": f"First {SHOWN_SECONDS:g} s" if len(waveform) > SHOWN_SECONDS * SAMPLE_RATE else "The song",
-            "clip": plots.png(plots.spectrograms([clip], [""], beat=False)),
+            "clip": [
+                plots.png(plots.spectrograms([clip], [""], beat=False, narrow=narrow)) for narrow in (False, True)
+            ],
             "windows": len(timeline.times),
             "steps": len(timeline.tags),
-            "timeline": plots.png(timeline_picture(timeline, "", groups)),
+            "timeline": [plots.png(timeline_picture(timeline, "", groups, narrow)) for narrow in (False, True)],
         }
 
 
@@ -216,6 +220,13 @@ def _require_modest(song: Path) -> None:
             f"Expected at most {LONGEST_MINUTES} minutes of stereo at 48 kHz, got {info.channels} channels at "
             f"{info.samplerate / 1000:g} kHz in {song}"
         )
+
+
+def mp3(waveform: np.ndarray) -> bytes:
+    """(samples,) as any browser plays it: what the models take, whatever the song's own format."""
+    content = io.BytesIO()
+    soundfile.write(content, waveform, SAMPLE_RATE, format="MP3")
+    return content.getvalue()
 
 
 def write_example(path: Path) -> None:

@@ -114,6 +114,8 @@ def test_a_song_is_answered_and_gone(served, browser, runs, tmp_path):
     assert "learnt from the demo corpus" in browser.inner_text("body")
     assert browser.evaluate("document.images.length && [...document.images].every(image => image.naturalWidth)")
     assert browser.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert browser.evaluate("Math.max(...[...document.images].map(i => i.getBoundingClientRect().right)) <= innerWidth")
+    browser.wait_for_function("document.querySelector('.answer audio').duration > 1")
     browser.screenshot(path=tmp_path / "page.png", full_page=True)
     assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
 

@@ -284,6 +284,20 @@ def test_timeline_draws_each_windows_answer_from_its_begin_to_its_end():
     figure.canvas.draw()
 
 
+@pytest.mark.parametrize("lines", [2, 7])
+def test_a_narrow_timeline_has_its_legends_inside_and_above_their_panels(lines):
+    values = {f"joyful activation {number}": np.array([0.1]) for number in range(lines)}
+    figure = plots.timeline(np.zeros((128, 60)), {"affect": (np.array([[0.0, 1.4]]), values)}, "", narrow=True)
+    figure.canvas.draw()
+    axes = figure.axes[1]
+    legend, whole = axes.get_legend().get_window_extent(), figure.bbox
+    assert legend.y0 >= axes.get_window_extent().y1 - 1
+    assert legend.x0 >= 0
+    assert legend.x1 <= whole.width
+    assert axes.get_window_extent().height > 1.2 * figure.dpi
+    assert figure.get_figwidth() == 5
+
+
 def test_a_timeline_of_logmel_has_its_own_frames_bands_and_scale():
     figure = plots.timeline(np.full((96, 1250), 3.0), {}, "song", stride=2)
     spectrogram = figure.axes[0]

@@ -1,5 +1,7 @@
 """What stands behind the page; the page itself is tried in a browser, in tests/cli/test_web_demo.py."""
 
+import base64
+import io
 import os
 import re
 import socket
@@ -85,6 +87,23 @@ def test_an_answer_holds_bars_gauges_and_pictures(app, song):
     assert "The song: mel spectrogram and chromagram" in page
     assert "5 windows, whose mean is the answer" in page
     assert 'class="warning"' not in page
+
+
+def test_the_answer_plays_the_song(app, song):
+    page = app.answer(song, "song.wav")
+    (sound,) = re.findall(r'<audio controls src="data:audio/mpeg;base64,(.*?)"', page)
+    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(sound)))
+    original, _ = soundfile.read(song)
+    assert rate == RATE
+    assert len(samples) == pytest.approx(len(original), abs=0.1 * RATE)
+    assert np.corrcoef(samples[: len(original)], original[: len(samples)])[0, 1] > 0.9
+
+
+def test_pictures_for_a_phone_are_narrow(app, song):
+    page = app.answer(song, "song.wav")
+    pictures = re.findall(r'srcset="data:image/png;base64,(.*?)">\n<img src="data:image/png;base64,(.*?)"', page)
+    widths = [[int.from_bytes(base64.b64decode(png)[16:20], "big") for png in pair] for pair in pictures]
+    assert widths == [[550, 990], [550, 1210]]
 
 
 def test_what_may_be_wrong_with_a_song_is_told(app, tmp_path):

@@ -35,10 +35,10 @@ def interval(value: float, low: float | None, high: float | None) -> str:
     return text(value) if low is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
-def data_uri(picture: Path | bytes) -> str:
-    """Of a PNG."""
-    content = picture if isinstance(picture, bytes) else picture.read_bytes()
-    return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
+def data_uri(content: Path | bytes, kind: str = "image/png") -> str:
+    """An address that holds the file."""
+    content = content if isinstance(content, bytes) else content.read_bytes()
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 environment.filters |= {"text": text, "data_uri": data_uri}
