@@ -59,7 +59,8 @@ def main(arguments: argparse.Namespace) -> None:
     options = common.load_options(arguments, folders)
     if arguments.classes is not None and not is_genre_folder(options.folder):
         raise UserError(f"Expected --classes with a genre folder, got an affect folder: {options.folder}")
-    names = ("source", "transfer", "freeze", "unfreeze_after")
-    given = {name: getattr(arguments, name) for name in names} if arguments.source is not None else {}
-    recipes = tuple(arguments.recipes) or (("pretrained",) if given else ())
+    given = {name: getattr(arguments, name) for name in ("source", "freeze", "unfreeze_after")}
+    given |= {"transfer": arguments.transfer if arguments.transfer != "all" else None}
+    given = {name: value for name, value in given.items() if value is not None}
+    recipes = tuple(arguments.recipes) or (("pretrained",) if "source" in given else ())
     cross_validate(common.filled(CrossOptions, arguments, data=options, recipes=recipes, transfer=given))

@@ -5,16 +5,20 @@
     mtmusic finetune-valence --data data/multitask_dataset_beat --task energy --freeze 2 --compare-scratch
     mtmusic finetune-valence --data data/multitask_dataset_beat --unfreeze-after 10
 
-Starts from saved_models/genre_cnn, or from --from. Says what was loaded, what is fresh and what is frozen, writes
-saved_models/<task>_<backbone>_transfer/ and prints Spearman's rho of the test split; with --compare-scratch also
-<task>_<backbone>_transfer_scratch/, the same network from random weights, and the interval of the difference.
+Starts from saved_models/genre_cnn, from --from, or from the trunk of --recipe pretrained. Says what was loaded, what is
+fresh and what is frozen, writes saved_models/<task>_<backbone>_transfer/ (without _transfer from the trunk) and prints
+Spearman's rho of the test split; with --compare-scratch also <that folder>_scratch/, the same network from random
+weights, and the interval of the difference.
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from mtmusic.cli import common
+
+SOURCE = Path("saved_models/genre_cnn")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     add("--compare-scratch", action="store_true", help="also train the same network from random weights, and compare")
     common.add_affect_flags(flags)
     common.add_training_flags(flags)
-    common.add_run_flags(flags, "saved_models/<task>_<backbone>_transfer", source=Path("saved_models/genre_cnn"))
+    common.add_run_flags(flags, "saved_models/<task>_<backbone>_transfer", source=SOURCE)
     return flags
 
 
@@ -35,9 +39,11 @@ def main(arguments: argparse.Namespace) -> None:
     from mtmusic.training.affect import AffectTask
     from mtmusic.training.compare import finetune
     from mtmusic.training.recipes import RECIPES
-    from mtmusic.training.train import default_out
+    from mtmusic.training.train import default_out, with_trunk
 
     options = common.train_options(arguments, AFFECT_FOLDERS, RECIPES)
+    if options.recipe.trunk and options.source == SOURCE:
+        options = with_trunk(replace(options, source=None))
     task = AffectTask((arguments.task,), error=arguments.error)
     finetune(options, task, arguments.compare_scratch)
     common.say_how_to_predict([options.out or default_out(options, task)])

@@ -276,7 +276,8 @@ def require_rate(data_beat: bool, folder: Path, model_beat: bool, model_path: Pa
     if model_beat != data_beat:
         raise UserError(
             f"Expected {RATES[model_beat]} clips, which {model_path} was trained on, "
-            f"got {RATES[data_beat]} ones in {folder} (`beat=True` or `beat=False`, if the folder does not tell)"
+            f"got {RATES[data_beat]} ones in {folder}: a frame is {'a beat' if data_beat else 'of fixed length'} there "
+            "(`beat=True` or `beat=False`, if the folder does not tell)"
         )
 
 

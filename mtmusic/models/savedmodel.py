@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtmusic.constants import FEATURE_BINS, PAD_VALUE
+from mtmusic.constants import FEATURE_BINS, LOUDEST_WHERE_LEVEL_COUNTS, PAD_VALUE
 from mtmusic.errors import UserError
 from mtmusic.files import replace_folder, write_json
 from mtmusic.models.frontend import Logmel, LogMelSpectrogram
@@ -177,7 +177,8 @@ def export_savedmodel(
             )
         replace_folder(work, folder)
     except tf.errors.OpError as error:  # what TensorFlow makes of a disk that is full or not ours
-        raise UserError(f"Cannot write {folder}: {error.message.splitlines()[0]}") from error
+        reason = error.message.splitlines()[0].rpartition("; ")[2].partition(" [Op:")[0]
+        raise UserError(f"Cannot write {folder}: {reason}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return difference
@@ -257,7 +258,11 @@ def signatures(
         def waveform(samples: tf.Tensor) -> dict[str, tf.Tensor]:
             samples = _required(samples, tf.shape(samples)[1] > 0, "Expected samples, got none")
             finite = tf.reduce_all(tf.math.is_finite(samples))
-            return answer(front_end(_required(samples, finite, "Expected finite samples, got NaN or infinite ones")))
+            samples = _required(samples, finite, "Expected finite samples, got NaN or infinite ones")
+            if card["feature"] == "logmel":
+                scaled = tf.reduce_max(tf.abs(samples)) <= LOUDEST_WHERE_LEVEL_COUNTS
+                samples = _required(samples, scaled, "Expected samples from -1 to 1, got a peak above 4")
+            return answer(front_end(samples))
 
         functions[WAVEFORM] = tf.function(waveform, [tf.TensorSpec((None, None), tf.float32, "samples")])
     kind = kind_of(model.get_layer("backbone"))

@@ -12,6 +12,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from mtmusic.constants import FEATURE_BINS
 from mtmusic.errors import UserError
-from mtmusic.files import cache_folders, whole_file, write_json
+from mtmusic.files import cache_folders, whole_file, write_from_memory, write_json
 from mtmusic.models.heads import head_alone, on_backbone
 from mtmusic.models.musicnn import kind_of, musicnn_backbone
 from mtmusic.models.precision import layers_compute_in
@@ -53,14 +54,13 @@ def save(model: keras.Model, folder: Path, card: Mapping[str, Any], examples: np
     `prediction`, so that whoever exports or moves the model can check it.
     """
     trunk = _frozen_trunk(model)
-    with whole_file(folder / MODEL_FILE) as unfinished:
-        (head_alone(model) if trunk else model).save(unfinished)
+    write_from_memory(folder / MODEL_FILE, (head_alone(model) if trunk else model).save)
     if not trunk and (license_file := trunk_license(model, card)):
         with whole_file(folder / LICENSE_FILE) as unfinished:
             shutil.copyfile(license_file, unfinished)
     prediction = model.predict(examples, verbose=0)
-    with whole_file(folder / EXAMPLES_FILE) as unfinished:
-        np.savez_compressed(unfinished, spectrogram=examples, prediction=prediction)
+    save_examples = partial(np.savez_compressed, spectrogram=examples, prediction=prediction)
+    write_from_memory(folder / EXAMPLES_FILE, save_examples)
     written = {name: value for name, value in card.items() if name != "trunk"} | trunk
     write_json(folder / CARD_FILE, written)
     return written
@@ -198,6 +198,12 @@ def locate(path: Path | str) -> tuple[Path, Path]:
     return file.parent, file
 
 
+def own_folder(path: Path | str) -> Path:
+    """Where what is made of a run goes: its folder; of one that comes with the package, that name in saved_models."""
+    folder = locate(path)[0]
+    return Path("saved_models") / folder.name if folder.parent == PRETRAINED else folder
+
+
 def read_card(folder: Path) -> dict[str, Any]:
     """The card next to the model. Raises UserError where it is missing or not one of ours."""
     path = folder / CARD_FILE
@@ -237,11 +243,15 @@ def refuse_tags(card: Mapping[str, Any], path: Path | str) -> None:
         raise UserError(f"Expected a run of genre or affect, got {path}, which gives tags and has no metrics")
 
 
-def read_examples(folder: Path, model: keras.Model) -> np.ndarray:
+def read_examples(run: Path | str, model: keras.Model) -> np.ndarray:
     """The run's example clips, (clips, frames, bins) as the model takes them.
 
-    Raises UserError where examples.npz is missing, damaged or another model's: of other shapes, or with other answers.
+    Of a run that comes with the package without any, those of its trunk, which are synthesised. Raises UserError where
+    examples.npz is missing, damaged or another model's: of other shapes, or with other answers.
     """
+    folder = locate(run)[0]
+    if folder.parent == PRETRAINED and not (folder / EXAMPLES_FILE).is_file():
+        return _read_npz(locate(read_card(folder)["trunk"]["name"])[0] / EXAMPLES_FILE)[0]
     path = folder / EXAMPLES_FILE
     spectrograms, predictions = _read_npz(path)
     clips = len(predictions) or 1

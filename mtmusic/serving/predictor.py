@@ -416,6 +416,11 @@ def _array_features(array: np.ndarray, kinds: Sequence[Kind]) -> SongFeatures:
 
 
 def _require_array(array: np.ndarray, bins: int) -> None:
+    if bins == LOGMEL_BINS and array.shape[0] == FUSED_BINS:
+        raise UserError(
+            f"Expected logmel ({LOGMEL_BINS}, frames), got a fused array {array.shape}: its windows are longer than "
+            "those that the model knows, which gives wrong tags. Give the song, or extract logmel"
+        )
     if array.shape[0] != bins or array.shape[1] < 1 or array.dtype.kind != "f":
         raise UserError(
             f"Expected a waveform (samples,), mono, or an array ({bins}, frames), both of floats, "

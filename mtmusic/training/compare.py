@@ -19,7 +19,7 @@ from mtmusic.models.saving import MODEL_FILE, locate, read_card, refuse_tags
 from mtmusic.training.evaluate import task_of
 from mtmusic.training.run_folder import CLIPS_FILE, PREDICTIONS, log_known_test_clips, require_free
 from mtmusic.training.task import Task
-from mtmusic.training.train import TrainOptions, default_out, resolve_recipe, train
+from mtmusic.training.train import TrainOptions, default_out, resolve_recipe, train, with_trunk
 
 SPLIT = "test"
 logger = logging.getLogger(__name__)
@@ -227,6 +227,19 @@ def _rows(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     return rows if mean is None or len(rows) < 2 else {**rows, "mean": mean}
 
 
+def _from_random_weights(options: TrainOptions) -> TrainOptions:
+    """The same training of the same network without its source.
+
+    Of a trunk that stays frozen the random weights stay as well, so that the head alone is trained in both.
+    """
+    if options.recipe.trunk and options.frozen == "all" and options.unfreeze_after is None:
+        return replace(options, recipe=replace(options.recipe, untrained=True))
+    options = with_trunk(options)
+    # a kernel's centres are clips of this folder, not as many as the source had
+    recipe = replace(resolve_recipe(options), trunk="", centres=options.recipe.centres)
+    return replace(options, recipe=recipe, source=None, transfer="all", freeze="none", unfreeze_after=None)
+
+
 def finetune(options: TrainOptions, task: Task, compare_scratch: bool = False) -> dict[str, Any]:
     """The lab's step 9: trains the task on the source's backbone; returns what metrics.json holds.
 
@@ -246,10 +259,7 @@ def finetune(options: TrainOptions, task: Task, compare_scratch: bool = False) -
     metrics = train(replace(options, out=out), task)
     if compare_scratch:
         logger.info(f"\nThe same network from random weights, into {scratch_out}:")
-        fresh = replace(options, source=None, transfer="all", freeze="none", unfreeze_after=None)
-        # its centres are clips of this folder, not as many as the source had
-        recipe = replace(resolve_recipe(options), trunk="", refit=False, centres=options.recipe.centres)
-        train(replace(fresh, recipe=recipe, out=scratch_out), task)
+        train(replace(_from_random_weights(options), out=scratch_out), task)
         comparison = compare_runs([str(out), str(scratch_out)])
         write_comparison(out, comparison)
         write_report(out)

@@ -11,7 +11,7 @@ from mtmusic.data.folder import LoadOptions, data_table, require_rate
 from mtmusic.data.labels import GenreClasses
 from mtmusic.errors import UserError
 from mtmusic.files import refuse_other_things, replace_folder
-from mtmusic.models.saving import MODEL_FILE, load, locate, refuse_tags
+from mtmusic.models.saving import MODEL_FILE, load, own_folder, refuse_tags
 from mtmusic.training.affect import AffectTask
 from mtmusic.training.genre import GenreTask
 from mtmusic.training.recipes import Recipe, recipe_from_card
@@ -43,7 +43,7 @@ def evaluate(
     model, card = load(model_path)
     refuse_tags(card, model_path)
     task = task_of(card)
-    out = out or locate(model_path)[0] / "evaluations" / f"{options.folder.resolve().name}_{split}"
+    out = out or own_folder(model_path) / "evaluations" / f"{options.folder.resolve().name}_{split}"
     refuse_other_things(out, METRICS)
     if (out / MODEL_FILE).exists():
         raise UserError(f"Expected `out` to be new or an earlier result, got {out}, which holds a model")
@@ -59,9 +59,11 @@ def evaluate(
     recipe = replace(recipe, batch_size=card.get("recipe", {}).get("batch_size", 32))
     logger.info(data_table(data))
 
-    trained = trained_contents(model_path) or set()
-    seen = sum(digest in trained for digest in data.digests.values())
-    if seen:
+    trained = trained_contents(model_path)
+    seen = None if trained is None else sum(digest in trained for digest in data.digests.values())
+    if seen is None:
+        logger.info(f"Whether {model_path} learnt from these clips is not known: scores are too high where it did\n")
+    elif seen:
         logger.info(f"{seen} of these {len(data.digests)} clips were in the model's training, by content\n")
     evaluation = task.evaluate(model, recipe, data.splits[split])
 

@@ -16,6 +16,7 @@ from mtmusic.models.saving import (
     SAVED_MODEL_FILE,
     load,
     locate,
+    own_folder,
     read_card,
     read_examples,
 )
@@ -34,11 +35,11 @@ def export_model(run: Path, out: Path | None = None, overwrite: bool = False) ->
     other things, or an earlier export without `overwrite`, and where the export answers otherwise than the model.
     """
     model, card = load(run)
-    folder = out or locate(run)[0] / FOLDER
+    folder = out or own_folder(run) / FOLDER
     refuse_other_things(folder, f"{ASSETS}/{CARD_FILE}")
     if (folder / SAVED_MODEL_FILE).is_file() and not overwrite:
         raise UserError(f"{folder} holds an earlier export: `overwrite=True` replaces it, `out` writes elsewhere")
-    examples = read_examples(locate(run)[0], model)
+    examples = read_examples(run, model)
     sound = _sound(card["feature"]) if card["feature"] in ("mel", "logmel") and not card["beat"] else None
     licenses = {LICENSE_FILE: locate(run)[0] / LICENSE_FILE}
     if "trunk" in card:  # whose weights are in the export, not in the run

@@ -73,9 +73,13 @@ def get_pretrained(out: Path | None = None, wheel: Path | None = None, overwrite
         seed_everything(0)
         model = tagger(musicnn_backbone(features="patches"), list(TAG_GROUPS))
         load_checkpoint_weights(model, checkpoint)
-        with whole_folder(out) as work:
-            save(model, work, _card(weights_hash(model)), _examples())
-            (work / LICENSE_FILE).write_text(license_text, encoding="utf-8")
+        try:
+            with whole_folder(out) as work:
+                save(model, work, _card(weights_hash(model)), _examples())
+                (work / LICENSE_FILE).write_text(license_text, encoding="utf-8")
+        except OSError:
+            if not (out / CARD_FILE).is_file():  # else another process was sooner
+                raise
     logger.info(f"Pretrained trunk: {out}")
     return out
 

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtmusic import __version__
-from mtmusic.constants import FEATURE_BINS
+from mtmusic.constants import FEATURE_BINS, LOGMEL_SAMPLE_RATE, SAMPLE_RATE
 from mtmusic.data.folder import AffectData, FolderData, song_names
 from mtmusic.data.labels import LAB_CLASSES, Clips, is_beat_synchronised, is_synthetic, read_features_json
 from mtmusic.data.spectrograms import array_frames
@@ -83,8 +83,9 @@ def run_folder(out: Path, settings: Mapping[str, Any], resume: bool) -> Iterator
     else:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        write_json(work / SETTINGS, dict(settings))
     try:
+        if not (work / SETTINGS).is_file():
+            write_json(work / SETTINGS, dict(settings))
         yield work
     except BaseException:
         if any((work / CHECKPOINTS).rglob("epoch-*")):
@@ -168,7 +169,8 @@ def save_run(
         task = train.tasks[0] if outputs == 1 else "multitask"
         card = {"task": task, "targets": list(train.tasks), "label_means": train.label_means()}
     card |= {
-        "feature": features[model.input_shape[2]],
+        "feature": (feature := features[model.input_shape[2]]),
+        "sample_rate": sample_rate(feature),
         "beat": beat,
         "frames": model.input_shape[1],
         "backbone": "own",
@@ -194,6 +196,7 @@ def base_card(recipe: Recipe, data: FolderData, command: str, seed: int) -> dict
     """What a user of any task's model must know, and what made it; the task and its metrics are added."""
     return {
         "feature": recipe.feature,
+        "sample_rate": sample_rate(recipe.feature),
         "beat": data.beat,
         "frames": recipe.frames,
         "clip_frames": int(np.median(data.frames)),
@@ -207,6 +210,11 @@ def base_card(recipe: Recipe, data: FolderData, command: str, seed: int) -> dict
         "data": data_card(data),
         "versions": versions(),
     }
+
+
+def sample_rate(feature: str) -> int:
+    """Of the sound that the feature is made from, in Hz."""
+    return LOGMEL_SAMPLE_RATE if feature == "logmel" else SAMPLE_RATE
 
 
 def _clip_seconds(folder: Path) -> float | None:

@@ -29,6 +29,7 @@ from mtmusic.models.trainer import (
     fit,
     history_csv,
     overfit_batches,
+    require_memory,
     require_overfit,
 )
 from mtmusic.models.transfer import describe, freeze, load_backbone, set_backbone_weights, unfreeze
@@ -53,7 +54,7 @@ MEMORY_CACHE_BYTES = 2 * 2**30
 """A split larger than this as float32 is read anew each epoch, so that memory does not grow with the folder."""
 
 TRUNK_LEARNING_RATE, TRUNK_BATCH_SIZE = 1e-4, 4
-"""In the place of a head's, where the trunk is trained too. All of it takes .7 GB of memory a clip of 30 s in a batch."""
+"""In the place of a head's, where the trunk is trained too. All of it takes .7 GB a clip of 30 s in a batch."""
 
 logger = logging.getLogger(__name__)
 
@@ -62,12 +63,17 @@ logger = logging.getLogger(__name__)
 class TrainOptions:
     """A training of any task.
 
-    out: None is a folder in saved_models/ named after the task and the backbone. source: a run whose backbone,
-    architecture and all, is started from. transfer: "all" of its weights, or those of its first N blocks. freeze: of
-    that backbone. unfreeze_after: epochs after which all of it is trained, at a tenth of the rate; None: never.
-    devices: a number, or "all", see distribution.find_devices; apart from rounding and dropout the result does not
-    depend on it, so that a resume may give another. progress: shows one line of epochs; verbose: Keras's line an epoch
-    instead.
+    Attributes:
+        out: The run's folder. None: one in saved_models/, named after the task and the backbone.
+        source: A run whose backbone, architecture and all, is started from.
+        transfer: "all" of its weights, or those of its first N blocks.
+        freeze: "all" of that backbone, "none", or its first N blocks. None: all of a recipe's trunk, and all where it
+            is unfrozen later; else none.
+        unfreeze_after: Epochs after which all of the backbone is trained, at a tenth of the rate. None: never.
+        devices: A number, or "all", see distribution.find_devices. Apart from rounding and dropout the result does not
+            depend on it, so that a resume may give another.
+        progress: Shows one line of epochs.
+        verbose: Shows Keras's line an epoch instead.
     """
 
     data: LoadOptions
@@ -75,7 +81,7 @@ class TrainOptions:
     recipe: Recipe = LAB_CNN
     source: Path | None = None
     transfer: str = "all"
-    freeze: str = "none"
+    freeze: str | None = None
     unfreeze_after: int | None = None
     overfit_batch: bool = False
     retrain_on_all: bool = False
@@ -90,6 +96,12 @@ class TrainOptions:
     @property
     def seed(self) -> int:
         return self.data.seed
+
+    @property
+    def frozen(self) -> str:
+        """ "all", "none", or the number of first blocks that are kept as they are."""
+        later = self.unfreeze_after is not None
+        return self.freeze or ("all" if self.recipe.trunk or later else "none")
 
 
 def train(options: TrainOptions, task: Task, data: FolderData | None = None) -> dict[str, Any]:
@@ -107,7 +119,7 @@ def train(options: TrainOptions, task: Task, data: FolderData | None = None) -> 
 
     data = task.load(options.data) if data is None else data
     splits, train_clips = data.splits, data.splits["train"]
-    _require_source_rate(options, data)
+    require_source_rate(options, data)
     task = task.with_labels_of(train_clips)
     recipe = fill_in(recipe, task.frames[data.beat], splits, options.retrain_on_all, data.feature)
 
@@ -161,7 +173,7 @@ def _warning(task: Task, recipe: Recipe, evaluation: Evaluation, clips: Clips) -
 
 
 def with_trunk(options: TrainOptions) -> TrainOptions:
-    """The options, started from the recipe's trunk, wholly frozen, where they name no source of their own.
+    """The options, started from the recipe's trunk where they name no source of their own.
 
     Where the trunk is trained too, at least in part, nothing is trained anew, and the recipe's rate, which is a head's,
     gives way to a lower one; where all of it is, now or later, the batch to a smaller one.
@@ -170,14 +182,16 @@ def with_trunk(options: TrainOptions) -> TrainOptions:
     if not recipe.trunk:
         return options
     if options.source is None:
-        options = replace(options, source=Path(recipe.trunk), freeze="all")
-    if options.freeze == "all" and options.unfreeze_after is None:
+        options = replace(options, source=Path(recipe.trunk))
+    blocks = 2 if recipe.features == "mean" else 3
+    frozen = options.frozen == "all" or (options.frozen.isdecimal() and int(options.frozen) >= blocks)
+    if frozen and options.unfreeze_after is None:
         return options
     recipe = replace(recipe, refit=False)
-    whole = options.freeze == "none" or options.unfreeze_after is not None
+    whole = options.frozen == "none" or options.unfreeze_after is not None
     if whole and recipe.batch_size == PRETRAINED.batch_size:
         recipe = replace(recipe, batch_size=TRUNK_BATCH_SIZE)
-    if options.freeze != "all" and recipe.learning_rate == PRETRAINED.learning_rate:
+    if not frozen and recipe.learning_rate == PRETRAINED.learning_rate:
         recipe = replace(recipe, learning_rate=TRUNK_LEARNING_RATE)
     return replace(options, recipe=recipe)
 
@@ -192,11 +206,11 @@ def refuse_early(options: TrainOptions) -> None:
     """What needs no data to be known wrong. Raises UserError."""
     recipe = options.recipe
     starts = options.source is not None or bool(recipe.trunk)
-    if options.freeze != "none" and not starts:
+    if options.frozen != "none" and not starts:
         raise UserError("Expected `source` with `freeze`: only a trained backbone can be frozen")
     if options.transfer != "all" and not starts:
         raise UserError("Expected `source` with `transfer`: only a trained backbone has blocks to transfer")
-    if options.unfreeze_after is not None and (options.freeze == "none" or options.unfreeze_after < 1):
+    if options.unfreeze_after is not None and (options.frozen == "none" or options.unfreeze_after < 1):
         raise UserError("Expected `unfreeze_after` of 1 or more epochs, and `freeze` all or N for the epochs before")
     if options.unfreeze_after is not None and options.unfreeze_after >= recipe.epochs:
         raise UserError(
@@ -226,7 +240,7 @@ def resolve_recipe(options: TrainOptions) -> Recipe:
     return replace(recipe, frames=options.recipe.frames or recipe.frames, **kept)
 
 
-def _require_source_rate(options: TrainOptions, data: FolderData) -> None:
+def require_source_rate(options: TrainOptions, data: FolderData) -> None:
     """Raises UserError where the source was trained on clips of the other frame rate."""
     if options.source is not None:
         beat = bool(read_card(locate(options.source)[0])["beat"])
@@ -239,7 +253,8 @@ def _settings(options: TrainOptions, recipe: Recipe, data: FolderData) -> dict[s
         **asdict(recipe),
         "data": data.fingerprint,
         "from": content_hash(locate(options.source)[1]) if options.source else None,
-        **{name: getattr(options, name) for name in ("transfer", "freeze", "unfreeze_after", "retrain_on_all")},
+        "freeze": options.frozen,
+        **{name: getattr(options, name) for name in ("transfer", "unfreeze_after", "retrain_on_all")},
         **{name: getattr(options.data, name) for name in ("validation", "subset", "seed", "skip_bad")},
     }
 
@@ -273,11 +288,11 @@ def build_model(options: TrainOptions, recipe: Recipe, task: Task, quiet: bool =
 def _transfer(backbone: keras.Model, source: Path, options: TrainOptions) -> tuple[list[str], list[str]]:
     """The layers that got the source's weights, and those that are frozen. Raises UserError where one is fresh."""
     loaded = set_backbone_weights(backbone, load_backbone(source), source, options.transfer)
-    frozen = freeze(backbone, options.freeze)
+    frozen = freeze(backbone, options.frozen)
     if fresh := [name for name in frozen if backbone.get_layer(name).weights and name not in loaded]:
         raise UserError(
             f"Expected `freeze` of blocks that are transferred, got {fresh[0]} frozen and fresh: "
-            f"`transfer={options.transfer}`, `freeze={options.freeze}`"
+            f"`transfer={options.transfer}`, `freeze={options.frozen}`"
         )
     return loaded, frozen
 
@@ -414,6 +429,7 @@ def fittable(
         return parts[1], batches, kept_batches(parts[0], validation, recipe) if validation is not None else None
     held = batches_of(validation, recipe) if validation is not None else None
     if may_unfreeze or not is_fixed(backbone):
+        require_memory(backbone, min(recipe.batch_size, len(train)), recipe.frames)
         return model, batches_of(train, recipe, shuffle=True, seed=seed), held
     batches = embedded(backbone, batches_of(train, recipe), recipe.batch_size, shuffle=True, seed=seed)
     return head_alone(model), batches, embedded(backbone, held, recipe.batch_size) if held is not None else None

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mtmusic.errors import UserError
 from mtmusic.models.heads import genre_classifier
-from mtmusic.models.saving import save
+from mtmusic.models.saving import find_run, save
 from mtmusic.models.transfer import freeze, load_backbone
 from tests.runs import logmel_examples, tiny_card, write_tiny_run
 
@@ -176,3 +177,23 @@ def test_a_model_on_the_trunk_is_exported_whole_with_the_trunks_licence(export, 
     assert licences == (heads if which == "all" else {"LICENSE": of_trunk})
     served = tf.saved_model.load(str(tmp_path / "run/saved_model")).signatures
     assert served["serve"](spectrogram=tf.constant(logmel_examples(200)))["genre"].shape == (3, 3)
+
+
+def test_the_shipped_head_is_exported_into_saved_models_and_checked_on_the_trunks_examples(
+    export, monkeypatch, tmp_path, capsys
+):
+    """Skipped where setup did not get the trunk."""
+    try:
+        trunk = find_run("musicnn").resolve()
+    except UserError as error:
+        pytest.skip(str(error))
+    (tmp_path / "saved_models").mkdir()
+    (tmp_path / "saved_models" / "musicnn").symlink_to(trunk)
+    monkeypatch.chdir(tmp_path)
+    assert export("mood_musicnn") == 0
+    assert "SavedModel: saved_models/mood_musicnn/saved_model" in capsys.readouterr().out
+    served = tf.saved_model.load("saved_models/mood_musicnn/saved_model").signatures["waveform"]
+    samples = np.random.default_rng(0).uniform(-0.1, 0.1, (1, 16_000 * 4)).astype("float32")
+    assert sorted(served(samples=tf.constant(samples))) == ["arousal", "valence"]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Expected samples from -1 to 1, got a peak above 4"):
+        served(samples=tf.constant(100 * samples))

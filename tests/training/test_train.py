@@ -9,7 +9,7 @@ from mtmusic.data.labels import Clips
 from mtmusic.data.spectrograms import write_array
 from mtmusic.training import train as training
 from mtmusic.training.genre import GenreTask
-from mtmusic.training.recipes import RECIPES, Recipe, choose_recipe, fill_in, named_recipe
+from mtmusic.training.recipes import PRETRAINED, RECIPES, Recipe, choose_recipe, fill_in, named_recipe
 
 
 @pytest.fixture
@@ -44,10 +44,12 @@ def test_clips_are_kept_in_memory_where_they_fit(clips, monkeypatch, room, cache
 def test_a_recipe_with_a_trunk_starts_from_it_frozen_and_keeps_its_own_head(trunk, tmp_path):
     recipe = named_recipe("pretrained-mlp")
     options = training.with_trunk(training.TrainOptions(LoadOptions(tmp_path), recipe=recipe))
-    assert (str(options.source), options.freeze, options.recipe) == ("musicnn", "all", recipe)
+    assert (str(options.source), options.frozen, options.recipe) == ("musicnn", "all", recipe)
     assert training.resolve_recipe(options) == replace(recipe, feature="logmel")  # until the folder is known
     tuned = training.with_trunk(replace(options, freeze="2", recipe=named_recipe("pretrained")))
-    assert (tuned.freeze, tuned.recipe.learning_rate) == ("2", training.TRUNK_LEARNING_RATE)
+    assert (tuned.frozen, tuned.recipe.learning_rate) == ("2", PRETRAINED.learning_rate)  # features "mean" have two
+    tuned = training.with_trunk(replace(options, freeze="1", recipe=named_recipe("pretrained")))
+    assert (tuned.frozen, tuned.recipe.learning_rate) == ("1", training.TRUNK_LEARNING_RATE)
     assert (options.recipe.batch_size, tuned.recipe.batch_size) == (32, 32)
 
 

@@ -63,6 +63,7 @@ from mtmusic.training.train import (
     build_model,
     fit_clips,
     refuse_early,
+    require_source_rate,
     resolve_recipe,
     retrain,
     with_trunk,
@@ -160,6 +161,15 @@ class Study:
     def baselines(self) -> tuple[str, ...]:
         return GENRE_BASELINES if self.clips.classes else AFFECT_BASELINES
 
+    def train_options(self, recipe: Recipe, seed: int) -> TrainOptions:
+        """Raises UserError where the recipe cannot be trained so, on these clips."""
+        data = replace(self.options.data, seed=seed)
+        options = TrainOptions(data, recipe=recipe, devices=self.options.devices, **self.options.transfer)
+        options = with_trunk(options)
+        refuse_early(options)
+        require_source_rate(options, self.data)
+        return options
+
     def trainings(self, name: str, share: int) -> list[Training]:
         """Of a recipe, or of a baseline, which has no seed to vary but that of its share of the clips.
 
@@ -192,6 +202,8 @@ def cross_validate(options: CrossOptions) -> dict[str, Any]:
         options = replace(options, recipes=("best",))
     _refuse_early(options)
     study = _study(options)
+    for name in options.recipes:
+        study.train_options(named_recipe(name, len(study.clips.tasks) > 1, study.data.beat), options.data.seed)
     out = study.out
     if options.overwrite:  # the old one goes when the new one is whole
         refuse_other_things(out, SETTINGS)
@@ -390,11 +402,7 @@ def _network(study: Study, training: Training, cut: Cut, recipe: Recipe) -> tupl
     """
     train, validation = hold_out(cut.rest, VALIDATION, training.seed)
     task = study.task.with_labels_of(train)
-    given, data = dict(study.options.transfer), replace(study.options.data, seed=training.seed)
-    if given.get("freeze", "none") is None:
-        given["freeze"] = "all" if recipe.trunk or given["unfreeze_after"] is not None else "none"
-    options = with_trunk(TrainOptions(data, recipe=recipe, devices=study.options.devices, **given))
-    refuse_early(options)
+    options = study.train_options(recipe, training.seed)
     splits = {"train": train, "validation": validation}
     recipe = fill_in(resolve_recipe(options), task.frames[study.data.beat], splits, feature=study.data.feature)
     model = build_model(options, recipe, task, quiet=True)
