@@ -52,7 +52,10 @@ def array_kind(path: Path) -> str:
 def require_feature(path: Path, feature: str) -> None:
     """Raises UserError where the array is of the kind that does not hold the feature."""
     if array_kind(path) == "logmel" and feature != "logmel":
-        raise UserError(f'Expected `feature="logmel"`, which logmel arrays hold alone, got "{feature}" for {path}')
+        raise UserError(
+            f'Expected the feature "logmel", the only one of logmel arrays, got "{feature}" for {path}: '
+            "the recipe pretrained takes them"
+        )
     if array_kind(path) == "fused" and feature == "logmel":
         raise UserError(
             f'Expected the feature "mel", "chroma" or "fused" of fused arrays, got "logmel" for {path}: '
