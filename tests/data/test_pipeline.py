@@ -293,7 +293,7 @@ def test_logmel_batches_are_the_arrays_padded(tmp_path: Path, buckets: int) -> N
 
 @pytest.mark.parametrize("feature", ["mel", "chroma", "fused"])
 def test_logmel_arrays_hold_no_other_feature(tmp_path: Path, feature: str) -> None:
-    told = rf'Expected `feature="logmel"`, which logmel arrays hold alone, got "{feature}" for .*0\.logmel\.npy'
+    told = rf'Expected the feature "logmel", the only one of logmel arrays, got "{feature}" for .*0\.logmel\.npy'
     with pytest.raises(UserError, match=told):
         make_dataset(logmel_clips(tmp_path), feature)
 

@@ -352,7 +352,7 @@ def test_a_value_that_no_logmel_array_may_hold_is_refused(
     [
         ("1.fused.full.npy", "logmel", 'Expected the feature "mel", "chroma" or "fused" of fused arrays, got "logmel"'),
         *(
-            ("1.logmel.npy", feature, f'Expected `feature="logmel"`, which logmel arrays hold alone, got "{feature}"')
+            ("1.logmel.npy", feature, f'Expected the feature "logmel", the only one of logmel arrays, got "{feature}"')
             for feature in ("mel", "chroma", "fused")
         ),
     ],
