@@ -115,16 +115,16 @@ def test_recordings_become_the_labs_arrays(main, real_data: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("command", "folder", "labels"),
+    ("command", "folder", "expected"),
     [
-        (("train_genre", "--data"), "my music", "--genres-from-folders"),
-        (("train_genre", "--data"), "my music/Rock", "--labels labels.csv"),
-        (("train_affect", "--data"), "my music", "--labels labels.csv"),
-        (("validate_data",), "my music", "--genres-from-folders"),
+        (("train_genre", "--data"), "my music", "'data/my music' --genres-from-folders"),
+        (("train_genre", "--data"), "my music/Rock", "data/Rock --labels labels.csv"),
+        (("train_affect", "--data"), "my music", "'data/my music' --labels labels.csv"),
+        (("validate_data",), "my music", "'data/my music' --genres-from-folders"),
     ],
 )
 def test_songs_in_the_place_of_a_data_folder_need_extraction(
-    script, tmp_path, monkeypatch, capsys, command, folder, labels
+    script, tmp_path, monkeypatch, capsys, command, folder, expected
 ):
     """That is said before all else, as that there is a finished run."""
     monkeypatch.chdir(tmp_path)
@@ -137,5 +137,5 @@ def test_songs_in_the_place_of_a_data_folder_need_extraction(
     assert script(name).main([*flags, folder, *out]) == 2
     assert capsys.readouterr().err == (
         f"error: Expected a data folder, got songs in {folder}: make one of them with "
-        f"mtmusic extract-features '{folder}' {'data/Rock' if folder.endswith('Rock') else repr('data/my music')} {labels}\n"
+        f"mtmusic extract-features '{folder}' {expected}\n"
     )
