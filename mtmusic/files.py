@@ -2,12 +2,13 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,39 @@ from mtmusic.errors import UserError
 def whole_file(path: Path) -> Iterator[Path]:
     """Gives a path beside `path` to write to, and renames it to `path` when the block ends without an error.
 
-    The path given keeps the suffixes, since some writers choose the format by them.
+    The path given keeps the suffixes, since some writers choose the format by them. An OSError names `path`: that of a
+    full disk names no file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name}")
     try:
         yield beside
         beside.replace(path)
+    except OSError as error:
+        if error.errno and error.filename in (None, str(beside)):
+            error.filename = str(path)
+        raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+class _InMemory(io.BytesIO):
+    """A file in memory that Keras takes for one of this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def write_from_memory(path: Path, save: Callable[[Any], Any]) -> None:
+    """Has `save` fill a file in memory, and writes that. HDF5 ends the process where it meets a full disk itself."""
+    content = _InMemory(path.name)
+    save(content)
+    with whole_file(path) as beside:
+        beside.write_bytes(content.getbuffer())
 
 
 def write_text(path: Path, text: str) -> None:
@@ -75,26 +100,44 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def require_writable(path: Path) -> None:
+    """Raises UserError where nothing can be written to the folder `path`, there or not: before the work, not after it.
+
+    A folder may be read-only, another user's or a file, and the disk full.
+    """
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        raise UserError(f"Cannot write to {path}: {error.strerror}") from error
+
+
 def refuse_other_things(out: Path, mark: str) -> None:
-    """Raises UserError where `out` is neither new, nor empty, nor a folder of ours, which holds the file `mark`."""
+    """Raises UserError where `out` is neither new, nor empty, nor a folder of ours, which holds the file `mark`.
+
+    Also where it cannot be written to.
+    """
     if out.name in ("", ".."):
         raise UserError(f"Expected `out` to name a folder of its own, got {out}")
     if out.exists() and not (out / mark).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"Expected `out` to be new or an earlier result, got {out}, which holds other things")
+    require_writable(out)
 
 
 def refuse_taken(paths: Iterable[Path | None], overwrite: bool) -> None:
-    """Raises UserError for a file to be written that is there, unless it may be replaced, and for what is no file."""
+    """Raises UserError for a file to be written that is there, unless it may be replaced, for what is no file, and for
+    a folder that cannot be written to."""
     given = [path for path in paths if path is not None]
     for path in given:
         if path.exists() and not path.is_file():
             raise UserError(f"Expected a file to write, got {path}, which is none")
-        if not next(parent for parent in path.resolve().parents if parent.exists()).is_dir():
-            raise UserError(f"Expected a folder to write {path} into, got a file in its place")
         if path.exists() and not overwrite:
             raise UserError(f"{path} is there already: `overwrite=True` replaces it")
     if len({path.resolve() for path in given}) < len(given):
         raise UserError(f"Expected a file for each, got one for several: {', '.join(map(str, given))}")
+    for folder in {path.parent for path in given}:
+        require_writable(folder)
 
 
 def content_hash(path: Path) -> str:

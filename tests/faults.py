@@ -1,7 +1,9 @@
-"""Faults to plant in a genre or affect folder, each with the name that the checks should give it."""
+"""Faults to plant in a genre or affect folder, each with the name that the checks should give it; a full disk."""
 
+import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,17 @@ from mtmusic.data.labels import clip_id, label_path
 from mtmusic.data.spectrograms import SUFFIXES, array_kind, array_path, read_array
 
 Plant = Callable[[Path], None]
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """As a full disk; Python ignores the signal, so that writing fails with an error."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def edit(split: str, change: Callable[[list[str]], list[str]]) -> Plant:

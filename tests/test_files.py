@@ -3,20 +3,28 @@
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from mtmusic.errors import UserError
 from mtmusic.files import (
     cache_folder,
     cache_folders,
+    refuse_other_things,
+    refuse_taken,
     replace_folder,
+    require_writable,
     whole_file,
     whole_folder,
+    write_from_memory,
     write_json,
     write_text,
 )
+from tests import faults
 
 
 def names(folder: Path) -> list[str]:
@@ -72,6 +80,51 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
 def test_text_is_written_as_utf8(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "Björk\n")
     assert (tmp_path / "a.txt").read_bytes() == "Björk\n".encode()
+
+
+def test_an_error_names_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+    with faults.file_size_limit(10), pytest.raises(OSError, match="File too large") as full:
+        write_text(tmp_path / "a.txt", "eleven byte")
+    assert full.value.filename == str(tmp_path / "a.txt")
+    with pytest.raises(FileNotFoundError) as missing, whole_file(tmp_path / "a.txt"):
+        (tmp_path / "b.txt").read_text()
+    assert missing.value.filename == str(tmp_path / "b.txt")
+    assert names(tmp_path) == []
+
+
+def test_what_is_saved_from_memory_knows_its_name_and_meets_no_full_disk(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    write_from_memory(path, lambda file: np.save(file, [1, 2]))
+    assert np.load(path).tolist() == [1, 2]
+
+    def save(file: Any) -> None:
+        assert str(file) == "a.npy"
+        saved.append(file.write(bytes(1000)))
+
+    saved: list[int] = []
+    with faults.file_size_limit(10), pytest.raises(OSError, match=r"File too large: '/.*/a.npy'"):
+        write_from_memory(path, save)
+    assert saved == [1000]
+    assert np.load(path).tolist() == [1, 2]
+    assert names(tmp_path) == ["a.npy"]
+
+
+REFUSALS = {
+    "folder": lambda path: refuse_other_things(path / "run", "card.json"),
+    "file": lambda path: refuse_taken([None, path / "table.csv"], overwrite=False),
+    "either": require_writable,
+}
+
+
+@pytest.mark.parametrize("refuse", REFUSALS.values(), ids=REFUSALS)
+def test_what_cannot_be_written_is_found_before_the_work(tmp_path: Path, refuse: Callable[[Path], None]) -> None:
+    refuse(tmp_path / "new" / "deep")
+    assert names(tmp_path) == []
+    with faults.file_size_limit(0), pytest.raises(UserError, match=r"Cannot write to .*new.*: File too large"):
+        refuse(tmp_path / "new")
+    (tmp_path / "new").touch()
+    with pytest.raises(UserError, match=r"Cannot write to .*new.*: Not a directory"):
+        refuse(tmp_path / "new" / "deep")
 
 
 def test_json_is_written_with_a_final_newline(tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ latter, which waits for ever where a task has killed its workers.
 How an array is written arrives as an argument, since files of arrays belong to the data package.
 """
 
+import asyncio
 import hashlib
 import os
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -131,15 +132,14 @@ def extract_songs(
     jobs: worker processes, -1: one a core. scheduler: "tcp://HOST:PORT" of a dask.distributed cluster, whose workers
     see the same files; `jobs` is then not used. A song whose worker process is killed, by a fault in a decoder say, has
     failed as any other; with one job there is no other process, and it ends this one. Raises UserError where the
-    cluster cannot be used.
+    cluster cannot be used, at once where no scheduler answers, and OSError where an array cannot be written.
     """
-    if scheduler is None:
-        work = partial(extract_song, excerpt=excerpt, write=write)
-        for path, outcome in parallel_map(work, {song.path: song for song in songs}, jobs):
-            yield outcome or Outcome(path, KILLED)
-    else:
-        with _cluster(scheduler) as client:
-            yield from _extract_on_cluster(client, songs, excerpt, write)
+    work = partial(extract_song, excerpt=excerpt, write=write)
+    if scheduler is not None:
+        _require_scheduler(scheduler)
+        return _extract_on_cluster(scheduler, songs, work)
+    outcomes = parallel_map(work, {song.path: song for song in songs}, jobs)
+    return (outcome or Outcome(path, KILLED) for path, outcome in outcomes)
 
 
 def parallel_map(
@@ -178,64 +178,79 @@ def _noting(paths: Iterable[Path], begun: list[Path]) -> Iterator[Path]:
         yield path
 
 
-def _extract_on_cluster(
-    client: "Client", songs: Sequence[Song], excerpt: Excerpt, write: WriteArray
-) -> Iterator[Outcome]:
+def _extract_on_cluster(scheduler: str, songs: Sequence[Song], work: Callable[[Song], Outcome]) -> Iterator[Outcome]:
     """Those that several killed workers had are done once more, one by one, to find which of them kills."""
     from distributed import KilledWorker, as_completed
 
     suspects = []
-    futures = {client.submit(extract_song, song, excerpt, write, pure=False): song for song in songs}
-    for future in as_completed(futures, loop=client.loop):
-        song = futures.pop(future)
-        try:
-            yield future.result()
-        except KilledWorker:
-            suspects.append(song)
-    for song in suspects:
-        try:
-            yield client.submit(extract_song, song, excerpt, write, pure=False).result()
-        except KilledWorker:
-            yield Outcome(song.path, KILLED)
+    with _cluster(scheduler) as client:
+        futures = {client.submit(work, song, pure=False): song for song in songs}
+        for future in as_completed(futures, loop=client.loop):
+            song = futures.pop(future)
+            try:
+                yield future.result()
+            except KilledWorker:
+                suspects.append(song)
+        for song in suspects:
+            try:
+                yield client.submit(work, song, pure=False).result()
+            except KilledWorker:
+                yield Outcome(song.path, KILLED)
 
 
 def extract_song(song: Song, excerpt: Excerpt, write: WriteArray) -> Outcome:
-    """One song from its file to its arrays, on one thread."""
-    try:
-        with threadpool_limits(1):
-            part = (song.path, excerpt.offset, excerpt.duration)
-            doubts: list[str] = []
-            places = {beat: paths for beat, paths in ((False, song.full), (True, song.beat)) if paths}
-            arrays: list[tuple[tuple[Path, ...], np.ndarray]] = []
-            if places:
-                waveform, doubts = load_with_doubts(*part)
-                arrays += zip(places.values(), fused_spectrograms(waveform, [*places]), strict=True)
-            if song.logmel:
-                waveform, doubts = load_with_doubts(*part, LOGMEL_SAMPLE_RATE)
-                arrays.append((song.logmel, logmel_spectrogram(waveform)))
-            for paths, array in arrays:
-                for path in paths:
-                    write(path, array.astype(excerpt.dtype))
-    except Exception as error:  # whatever is wrong with one song, memory and disk included, the others go on
-        return Outcome(song.path, reason_of(error))
+    """One song from its file to its arrays, on one thread. Raises OSError where an array cannot be written."""
+    with threadpool_limits(1):
+        try:
+            arrays, doubts = _arrays(song, excerpt)
+        except Exception as error:  # whatever is wrong with one song, memory included, the others go on
+            return Outcome(song.path, reason_of(error))
+        for path, array in arrays:
+            write(path, array)
     return Outcome(song.path, doubts=tuple(doubts))
+
+
+def _arrays(song: Song, excerpt: Excerpt) -> tuple[list[tuple[Path, np.ndarray]], list[str]]:
+    """Each file's array, and the doubts."""
+    part = (song.path, excerpt.offset, excerpt.duration)
+    doubts: list[str] = []
+    places = {beat: paths for beat, paths in ((False, song.full), (True, song.beat)) if paths}
+    arrays: list[tuple[tuple[Path, ...], np.ndarray]] = []
+    if places:
+        waveform, doubts = load_with_doubts(*part)
+        arrays += zip(places.values(), fused_spectrograms(waveform, [*places]), strict=True)
+    if song.logmel:
+        waveform, doubts = load_with_doubts(*part, LOGMEL_SAMPLE_RATE)
+        arrays.append((song.logmel, logmel_spectrogram(waveform)))
+    return [(path, array.astype(excerpt.dtype)) for paths, array in arrays for path in paths], doubts
 
 
 def reason_of(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
-@contextmanager
-def _cluster(scheduler: str) -> Iterator["Client"]:
+def _require_scheduler(scheduler: str) -> None:
+    """Raises UserError where none answers. A Client that fails says so for many lines as it is deleted."""
     try:
-        from distributed import CancelledError, Client
+        from distributed import comm
     except ImportError as error:
         raise UserError('`scheduler` needs dask.distributed: pip install "mtmusic[cluster]"') from error
+
+    async def greet() -> None:
+        (await asyncio.wait_for(comm.connect(scheduler, timeout=CONNECT_SECONDS), CONNECT_SECONDS)).abort()
+
     try:
-        client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError) as error:
+        with ThreadPoolExecutor(1) as thread:  # a notebook's own has a loop that runs
+            thread.submit(asyncio.run, greet()).result()
+    except Exception as error:  # another server's answer may be taken for anything
         raise UserError(f"No dask scheduler answers at {scheduler}: start one with `dask scheduler`") from error
-    with client:
+
+
+@contextmanager
+def _cluster(scheduler: str) -> Iterator["Client"]:
+    from distributed import CancelledError, Client
+
+    with Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False) as client:
         try:
             client.wait_for_workers(1, timeout=CONNECT_SECONDS)
         except TimeoutError as error:

@@ -10,11 +10,12 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TextIO, TypeVar
 
 from mtmusic.errors import UserError
 
@@ -36,6 +37,9 @@ FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
 FOLDER: dict[str, Any] = {"type": Path, "metavar": "FOLDER"}
 """Kinds of arguments."""
 
+LOWERED = ("batch_size", "frames", "units", "layers", "window", "jobs")
+"""Arguments that memory grows with."""
+
 
 class Main(Protocol):
     """A command: returns the exit code."""
@@ -44,45 +48,108 @@ class Main(Protocol):
 
 
 def entry_point(parser: Callable[[], argparse.ArgumentParser]) -> Callable[[Callable[..., int | None]], Main]:
-    """Makes a command of a function that takes the parsed arguments; None that it returns is the exit code 0.
+    """Makes a command of a function that takes the parsed arguments, and shows what the library logs meanwhile.
 
-    Shows what the library logs meanwhile. What the user can mend is said on standard error, without a traceback, and
-    ends with exit code 2.
+    It ends as `exit_code` says.
     """
 
     def decorate(run: Callable[[argparse.Namespace], int | None]) -> Main:
         def main(argv: Sequence[str] | None = None) -> int:
             flags = parser()
-            arguments = flags.parse_args(argv)
-            arguments.command = shlex.join([*flags.prog.split(), *(sys.argv[1:] if argv is None else argv)])
-            quieten_tensorflow()
-            show_any_name()
-            log, handler = logging.getLogger("mtmusic"), _Terminal(flags)
-            before = log.level, log.propagate
-            log.setLevel(logging.INFO)
-            log.addHandler(handler)
-            log.propagate = False  # some libraries give the root logger a handler of its own
-            try:
-                return run(arguments) or 0
-            except (UserError, OSError) as error:  # OSError: a folder that cannot be written, a full disk
-                print(f"error: {with_flags(str(error), flags)}", file=sys.stderr)
-                return 2
-            except KeyboardInterrupt:
-                print("\nstopped", file=sys.stderr)
-                return 130
-            finally:
-                log.removeHandler(handler)
-                log.setLevel(before[0])
-                log.propagate = before[1]
+
+            def parse_and_run() -> int | None:
+                arguments = flags.parse_args(argv)
+                arguments.command = shlex.join([*flags.prog.split(), *(sys.argv[1:] if argv is None else argv)])
+                quieten_tensorflow()
+                with _log_shown(flags):
+                    return run(arguments)
+
+            return exit_code(parse_and_run, flags)
 
         return main
 
     return decorate
 
 
+@contextmanager
+def _log_shown(flags: argparse.ArgumentParser) -> Iterator[None]:
+    log, handler = logging.getLogger("mtmusic"), _Terminal(flags)
+    before = log.level, log.propagate
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    log.propagate = False  # some libraries give the root logger a handler of its own
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before[0])
+        log.propagate = before[1]
+
+
+def exit_code(run: Callable[[], int | None], flags: argparse.ArgumentParser) -> int:
+    """What `run` returns, and 0 for None.
+
+    2 for what the user can mend: it is said in one line on standard error, without a traceback. 130 for Ctrl-C. 141,
+    without a word, where nobody reads standard output any more, as in `mtmusic predict music | head`.
+    """
+    try:
+        prepare_streams()
+        try:
+            return run() or 0
+        finally:  # argparse exits by itself
+            _flush(sys.stdout)
+    except BrokenPipeError:
+        return 141
+    except KeyboardInterrupt:
+        return _ended("\nstopped", 130)
+    except Exception as error:
+        if (line := _in_one_line(error, flags)) is None:
+            raise
+        return _ended(f"error: {with_flags(line, flags)}", 2)
+
+
+def _ended(line: str, code: int) -> int:
+    with suppress(OSError):  # nobody reads it
+        print(line, file=sys.stderr)
+    return code
+
+
+def _flush(stream: TextIO) -> None:
+    """Where it cannot be written, what is left goes nowhere: Python would say so once more as it ends."""
+    try:
+        stream.flush()
+    except OSError as error:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+        error.filename = "standard output"
+        raise
+
+
+def _in_one_line(error: Exception, flags: argparse.ArgumentParser) -> str | None:
+    """Wrong input, what the file system refuses, and too little memory; None for other errors, which are ours."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        file = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+        return f"{error.strerror}{file}" if error.strerror else str(error).partition("\n")[0]
+    if not isinstance(error, MemoryError) and type(error).__name__ != "ResourceExhaustedError":  # TensorFlow's
+        return None
+    if full := re.search(r"(/.*); (.*)", str(error)):
+        return f"{full[2].partition(' [Op:')[0]}: {full[1]}"
+    wanted = re.search(r"Unable to allocate .*|tensor with shape\[.*?\]", str(error))
+    advice = ", ".join(f"`{name}`" for name in LOWERED if _actions(flags, name))
+    return f"Too little memory{f' ({wanted[0]})' if wanted else ''}" + (f": lower one of {advice}" if advice else "")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, in the place of the whole usage."""
+        self.exit(2, f"error: {message}; {self.prog} --help lists the flags\n")
+
+
 def parser(docstring: str | None, module: str = "") -> argparse.ArgumentParser:
     """module: of a command, which names it; by default the file that is run does."""
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"mtmusic {module.rpartition('.')[2].replace('_', '-')}" if module else None,
         description=docstring,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -97,10 +164,16 @@ def quieten_tensorflow() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="google.api_core")
 
 
-def show_any_name() -> None:
-    """Shows what the terminal's encoding lacks as an escape: songs' names are in any language."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+def prepare_streams() -> None:
+    """Shows what the terminal's encoding lacks as an escape: songs' names are in any language.
+
+    What was closed, by `2>&-` say, is opened to nowhere: print and libraries would fail, or write to another file.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
@@ -116,8 +189,6 @@ class _Terminal(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        if stream is None:  # it was closed
-            return
         write = sys.modules["tqdm"].tqdm.write if "tqdm" in sys.modules else print
         write(with_flags(record.getMessage(), self.flags), file=stream)
         stream.flush()
@@ -278,7 +349,12 @@ def add_training_flags(flags: argparse.ArgumentParser) -> None:
     add("--bidirectional", action="store_true", help="lstm: read the clip from both ends")
     add("--epochs", **NUMBER, help="at most this many (default: 100; stops after 15 without a better one)")
     add("--batch-size", **NUMBER, help="clips a step (default: 32; mtmusic train-affect's cnn: 16; 4 to train a trunk)")
-    add("--learning-rate", type=float, metavar="X", help="Adam's (default: 0.001; statistics: 0.02)")
+    add(
+        "--learning-rate",
+        type=float,
+        metavar="X",
+        help="Adam's (default: 0.001; statistics and a head on the trunk: 0.02; the trunk: 0.0001)",
+    )
     add_precision_flag(group, default=argparse.SUPPRESS)
 
 
@@ -322,7 +398,9 @@ def add_source_flags(flags: argparse.ArgumentParser, source: Path | None = None)
     add("--from", dest="source", default=source, **RUN, help=start)
     taken = "take all, or those of its first N blocks; the others start fresh (default: all)"
     add("--transfer", default="all", metavar="all|N", help=f"of that backbone's weights: {taken}")
-    kept = "keep all, or its first N blocks, as is (default: none; with --unfreeze-after: all)"
+    kept = (
+        "keep all, or its first N blocks, as is (default: none; of a pretrained trunk, and with --unfreeze-after: all)"
+    )
     add("--freeze", metavar="all|none|N", help=f"of that backbone: {kept}")
     text = "after N epochs train all of the backbone too, at a tenth of the rate (default: never)"
     add("--unfreeze-after", **NUMBER, help=text)
@@ -364,13 +442,11 @@ def train_options(
     data = load_options(arguments, demo_folders, make_demo=False)
     beat = data.beat if data.beat is not None else is_beat_synchronised(data.folder)
     recipe = choose_recipe(arguments.recipe, settings, recipes, multitask, arguments.source, beat=bool(beat))
-    whole = arguments.unfreeze_after is not None or recipe.trunk
     options = filled(
         TrainOptions,
         arguments,
         recipe=recipe,
         data=data,
-        freeze=arguments.freeze or ("all" if whole else "none"),
         progress=True,
     )
     if arguments.folder is None:

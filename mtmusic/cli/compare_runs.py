@@ -25,6 +25,11 @@ def parser() -> argparse.ArgumentParser:
 
 @common.entry_point(parser)
 def main(arguments: argparse.Namespace) -> None:
+    from mtmusic.files import require_writable
+
+    if arguments.out is not None:
+        require_writable(arguments.out)
+
     from mtmusic.training.compare import compare_runs, comparison_table, write_comparison
 
     comparison = compare_runs(arguments.runs, arguments.seed)

@@ -7,9 +7,12 @@ import ast
 import importlib
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from mtmusic import __version__
+from mtmusic.cli import common
+from mtmusic.errors import UserError
 
 NO_COMMANDS = ("__init__", "main", "common")
 
@@ -26,6 +29,10 @@ def _first_line(module: Path) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    return common.exit_code(partial(_main, name, rest), common.parser(__doc__, __name__))
+
+
+def _main(name: str, rest: Sequence[str]) -> int:
     known = commands()
     if name in known:
         return importlib.import_module(f"mtmusic.cli.{name.replace('-', '_')}").main(rest)
@@ -36,5 +43,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         width = max(map(len, known))
         print(f"{__doc__}\nCommands:\n" + "\n".join(f"  {one:{width}}  {line}" for one, line in known.items()))
         return 0
-    print(f"error: Expected a command among {', '.join(known)}, got {name}", file=sys.stderr)
-    return 2
+    raise UserError(f"Expected a command among {', '.join(known)}, got {name}")

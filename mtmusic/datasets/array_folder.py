@@ -3,9 +3,11 @@
 import fcntl
 import logging
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,8 +43,9 @@ def extract_all(
 ) -> tuple[Outcome, ...]:
     """Writes the songs' arrays with a progress bar, logs doubts as they come, and returns what failed, by path."""
     failed = []
+    outcomes = extract_songs(songs, excerpt, write_array, jobs, scheduler)
     with tqdm(total=len(songs), desc="Extracting", unit="song") as progress:
-        for outcome in extract_songs(songs, excerpt, write_array, jobs, scheduler):
+        for outcome in outcomes:
             for doubt in outcome.doubts:
                 logger.warning("warning: %s", doubt)
             if outcome.failure:
@@ -56,19 +59,25 @@ def extract_all(
 def lock_folders(folders: Sequence[Path]) -> Iterator[None]:
     """Makes the folders and refuses them to a second run. The system lets go when this process ends, however it ends.
 
-    Raises UserError where another run has one of them, and for what the file system refuses, a full disk say.
+    Where the block fails, those that were made go again, unless they hold an array.
+    Raises UserError where another run has one of them.
     """
     with ExitStack() as stack:
-        try:
-            for folder in folders:
-                folder.mkdir(parents=True, exist_ok=True)
-                handle = os.open(folder, os.O_RDONLY)
-                stack.callback(os.close, handle)
-                if not _locked(handle):
-                    raise UserError(f"Another run is writing {folder}: wait for it, or give another folder")
-            yield
-        except OSError as error:
-            raise UserError(f"Cannot go on in {folders[0]}: {error}") from error
+        for folder in folders:
+            is_new = not folder.exists()
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            if not _locked(handle):
+                raise UserError(f"Another run is writing {folder}: wait for it, or give another folder")
+            if is_new:
+                stack.push(partial(_remove_without_arrays, folder))
+        yield
+
+
+def _remove_without_arrays(folder: Path, failure: type[BaseException] | None, *_: object) -> None:
+    if failure and not any(folder.rglob("[!.]*.npy*")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _locked(handle: int) -> bool:

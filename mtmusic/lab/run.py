@@ -215,6 +215,12 @@ def _do(lab: Lab, step: Step) -> None:
     logger.info(f"{step.title}: {_duration(seconds)}")
 
 
+class _Log(logging.StreamHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        """Raises what was caught, a full disk say. Logging would print a traceback for each message."""
+        raise  # noqa: PLE0704
+
+
 @contextmanager
 def _logged(path: Path) -> Iterator[None]:
     """What the trainings log, and Keras's line an epoch, go into a file alone: the terminal has a line a step."""
@@ -222,7 +228,7 @@ def _logged(path: Path) -> Iterator[None]:
     before, level = (library.handlers, library.propagate), library.level
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as log, redirect_stdout(log):
-        library.handlers, library.propagate = [logging.StreamHandler(log)], False
+        library.handlers, library.propagate = [_Log(log)], False
         library.setLevel(logging.INFO)
         try:
             yield

@@ -4,6 +4,7 @@ Of a pretrained trunk they are kept on disk, by the hashes of weights and array,
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -12,7 +13,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from mtmusic.constants import PAD_VALUE
-from mtmusic.files import cache_folder, whole_file
+from mtmusic.files import cache_folder, write_from_memory
 from mtmusic.models.heads import compiled_as, head_alone
 from mtmusic.models.musicnn import FEATURES_VERSION, PATCH_FRAMES, PatchRows, PresentRows, TrainedDropout, kind_of
 from mtmusic.models.saving import weights_hash
@@ -89,9 +90,8 @@ def frozen_features(
     missing = [path for path, file in files.items() if not _is_whole(file, values)]
     compute = _in_parts(frozen)
     for path in tqdm(missing, desc="Features", unit="clip", disable=not missing):
-        features = compute(read(path))
-        with whole_file(files[path]) as unfinished:
-            np.save(unfinished, features.astype(_dtype(values)))
+        features = compute(read(path)).astype(_dtype(values))
+        write_from_memory(files[path], partial(np.save, arr=features))
     return [files[path] for path in paths]
 
 

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from mtmusic.errors import UserError
-from mtmusic.files import write_json, write_text
+from mtmusic.files import whole_folder, write_from_memory, write_json, write_text
 from mtmusic.models.distribution import mirrored
 
 Score = Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
@@ -89,8 +90,6 @@ def fit(
     if score is not None and validation is not None:
         callbacks.append(_ScoreCallback(validation, score))
     callbacks += [_StopAtNaN(), keeper]
-    if progress:
-        callbacks.append(_Progress(config, after.epochs if after else 0))
     if tensorboard is not None:
         callbacks.append(keras.callbacks.TensorBoard(tensorboard))
     with mirrored(model, devices) as trained:
@@ -98,19 +97,37 @@ def fit(
         record = keeper.restore(after)
         if not record.finished and record.epochs < config.epochs:
             batches = int(train.cardinality())  # below 0 where a dataset cannot tell
-            trained.fit(
-                # one iterator for all epochs: while the last steps and the validation run, it fills the next shuffle
-                train.repeat() if batches > 0 else train,
-                steps_per_epoch=batches if batches > 0 else None,
-                validation_data=validation,
-                initial_epoch=record.epochs,
-                epochs=config.epochs,
-                callbacks=callbacks,
-                shuffle=False,  # the dataset does
-                verbose=verbose,
-            )
+            with tqdm(
+                total=config.epochs, initial=record.epochs, unit="epoch", desc="Training", disable=not progress
+            ) as bar:
+                trained.fit(
+                    # one iterator for all epochs: during the last steps and the validation it fills the next shuffle
+                    train.repeat() if batches > 0 else train,
+                    steps_per_epoch=batches if batches > 0 else None,
+                    validation_data=validation,
+                    initial_epoch=record.epochs,
+                    epochs=config.epochs,
+                    callbacks=[*callbacks, _Progress(bar, config.monitor)],
+                    shuffle=False,  # the dataset does
+                    verbose=verbose,
+                )
         keeper.use_best()
     return record
+
+
+def require_memory(model: keras.Model, batch_size: int, frames: int | None) -> None:
+    """Raises UserError where a layer's output for one batch is larger than the memory: TensorFlow may crash there.
+
+    frames: of the clips, where the model takes any number.
+    """
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    shapes = [output.shape[1:] for layer in model.layers for output in keras.tree.flatten(layer.output)]
+    largest = 4 * batch_size * max(math.prod(size or frames or 1 for size in shape) for shape in shapes)
+    if largest > memory and not tf.config.list_physical_devices("GPU"):
+        raise UserError(
+            f"Expected batches that fit into {memory / 1e9:.0f} GB of memory, got {largest / 1e9:.0f} GB in one layer: "
+            "lower `batch_size` or `frames`"
+        )
 
 
 def overfit_batches(
@@ -161,22 +178,16 @@ def history_csv(record: TrainingRecord) -> str:
 class _Progress(keras.callbacks.Callback):
     """One line for all epochs."""
 
-    def __init__(self, config: TrainingConfig, done: int) -> None:
+    def __init__(self, bar: tqdm, monitor: str) -> None:
         super().__init__()
-        self.config = config
-        self.done = done
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self.bar = tqdm(total=self.config.epochs, initial=self.done, unit="epoch", desc="Training")
+        self.bar = bar
+        self.monitor = monitor
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
-        shown = self.config.monitor if self.config.monitor in logs else "loss"
+        shown = self.monitor if self.monitor in logs else "loss"
         self.bar.set_postfix({shown: f"{logs[shown]:.4g}"} if shown in logs else {}, refresh=False)
-        self.bar.update(epoch + 1 - self.bar.n)
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self.bar.close()
+        self.bar.update()
 
 
 class _StopAtNaN(keras.callbacks.Callback):
@@ -213,7 +224,7 @@ class _Keeper(keras.callbacks.Callback):
     """Best epoch, early stopping, history and checkpoints in one: resumed one by one, Keras's forget the best so far.
 
     A checkpoint is a folder `epoch-N` of the weights with the optimizer's state, the best weights and the record.
-    It appears by one rename, and the one before goes after.
+    It appears by one rename, and the one before goes after: on a full disk the one before stays.
     """
 
     def __init__(self, config: TrainingConfig, folder: Path | None, validates: bool) -> None:
@@ -283,23 +294,19 @@ class _Keeper(keras.callbacks.Callback):
         return better
 
     def _write_checkpoint(self, folder: Path) -> None:
-        name = f"epoch-{self.record.epochs:05d}"
-        unfinished = folder / f"unfinished-{name}"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        self.model.save_weights(unfinished / "last.weights.h5")
         earlier = list(folder.glob("epoch-*"))
-        if self.record.best_epoch == self.record.epochs:
-            shutil.copy(unfinished / "last.weights.h5", unfinished / "best.weights.h5")
-        elif earlier:
-            shutil.copy(max(earlier) / "best.weights.h5", unfinished / "best.weights.h5")
-        else:  # the best epoch is one of an earlier stage
-            last = self.model.get_weights()
-            self.use_best()
-            self.model.save_weights(unfinished / "best.weights.h5")
-            self.model.set_weights(last)
-        write_json(unfinished / "record.json", asdict(self.record))
-        write_text(unfinished / "history.csv", history_csv(self.record))
-        unfinished.rename(folder / name)
+        with whole_folder(folder / f"epoch-{self.record.epochs:05d}") as work:
+            write_from_memory(work / "last.weights.h5", self.model.save_weights)
+            if self.record.best_epoch == self.record.epochs:
+                shutil.copy(work / "last.weights.h5", work / "best.weights.h5")
+            elif earlier:
+                shutil.copy(max(earlier) / "best.weights.h5", work / "best.weights.h5")
+            else:  # the best epoch is one of an earlier stage
+                last = self.model.get_weights()
+                self.use_best()
+                write_from_memory(work / "best.weights.h5", self.model.save_weights)
+                self.model.set_weights(last)
+            write_json(work / "record.json", asdict(self.record))
+            write_text(work / "history.csv", history_csv(self.record))
         for old in earlier:
             shutil.rmtree(old)

@@ -14,7 +14,7 @@ from mtmusic.data.folder import beat_of_folder, require_rate
 from mtmusic.data.labels import Clips, clip_id, scan_unlabelled
 from mtmusic.data.quality.measurements import measure_arrays
 from mtmusic.errors import UserError
-from mtmusic.files import whole_file
+from mtmusic.files import refuse_taken, whole_file
 from mtmusic.models.saving import load, refuse_tags
 from mtmusic.training.evaluate import task_of
 from mtmusic.training.recipes import Recipe, recipe_from_card
@@ -41,10 +41,7 @@ def make_submission(
     `Id,<tasks>` and rows `<id>,0.153,...` in the models' order. Rows are sorted by id. Raises UserError for what the
     user can mend, and where the file does not hold what was predicted.
     """
-    if out.is_dir():
-        raise UserError(f"Expected a file to write, got a folder: {out}")
-    if out.exists() and not overwrite:
-        raise UserError(f"Expected a new file, got {out}, which is there already: `overwrite=True` replaces it")
+    refuse_taken([out], overwrite)
     loaded = [(path, *_affect_model(path)) for path in models]
     tasks = tuple(task for _, _, card in loaded for task in card["targets"])
     columns = _columns(tasks, header)

@@ -1,7 +1,9 @@
 """Finding songs, their ids, and one song's arrays; real workers are tested with the job and the script."""
 
+import gc
 import os
 import re
+import socket
 import sys
 from pathlib import Path
 
@@ -115,16 +117,25 @@ def test_one_thread_a_song(song: Path) -> None:
     ("error", "told"),
     [
         (MemoryError("Unable to allocate 5 GiB"), "MemoryError: Unable to allocate 5 GiB"),
-        (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
+        (OSError(5, "Input/output error"), "OSError: [Errno 5] Input/output error"),
         (UserError("said already"), "said already"),
     ],
 )
-def test_what_fails_is_told(song: Path, error: Exception, told: str) -> None:
-    def write(*_: object) -> None:
+def test_what_fails_is_told(song: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str) -> None:
+    def load(*_: object) -> None:
         raise error
 
-    (outcome,) = extract_songs([Song(song, (Path("full"),))], Excerpt(), write, jobs=1)
+    monkeypatch.setattr(extraction, "load_with_doubts", load)
+    (outcome,) = extract_songs([Song(song, (Path("full"),))], Excerpt(), lambda *_: None, jobs=1)
     assert (outcome.path, outcome.failure) == (song, told)
+
+
+def test_an_array_that_cannot_be_written_ends_it(song: Path) -> None:
+    def write(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        list(extract_songs([Song(song, (Path("full"),)), Song(song, (Path("other"),))], Excerpt(), write, jobs=1))
 
 
 @pytest.mark.parametrize("loudness", [1e7, 1e25, 1e30])
@@ -146,10 +157,18 @@ def test_a_song_that_may_not_be_read(song: Path, monkeypatch: pytest.MonkeyPatch
     assert outcome.failure == f"Cannot read {song}: Permission denied"
 
 
-def test_a_scheduler_that_does_not_answer(song: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "127.0.0.1", "foo://x", "mute"])
+def test_a_scheduler_that_does_not_answer(
+    song: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], address: str
+) -> None:
     monkeypatch.setattr(extraction, "CONNECT_SECONDS", 1)
-    with pytest.raises(UserError, match=r"No dask scheduler answers at tcp://127\.0\.0\.1:9:"):
-        list(extract_songs([Song(song)], Excerpt(), lambda *_: None, scheduler="tcp://127.0.0.1:9"))
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        if address == "mute":
+            address = f"tcp://127.0.0.1:{mute.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"No dask scheduler answers at {address}: start one with"):
+            extract_songs([Song(song)], Excerpt(), lambda *_: None, scheduler=address)
+    gc.collect()
+    assert capfd.readouterr().err == ""
 
 
 def test_without_distributed(song: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import io
 import logging
+import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from mtmusic.cli import common, cross_validate, extract_features, reproduce_lab,
 from mtmusic.errors import UserError
 
 logger = logging.getLogger("mtmusic.training.train")
+
+
+class ResourceExhaustedError(Exception):
+    """As TensorFlow's, which takes seconds to import."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,13 +85,73 @@ def test_a_message_does_not_tear_a_progress_bar(capsys):
     ("error", "code", "told"),
     [
         (UserError("Expected `epochs` of 1 or more, got 0"), 2, "error: Expected --epochs of 1 or more, got 0\n"),
-        (PermissionError(13, "Permission denied", "run"), 2, "error: [Errno 13] Permission denied: 'run'\n"),
+        (PermissionError(13, "Permission denied", "run"), 2, "error: Permission denied: run\n"),
+        (OSError(28, "No space left on device"), 2, "error: No space left on device\n"),
+        (OSError("[Errno 28] Can't write data (file write failed: time = noon\n, offset = 9)"), 2,
+         "error: [Errno 28] Can't write data (file write failed: time = noon\n"),
+        (MemoryError("Unable to allocate 5 GiB for an array"), 2,
+         "error: Too little memory (Unable to allocate 5 GiB for an array): lower one of --epochs\n"),
+        (MemoryError(), 2, "error: Too little memory: lower one of --epochs\n"),
+        (ResourceExhaustedError("{{node a}} /run/events.v2; No space left on device\n\tFailed to flush [Op:Flush]"), 2,
+         "error: No space left on device: /run/events.v2\n"),
+        (ResourceExhaustedError("{{node a}} /run/data-0; No space left on device [Op:SaveV2]"), 2,
+         "error: No space left on device: /run/data-0\n"),
+        (ResourceExhaustedError("Graph execution error:\n\nOOM when allocating tensor with shape[3,4] and type"), 2,
+         "error: Too little memory (tensor with shape[3,4]): lower one of --epochs\n"),
         (KeyboardInterrupt(), 130, "\nstopped\n"),
     ],
-)
-def test_what_a_user_can_mend_is_said_without_a_traceback(capsys, error, code, told):
+)  # fmt: skip
+def test_what_a_user_can_mend_is_said_without_a_traceback(capsys, monkeypatch, error, code, told):
+    monkeypatch.setattr(common, "LOWERED", ("batch_size", "epochs"))
     assert raising(error)([]) == code
     assert capsys.readouterr() == ("", told)
+
+
+def test_an_argument_that_is_refused_is_named_in_one_line(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        runs(print)(["--epochs", "x"])
+    line = "error: argument --epochs: invalid int value: 'x'; mtmusic try-it --help lists the flags\n"
+    assert capsys.readouterr() == ("", line)
+
+
+@pytest.mark.parametrize("body", [print, lambda arguments: logger.info("a message")])
+def test_without_a_reader_it_ends_without_a_word(capsys, monkeypatch, body):
+    """As `mtmusic ... | true`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as nobody:
+        monkeypatch.setattr(sys, "stdout", nobody)
+        assert runs(body)([]) == 141
+        nobody.flush()  # as Python does at its end
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_behind_standard_output(capsys, monkeypatch):
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert runs(print)([]) == 2
+        full.flush()
+    assert capsys.readouterr().err == "error: No space left on device: standard output\n"
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_closed_stream_is_no_error(capsys, monkeypatch, name):
+    def body(arguments):
+        print("out")
+        print("err", file=sys.stderr)
+        logger.info("a message")
+        logger.warning("a warning")
+        with tqdm(total=1) as bar:
+            bar.update()
+
+    monkeypatch.setattr(sys, name, None)
+    assert runs(body)([]) == 0
+    opened = getattr(sys, name)
+    printed = capsys.readouterr()
+    assert printed.out == ("" if name == "stdout" else "out\na message\n")
+    assert printed.err.startswith("" if name == "stderr" else "err\na warning\n")
+    opened.close()
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
@@ -227,17 +292,3 @@ def test_steps_are_ranges_of_numbers(capsys, text):
     with pytest.raises(SystemExit, match="2"):
         reproduce_lab.parser().parse_args([f"--steps={text}"])
     assert "argument --steps: expected steps such as 1-11 or 5,7-9" in capsys.readouterr().err
-
-
-def test_a_closed_standard_output_is_no_error(monkeypatch):
-    flags = common.parser("text", "mtmusic.cli.some_command")
-    shown = []
-
-    @common.entry_point(lambda: flags)
-    def main(arguments):
-        logging.getLogger("mtmusic.some.module").info("a message")
-        shown.append(arguments.command)
-
-    monkeypatch.setattr(sys, "stdout", None)
-    assert main([]) == 0
-    assert shown == ["mtmusic some-command"]

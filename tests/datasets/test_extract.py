@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -13,7 +12,6 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import distributed
@@ -28,6 +26,7 @@ from mtmusic.data.labels import folder_feature, read_affect_labels, read_genre_l
 from mtmusic.data.spectrograms import array_kind, read_array
 from mtmusic.datasets.extract import Extraction, ExtractOptions, extract_features
 from mtmusic.errors import UserError
+from tests import faults
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "extract_features.py"
 
@@ -278,29 +277,29 @@ def test_refuses_arrays_made_in_another_way_and_other_things(extract: Extract, t
         extract()
 
 
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """As a full disk; Python ignores the signal, so that writing fails with an error."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_full_disk(extract: Extract, music: Path, tmp_path: Path) -> None:
-    extract(music / "Jazz", rate="both")  # compiled code is in its cache
-    with file_size_limit(100_000):  # holds a beat-synchronised array and no full-rate one
-        done = extract(rate="both")
-    assert len(done.failed) == 4
-    assert all("File too large" in reason for _, reason in rows_of(tmp_path / "data" / "failures.csv"))
-    assert len(arrays_below(tmp_path / "data")) == 2
-    with file_size_limit(0), pytest.raises(UserError, match=r"Cannot go on in .*File too large"):
-        extract(rate="both")
+    extract(music / "Jazz", rate="both")
+    for size in (100_000, 0):  # holds a beat-synchronised array and no full-rate one; holds none
+        with faults.file_size_limit(size), pytest.raises(OSError, match=r"File too large: '/.*/data"):
+            extract(rate="both")
+        assert len(arrays_below(tmp_path / "data")) == 2
     assert extract(rate="both").failed == ()
     assert len(arrays_below(tmp_path / "data")) == len(arrays_below(tmp_path / "data_beat")) == 6
-    assert not (tmp_path / "data" / "failures.csv").exists()
+
+
+def test_what_is_refused_leaves_no_folder(extract: Extract, music: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("path,genre\nnowhere.wav,Rock\n")
+    with pytest.raises(UserError):
+        extract(labels=tmp_path / "labels.csv")
+    with pytest.raises(UserError, match="No dask scheduler answers"):
+        extract(scheduler="127.0.0.1")
+    with faults.file_size_limit(2000), pytest.raises(OSError, match="File too large"):  # no array
+        extract(rate="both")
+    assert {path.name for path in tmp_path.iterdir()} == {"labels.csv", "music"}
+    (tmp_path / "data").mkdir()  # is not ours
+    with pytest.raises(UserError):
+        extract(labels=tmp_path / "labels.csv")
+    assert (tmp_path / "data").is_dir()
 
 
 def bad_songs(folder: Path, waveform: np.ndarray) -> list[Path]:

@@ -17,6 +17,12 @@ from mtmusic.models.trainer import overfit_batches
 LENGTHS = range(1, 41)
 
 
+@pytest.mark.parametrize("backbone", [lstm_backbone, cnn_backbone, statistics_backbone])
+def test_other_features_are_refused_with_those_that_are(backbone):
+    with pytest.raises(UserError, match="Expected a feature among mel, chroma, fused, logmel, got 'x'"):
+        backbone("x")
+
+
 def clip(frames: int, bins: int = 128, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed + frames).uniform(-80, 0, (frames, bins)).astype("float32")
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 
 import keras
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from mtmusic.errors import UserError
-from mtmusic.models.trainer import TrainingConfig, fit, history_csv, overfit_batches, require_overfit
+from mtmusic.models.trainer import TrainingConfig, fit, history_csv, overfit_batches, require_memory, require_overfit
+from tests.faults import file_size_limit
 
 
 def small_model(learning_rate: float = 0.05) -> keras.Model:
@@ -103,7 +105,7 @@ def test_a_finished_training_is_not_trained_again(tmp_path):
 
 
 def test_one_checkpoint_is_left_and_an_unfinished_one_is_no_checkpoint(tmp_path):
-    (tmp_path / "unfinished-epoch-00099").mkdir()
+    (tmp_path / ".epoch-00099.0a1b2c").mkdir()
     fit(small_model(), batches(), batches(1), TrainingConfig(epochs=3), tmp_path, verbose=0)
     assert [path.name for path in tmp_path.glob("epoch-*")] == ["epoch-00003"]
     kept = tmp_path / "epoch-00003"
@@ -111,6 +113,35 @@ def test_one_checkpoint_is_left_and_an_unfinished_one_is_no_checkpoint(tmp_path)
         "best.weights.h5", "history.csv", "last.weights.h5", "record.json",
     }  # fmt: skip
     assert json.loads((kept / "record.json").read_text())["epochs"] == 3
+
+
+@pytest.mark.parametrize("size", [0, 5000], ids=["nothing is written", "a part of the weights"])
+def test_a_full_disk_leaves_the_last_whole_checkpoint(tmp_path, capsys, size):
+    config = TrainingConfig(epochs=1, patience=None)
+    fit(small_model(), batches(), batches(1), config, tmp_path, verbose=0)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    longer = TrainingConfig(epochs=3, patience=None)
+    with file_size_limit(size), pytest.raises(OSError, match="File too large"):
+        fit(small_model(), batches(), batches(1), longer, tmp_path, progress=True)
+    assert capsys.readouterr().err.endswith("\n")  # the next message has a line of its own
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    resumed = fit(small_model(), batches(), batches(1), longer, tmp_path, verbose=0)
+    whole = fit(small_model(), batches(), batches(1), longer, verbose=0)
+    np.testing.assert_allclose(resumed.history["loss"], whole.history["loss"], rtol=1e-5)
+
+
+def test_batches_larger_than_the_memory_are_refused(monkeypatch):
+    model = keras.Sequential([keras.Input((None, 3)), keras.layers.Conv1D(64, 3)])
+    require_memory(model, 32, 1000)
+    require_memory(model, 32, None)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    frames = memory // (32 * 64 * 4)
+    require_memory(model, 32, frames)
+    message = (
+        rf"fit into {memory / 1e9:.0f} GB of memory, got {2 * memory / 1e9:.0f} GB in one layer: lower `batch_size`"
+    )
+    with pytest.raises(UserError, match=message):
+        require_memory(model, 64, frames + 2)
 
 
 @pytest.mark.parametrize("name", ["record.json", "best.weights.h5", "last.weights.h5"])
