@@ -31,7 +31,7 @@ def test_every_public_name_is_there():
     assert {
         "Predictor", "load_model", "make_dataset", "read_genre_labels", "read_affect_labels", "hold_out",
         "cnn_backbone", "lstm_backbone", "genre_classifier", "affect_regressor", "multitask_regressor", "freeze",
-        "load_backbone", "export_savedmodel", "predict",
+        "load_backbone", "export_savedmodel", "predict", "save_run",
     } == {*mtmusic.__all__}  # fmt: skip
     assert {*mtmusic.__all__, "__version__"} <= {*dir(mtmusic)}
     for name in mtmusic.__all__:
