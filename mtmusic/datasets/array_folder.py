@@ -27,7 +27,7 @@ from mtmusic.constants import (
 from mtmusic.data.labels import folder_feature, label_path, read_features_json
 from mtmusic.data.spectrograms import array_path, write_array
 from mtmusic.errors import UserError
-from mtmusic.files import write_json
+from mtmusic.files import require_writable, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -60,10 +60,11 @@ def lock_folders(folders: Sequence[Path]) -> Iterator[None]:
     """Makes the folders and refuses them to a second run. The system lets go when this process ends, however it ends.
 
     Where the block fails, those that were made go again, unless they hold an array.
-    Raises UserError where another run has one of them.
+    Raises UserError where another run has one of them, and for one that cannot be written to.
     """
     with ExitStack() as stack:
         for folder in folders:
+            require_writable(folder)
             is_new = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(folder, os.O_RDONLY)

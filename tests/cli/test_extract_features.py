@@ -40,7 +40,7 @@ def test_songs_in_genre_folders_become_a_data_folder(main, tmp_path: Path, monke
     assert main("music", "data", *flags) == 1
     output = capsys.readouterr().out.splitlines()
     assert output[0] == "Songs: 10; train 6, test 3, without a label 0"
-    assert output[-1] == f"Train: mtmusic train-genre --data {tmp_path}/data_beat --recipe best --classes all"
+    assert output[-1] == f"Train: mtmusic train-genre --data {tmp_path}/data_beat --classes all --recipe best"
     for folder, beat in ((Path("data"), False), (Path("data_beat"), True)):
         train, test = (read_genre_labels(folder, split, "all") for split in ("train", "test"))
         assert train.classes == test.classes == ("Jazz", "Metal", "Trip Hop")
@@ -60,7 +60,7 @@ def test_songs_in_genre_folders_become_a_data_folder(main, tmp_path: Path, monke
         ((".", "data", "--duration", "0"), "error: Expected --duration above 0"),
         ((".", "data", "--duration", "inf"), "error: Expected --duration above 0"),
         ((".", "data", "--offset", "nan"), "error: Expected --duration above 0"),
-        (("a.wav", "a.wav"), "error: Cannot go on in"),
+        (("a.wav", "a.wav"), "error: Cannot write to "),
         (
             ("a.wav", "data", "--feature", "logmel", "--both"),
             "error: Logmel arrays are never beat-synchronised: leave out --both",
