@@ -231,7 +231,7 @@ def test_other_settings_are_refused_in_one_line(resumed, script, capsys, tmp_pat
     for wrong in ("first", "5-3", "7,"):
         with pytest.raises(SystemExit, match="2"):
             main([*data, *out, "--steps", wrong])
-        assert f"argument --steps: expected steps such as 1-11 or 5,7-9, got {wrong}\n" in capsys.readouterr().err
+        assert f"argument --steps: expected steps such as 1-11 or 5,7-9, got {wrong}; " in capsys.readouterr().err
     assert main([*data, *out, "--seeds", "0"]) == 2
     assert capsys.readouterr().err == "error: Expected --seeds of 1 or more, got 0\n"
 
