@@ -134,9 +134,9 @@ def _in_one_line(error: Exception, flags: argparse.ArgumentParser) -> str | None
         return f"{error.strerror}{file}" if error.strerror else str(error).partition("\n")[0]
     if not isinstance(error, MemoryError) and type(error).__name__ != "ResourceExhaustedError":  # TensorFlow's
         return None
-    if full := re.search(r"(/.*); (.*)", str(error)):
-        return f"{full[2].partition(' [Op:')[0]}: {full[1]}"
     wanted = re.search(r"Unable to allocate .*|tensor with shape\[.*?\]", str(error))
+    if not wanted and (full := re.search(r"(/.*); (.*)", str(error))):
+        return f"{full[2].partition(' [Op:')[0]}: {full[1]}"
     advice = ", ".join(f"`{name}`" for name in LOWERED if _actions(flags, name))
     return f"Too little memory{f' ({wanted[0]})' if wanted else ''}" + (f": lower one of {advice}" if advice else "")
 
