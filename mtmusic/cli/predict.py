@@ -67,11 +67,14 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _models_and_songs(models: list[Path], songs: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Where --model stands before the songs, argparse takes them for models: the files and folders that are no runs."""
+    """Where --model stands before the songs, argparse takes them for models; the first is a model, whatever it is."""
     if songs:
         return models, songs
-    runs = [path for path in models if not path.exists() or _is_run(path)]
-    return runs, [path for path in models if path not in runs]
+
+    from mtmusic.audio.extraction import is_song_name
+
+    songs = [path for path in models[1:] if is_song_name(path.name) or (path.exists() and not _is_run(path))]
+    return [path for path in models if path not in songs], songs
 
 
 def _is_run(path: Path) -> bool:

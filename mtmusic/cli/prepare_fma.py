@@ -44,5 +44,7 @@ def main(arguments: argparse.Namespace) -> int:
     for outcome in failed:
         print(f"Failed: {outcome.failure}")
     for folder in genre_folders(plan, out, rate):
-        print(f"Train with: {common.command('train-genre', folder=folder, classes='all')}")  # not the lab's genres
+        print(
+            f"Train with: {common.command('train-genre', folder=folder, classes='all', recipe='best')}"
+        )  # not the lab's genres
     return 1 if failed else 0

@@ -147,14 +147,27 @@ def is_missing(cell: str) -> bool:
     return cell.strip().lower() in MISSING
 
 
+def label_value(cell: str) -> float:
+    """NaN for a missing label. Raises ValueError for what is no number; unlike Python, 0.00_1 is none."""
+    if "_" in cell:
+        raise ValueError(f"could not convert string to float: {cell!r}")
+    return math.nan if is_missing(cell) else float(cell)
+
+
 def one_form(text: str) -> str:
     """The text in Unicode's composed form (NFC): a Mac's file names have é as two characters, tables as one."""
     return unicodedata.normalize("NFC", text)
 
 
-def refuse_taken_names(tasks: Iterable[str], path: Path) -> None:
-    """Raises UserError for tasks whose names a run's files or an answer need for something else."""
+def refuse_taken_names(tasks: Sequence[str], path: Path) -> None:
+    """Raises UserError for tasks whose names a run's files or an answer need for something else, or cannot hold."""
     prefixes = ("true_", "genre.", "tags.")
+    if broken := [task for task in tasks if not task or set(task) & set(',"\t\n\r')]:
+        raise UserError(
+            f"Expected names of tasks without comma, quotation mark or TAB, got {broken[0]!r} in {path}: rename it"
+        )
+    if twins := near_twins(tasks):
+        raise UserError(f"Expected tasks of different names, got {twins[0][0]!r} and {twins[0][1]!r} in {path}")
     if taken := [task for task in tasks if task.lower() in TAKEN_NAMES or task.startswith(prefixes)]:
         raise UserError(
             f"Expected other names of tasks, got {', '.join(taken)}, which mtmusic's own files use, in {path}"
@@ -188,7 +201,7 @@ def genre_mapping(classes: GenreClasses) -> Mapping[str, str | None] | None:
         raise UserError(f"{expected}, got {classes}: {error}") from error
     if not isinstance(mapping, dict) or not all(isinstance(c, str | None) and c != "" for c in mapping.values()):
         raise UserError(f"{expected}, got other content in {classes}")
-    return mapping
+    return {one_form(name): None if known is None else one_form(known) for name, known in mapping.items()}
 
 
 def read_genre_labels(
@@ -291,7 +304,7 @@ def scan_affect_labels(folder: Path | str, split: str) -> tuple[Clips, list[Prob
     found: dict[str, tuple[Path, list[float]]] = {}
     for number, clip_id, array, cells in _usable_rows(folder, split, rows, len(tasks), problems):
         try:
-            values = [math.nan if is_missing(cell) else float(cell) for cell in cells]
+            values = [label_value(cell) for cell in cells]
         except ValueError as error:
             problems.append(Problem("label not a number", clip_id, f"{path} line {number}: {error}"))
             continue
@@ -518,8 +531,14 @@ def read_groups(path: Path, ids: Sequence[str]) -> np.ndarray:
     header, rows = _read_rows(path, ",")
     if [name.lower() for name in header] != ["id", "group"] or any(len(cells) != 2 for _, cells in rows):
         raise UserError(f"Expected two columns, id,group, got others in {path}")
-    groups = {clip_id(cells[0]): f"group {cells[1]}" for _, cells in rows if cells[1]}
+    groups = {clip_id(cells[0]): f"group {cells[1]}" for _, cells in rows if not is_missing(cells[1])}
     return np.array([groups.get(i, f"{ALONE}{i}") for i in ids])
+
+
+def group_ids(folder: Path | str) -> list[str]:
+    """The ids that the folder's groups.csv names; none without that file."""
+    path = Path(folder) / "groups.csv"
+    return [clip_id(cells[0]) for _, cells in _read_rows(path, ",")[1]] if path.is_file() else []
 
 
 def _shown(header: Sequence[str]) -> str:

@@ -5,14 +5,14 @@ import io
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from mtmusic.audio.extraction import plain_id
-from mtmusic.data.labels import Clips, Problem, is_missing, one_form, refuse_taken_names
+from mtmusic.data.labels import Clips, Problem, is_missing, label_value, one_form, refuse_taken_names
 from mtmusic.data.splits import hold_out
 from mtmusic.errors import UserError
 
@@ -54,7 +54,9 @@ def labels_from_table(table: Path, ids: Mapping[Path, str], roots: Sequence[Path
     tasks, rows = _read_table(table)
     labels = SongLabels(tasks=tasks)
     names = {one_form(str(path)): song_id for path, song_id in ids.items()}
-    known = set(ids.values())
+    stems = Counter(one_form(path.stem) for path in ids)
+    known = {song_id: song_id for song_id in ids.values()}
+    known |= {one_form(path.stem): song_id for path, song_id in ids.items() if stems[one_form(path.stem)] == 1}
     problems: list[Problem] = []
     seen: set[str] = set()
     unknown: list[str] = []
@@ -75,6 +77,9 @@ def labels_from_table(table: Path, ids: Mapping[Path, str], roots: Sequence[Path
         raise UserError(f"Expected labels of the songs in {table}, got none: {describe_unknown(labels, ids)}")
     if not labels.ids():
         raise UserError(f"Expected labels of the songs in {table}, got none: {len(seen)} of its rows name a song")
+    for place, task in enumerate(tasks):
+        if all(np.isnan(values[place]) for values in labels.values.values()):
+            raise UserError(f"Expected labels of {task} in {table}, got none: leave the column out")
     return labels
 
 
@@ -127,6 +132,7 @@ def _read_table(table: Path) -> tuple[tuple[str, ...], list[tuple[int, Row]]]:
         rows = [(lines.line_num, [cell.strip() for cell in cells]) for cells in lines]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"Expected a table in CSV and UTF-8, got something else in {table}: {error}") from error
+    rows = _without_unnamed_columns(rows)
     header = [name.lower() if name.lower() in NAMED_COLUMNS else name for name in rows[0][1]] if rows else []
     tasks = tuple(name for name in header if name not in NAMED_COLUMNS)
     if not {"path", "id"} & set(header) or not (tasks or "genre" in header) or len(set(header)) < len(header):
@@ -138,26 +144,33 @@ def _read_table(table: Path) -> tuple[tuple[str, ...], list[tuple[int, Row]]]:
     return tasks, [(number, dict(zip(header, cells, strict=True))) for number, cells in rows[1:] if cells]
 
 
-def _song_of(row: Row, names: Mapping[str, str], known: Set[str], roots: Sequence[Path]) -> str | None:
+def _without_unnamed_columns(rows: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """Without columns that have neither a name nor a cell, as spreadsheets leave them at the right."""
+    header = rows[0][1] if rows else []
+    empty = {i for i, name in enumerate(header) if not name and not any("".join(cells[i : i + 1]) for _, cells in rows)}
+    return [(number, [cell for i, cell in enumerate(cells) if i not in empty]) for number, cells in rows]
+
+
+def _song_of(row: Row, names: Mapping[str, str], known: Mapping[str, str], roots: Sequence[Path]) -> str | None:
     """The id of the row's song, by its path, else by its id; None where it is not among the songs.
 
-    names: ids by absolute path. known: all ids.
+    names: ids by absolute path. known: by themselves, and by the names of files that no two songs share.
     """
     if row.get("path"):
         paths = (one_form(os.path.abspath(root / row["path"])) for root in roots)  # noqa: PTH100  keeps links' names
         return next((names[path] for path in paths if path in names), None)
-    song_id = plain_id(row["id"]) if row.get("id") else ""
-    return song_id if song_id in known else None
+    name = one_form(row.get("id", ""))
+    return known.get(name) or (known.get(plain_id(name)) if name and name.isascii() else None)
 
 
 def _add_row(labels: SongLabels, song_id: str, row: Row, where: str, problems: list[Problem]) -> None:
     if genre := _genre(row.get("genre", "")):
         labels.genres[song_id] = genre
-    if row.get("group"):
-        labels.groups[song_id] = row["group"]
+    if not is_missing(row.get("group", "")):
+        labels.groups[song_id] = one_form(row["group"])
     cells = [row[task] for task in labels.tasks]
     try:
-        values = np.array([math.nan if is_missing(cell) else float(cell) for cell in cells])
+        values = np.array([label_value(cell) for cell in cells])
     except ValueError:
         values = np.array([math.inf])
     if np.any((values < 0) | (values > 1)):

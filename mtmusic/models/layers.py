@@ -33,7 +33,7 @@ class SpectrogramNormalization(Float32Layer):
     nothing here. Gives no implicit mask: see FrameMask.
 
     (batch, frames, bins) -> (batch, frames, bins); the first `mel_bins` bins are mel, the others chroma.
-    Raises UserError where it was built for a fixed number of frames, and clips have another or any.
+    Raises UserError for clips of other bins, and, where it was built for a number of frames, of other frames or any.
     """
 
     def __init__(self, mel_bins: int, **kwargs: Any) -> None:
@@ -41,13 +41,17 @@ class SpectrogramNormalization(Float32Layer):
         self.mel_bins = mel_bins
 
     def build(self, spectrogram_shape: tuple[int | None, ...]) -> None:
-        self.frames = spectrogram_shape[1]
+        self.frames, self.bins = spectrogram_shape[1:]
 
     def call(self, spectrogram: Tensor) -> Tensor:
         if self.frames not in (None, spectrogram.shape[1]):
             raise UserError(
                 f"Expected clips of {self.frames} frames, got {spectrogram.shape[1] or 'clips of any length'}: "
                 f"`make_dataset(..., frames={self.frames})`"
+            )
+        if spectrogram.shape[-1] != self.bins:
+            raise UserError(
+                f"Expected clips of {self.bins} bins, got {spectrogram.shape[-1]}: give make_dataset its feature"
             )
         mel = spectrogram[..., : self.mel_bins] * (-2 / MEL_FLOOR_DB) + 1
         chroma = spectrogram[..., self.mel_bins :] * 2 - 1

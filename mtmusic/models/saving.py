@@ -30,6 +30,9 @@ MODEL_FILE, CARD_FILE, EXAMPLES_FILE = "model.keras", "card.json", "examples.npz
 SAVED_MODEL_FILE = "saved_model.pb"
 LICENSE_FILE = "LICENSE"
 
+OWN_BACKBONE = "own"
+"""On the card of a model that `save_run` saved, in the place of a kind of backbone."""
+
 TRUNK = "musicnn"
 """The name of the pretrained trunk's run."""
 

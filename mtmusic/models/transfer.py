@@ -104,7 +104,7 @@ def first_blocks(backbone: keras.Model, which: str | int, argument: str) -> list
         within = [layer for block in blocks for layer in block]
         return within + [layer for layer in backbone.layers if layer.weights and layer not in within]
     count = 0 if which == "none" else which
-    if (not isinstance(count, int) and not count.isdecimal()) or not 0 <= int(count) <= len(blocks):
+    if not str(count).isdecimal() or int(count) > len(blocks):
         named = "the backbone's blocks" if blocks else "the backbone has no layers named block1_..."
         known = f'"all", "none" or 0 to {len(blocks)} ({named})'
         raise UserError(f"Expected `{argument}` {known}, got {which}")

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from mtmusic.audio.extraction import find_songs, song_ids
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
 from mtmusic.files import refuse_taken, write_csv, write_json
-from mtmusic.models.saving import CARD_FILE, read_card
+from mtmusic.models.saving import CARD_FILE, OWN_BACKBONE, read_card
 from mtmusic.serving.predictor import GENRE, SONG, TAGS, WARNING, Answer, Predictor, SongAnswer, Timeline
 
 logger = logging.getLogger(__name__)
@@ -172,10 +173,19 @@ def latest_run() -> Path:
 
     Cards of older versions do not say when: they come before the others, by their files' times.
     """
-    cards = [card for card in RUNS.glob(f"*/{CARD_FILE}") if (card.parent / "metrics.json").is_file()]
+    cards = [card for card in RUNS.glob(f"*/{CARD_FILE}") if _is_finished(card.parent)]
     if not cards:
         raise UserError(f"Expected a finished run in {RUNS} to predict with, found none")
     return max(cards, key=lambda card: (_created(card), card.stat().st_mtime)).parent
+
+
+def _is_finished(run: Path) -> bool:
+    """One of a training has metrics; of one that was fitted elsewhere `save_run` writes none."""
+    if (run / "metrics.json").is_file():
+        return True
+    with suppress(UserError):
+        return read_card(run).get("backbone") == OWN_BACKBONE
+    return False
 
 
 def _created(card: Path) -> str:

@@ -22,7 +22,7 @@ from mtmusic.models.losses import complete_weights
 from mtmusic.models.trainer import Score
 from mtmusic.training.recipes import Recipe, build_neck, task_weights
 from mtmusic.training.run_folder import require_free
-from mtmusic.training.task import Evaluation, Task
+from mtmusic.training.task import Evaluation, Task, too_few_groups
 from mtmusic.training.train import TrainOptions, default_out, refuse_early, resolve_recipe, train
 
 OVERFIT_ERROR = 0.01
@@ -133,6 +133,8 @@ class AffectTask(Task):
         return affect_report(clips.targets, predictions, clips.tasks, dict(self.label_means), clips.group_names)
 
     def no_better(self, report: Mapping[str, Any], clips: Clips) -> str | None:
+        if few := too_few_groups(clips):
+            return few
         rows = report["per_task"].items()
         found = [
             f"{task} {interval(row['spearman'], row['spearman_low'], row['spearman_high'])}"

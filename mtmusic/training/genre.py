@@ -20,7 +20,7 @@ from mtmusic.models.heads import genre_classifier
 from mtmusic.models.trainer import OVERFIT_LOSS
 from mtmusic.training.recipes import Recipe, build_neck
 from mtmusic.training.run_folder import evaluated_contents
-from mtmusic.training.task import Evaluation, Task
+from mtmusic.training.task import Evaluation, Task, too_few_groups
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +93,8 @@ class GenreTask(Task):
         counts = clips.counts()
         commonest = max(counts, key=lambda name: counts[name])
         share = counts[commonest] / len(clips)
+        if few := too_few_groups(clips):
+            return few
         if report["accuracy_low"] > share:
             return None
         found = interval(report["accuracy"], report["accuracy_low"], report["accuracy_high"])

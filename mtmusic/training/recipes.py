@@ -305,7 +305,10 @@ def recipe_from_card(card: Mapping[str, Any], recipe: Recipe) -> Recipe:
         or {*told, *ADDED} != set(architecture(recipe))
         or kept != {name: told[name] for name in kept}
     ):
-        raise UserError(f"Expected a card that tells the architecture of its backbone, got {told}")
+        raise UserError(
+            f"Expected a card that tells the architecture of its backbone, got {told}: a model of save_run is "
+            "started from in Python alone, by load_backbone"
+        )
     older = {name: getattr(LAB_CNN, name) for name in ADDED}
     try:
         blocks = tuple((int(filters), int(kernel)) for filters, kernel in told.get("blocks", CNN_BLOCKS))

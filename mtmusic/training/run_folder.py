@@ -6,6 +6,7 @@ import logging
 import math
 import platform
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,12 +22,20 @@ import tensorflow as tf
 from mtmusic import __version__
 from mtmusic.constants import FEATURE_BINS, LOGMEL_SAMPLE_RATE, SAMPLE_RATE
 from mtmusic.data.folder import AffectData, FolderData, song_names
-from mtmusic.data.labels import LAB_CLASSES, Clips, is_beat_synchronised, is_synthetic, read_features_json
+from mtmusic.data.labels import (
+    LAB_CLASSES,
+    Clips,
+    GenreClasses,
+    genre_mapping,
+    is_beat_synchronised,
+    is_synthetic,
+    read_features_json,
+)
 from mtmusic.data.spectrograms import array_frames
 from mtmusic.errors import UserError
 from mtmusic.evaluation.reports.run import write_report
 from mtmusic.files import refuse_other_things, replace_folder, whole_folder, write_csv, write_json
-from mtmusic.models.saving import CARD_FILE, locate, read_card, save, trained_on_demo
+from mtmusic.models.saving import CARD_FILE, OWN_BACKBONE, locate, read_card, save, trained_on_demo
 from mtmusic.training.recipes import Recipe, architecture
 from mtmusic.training.task import Evaluation, Task, examples
 
@@ -124,7 +133,14 @@ def seed_everything(seed: int) -> None:
 
 
 def save_run(
-    model: keras.Model, folder: Path | str, train: Clips, *, beat: bool | None = None, overwrite: bool = False
+    model: keras.Model,
+    folder: Path | str,
+    train: Clips,
+    *,
+    frames: int | None = None,
+    classes: GenreClasses | None = None,
+    beat: bool | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Saves a model that `model.fit` trained, with the card that `Predictor`, evaluation and exports need.
 
@@ -138,6 +154,8 @@ def save_run(
         model: From `genre_classifier`, `affect_regressor` or `multitask_regressor`.
         folder: The run's folder, which is made.
         train: The clips that the model was trained on. Their data folder says how songs become features.
+        frames: As `make_dataset` had it. None: what the model takes, or clips of any length.
+        classes: As `read_genre_labels` had it. None: "lab" where all classes are the lab's, else "all".
         beat: Whether the clips are beat-synchronised. None: as their folder tells.
         overwrite: Whether an earlier run in `folder` is replaced.
 
@@ -145,9 +163,11 @@ def save_run(
         The run's folder, with model.keras, card.json and examples.npz.
 
     Raises:
-        UserError: The model does not fit the clips, the folder does not tell whether they are beat-synchronised, or
-            `folder` is taken.
+        UserError: There are no clips, the model does not fit them, a classifier gives probabilities instead of logits,
+            the folder does not tell whether the clips are beat-synchronised, or `folder` is taken.
     """
+    if not len(train):
+        raise UserError("Expected the clips that the model was trained on, got none")
     folder, data = Path(folder), train.paths[0].parent.parent
     refuse_other_things(folder, CARD_FILE)
     if (folder / CARD_FILE).is_file() and not overwrite:
@@ -159,11 +179,16 @@ def save_run(
             f"Expected a model of {outputs} outputs, one for each of {', '.join(train.classes or train.tasks)}, "
             f"got one from {model.input_shape} to {model.output_shape}"
         )
+    activation = getattr(model.layers[-1], "activation", keras.activations.linear)
+    if train.classes and activation is not keras.activations.linear:
+        raise UserError(f"Expected logits, as genre_classifier gives them, got a last layer with {activation.__name__}")
+    frames = frames or model.input_shape[1]
     beat = is_beat_synchronised(data) if beat is None else beat
     if beat is None:
         raise UserError(f"Expected `beat=True` or `beat=False`: {data} does not tell which its clips are")
     if train.classes:
-        mapping = LAB_CLASSES if {*train.classes} <= {*LAB_CLASSES.values()} else None
+        known = "lab" if {*train.classes} <= {*LAB_CLASSES.values()} else "all"
+        mapping = genre_mapping(classes or known)
         card: dict[str, Any] = {"task": "genre", "classes": list(train.classes), "class_mapping": mapping}
     else:
         task = train.tasks[0] if outputs == 1 else "multitask"
@@ -172,11 +197,11 @@ def save_run(
         "feature": (feature := features[model.input_shape[2]]),
         "sample_rate": sample_rate(feature),
         "beat": beat,
-        "frames": model.input_shape[1],
-        "backbone": "own",
+        "frames": frames,
+        "backbone": OWN_BACKBONE,
         "seed": None,
         "command": "mtmusic.save_run",
-        "clip_frames": int(np.median([array_frames(path) for path in train.paths])),
+        "clip_frames": int(np.median([min(array_frames(path), frames or sys.maxsize) for path in train.paths])),
         "clip_seconds": _clip_seconds(data),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "data": {"folder": str(data), "demo": is_synthetic(data), "clips": {"train": train.counts()}},

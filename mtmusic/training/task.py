@@ -22,6 +22,9 @@ from mtmusic.training.recipes import Recipe
 
 EXAMPLES = 8
 
+FEWEST_GROUPS = 5
+"""Of test clips, from which an interval is drawn."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -137,6 +140,12 @@ class Task(ABC):
         """The model's predictions of the clips, and their scores."""
         predictions = self.predict(model, recipe, clips)
         return Evaluation(self.report(clips, predictions), predictions)
+
+
+def too_few_groups(clips: Clips) -> str | None:
+    """That an interval over so few groups shows nothing."""
+    groups = len(set(clips.group_names))
+    return f"{len(clips)} test clips of {groups} groups are too few to tell" if groups < FEWEST_GROUPS else None
 
 
 def kept_parts(model: keras.Model, clips: Clips) -> tuple[keras.Model, keras.Model] | None:

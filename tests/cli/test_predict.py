@@ -254,7 +254,8 @@ def test_help_imports_only_the_standard_library():
 @pytest.mark.real
 def test_real_recordings_are_answered(predict, runs, real_data, capsys):
     assert predict(real_data / "audio", "--model", runs / "genre", runs / "affect", "--window", 60) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 6
+    passed_by, *rows = capsys.readouterr().out.splitlines()
+    assert (passed_by, len(rows)) == ("Passed by: 5 files (.txt)", 6)
 
 
 def test_what_may_be_wrong_with_a_song_stands_in_the_table(predict, runs, music):
@@ -286,6 +287,13 @@ def test_songs_stand_before_or_after_the_model(tmp_path, order):
     song.touch()
     arguments = parser().parse_args([{"SONG": str(song), "RUN": str(run)}.get(word, word) for word in order])
     assert _models_and_songs(arguments.models, arguments.songs) == ([run], [song])
+
+
+def test_what_follows_model_first_is_a_model_whatever_it_is(predict, tmp_path, capsys):
+    (tmp_path / "run.partial").mkdir()
+    soundfile.write(tmp_path / "song.wav", np.zeros(100), 22_050)
+    assert predict("--model", "run.partial", "song.wav") == 2
+    assert "found no run.partial/model.keras" in capsys.readouterr().err
 
 
 def test_without_songs_there_is_nothing_to_predict(predict, capsys):

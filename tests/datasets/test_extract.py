@@ -25,6 +25,7 @@ from mtmusic.audio.synthesis import synthesise
 from mtmusic.data.labels import folder_feature, read_affect_labels, read_genre_labels
 from mtmusic.data.spectrograms import array_kind, read_array
 from mtmusic.datasets.extract import Extraction, ExtractOptions, extract_features
+from mtmusic.datasets.song_labels import labels_from_table
 from mtmusic.errors import UserError
 from tests import faults
 
@@ -212,6 +213,14 @@ def labels_of(folder: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:
         ("path,genre\nRock/9.wav,Rock\n", "got none: 1 of 1 rows name no song, for example 'Rock/9.wav'; real ids"),
         ("path,genre\nRock/1.wav,Ro\0ck\n", "got a NUL byte in .* line 2"),
         ("path,warning\nRock/1.wav,0.5\n", "Expected other names of tasks, got warning"),
+        ('path,"valence, mean"\nRock/1.wav,0.5\n', "Expected names of tasks without comma.* got 'valence, mean'"),
+        (",path,valence\n0,Rock/1.wav,0.5\n", "Expected names of tasks .* got ''"),
+        (
+            "path,valence,Valence\nRock/1.wav,0.5,0.5\n",
+            "Expected tasks of different names, got 'Valence' and 'valence'",
+        ),
+        ("path,valence\nRock/1.wav,0.00_1\n", "from 0 to 1 .* got 0.00_1"),
+        ("path,valence,energy\nRock/1.wav,0.5,nan\n", "Expected labels of energy in .* got none: leave the column out"),
         ("path,genre\nRock/1.wav,Rock\n", "Too few clips for a hold-out"),
     ],
 )
@@ -220,6 +229,30 @@ def test_refuses_a_table(extract: Extract, tmp_path: Path, text: str | bytes, to
     with pytest.raises(UserError, match=told):
         extract(labels=tmp_path / "table.csv")
     assert not (tmp_path / "data").exists()
+
+
+def test_an_id_names_the_file_of_that_name_and_no_other(
+    extract: Extract, waveforms: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    """Ids hold ASCII alone, so that 01 光 and 01 夜 look alike there; a spreadsheet left an empty column."""
+    (tmp_path / "songs").mkdir()
+    for name in ("01 夜", "02 夜", "03 海", "04 海"):
+        soundfile.write(tmp_path / "songs" / f"{name}.wav", waveforms["Jazz"], 22_050)
+    rows = ["01 光,Rock,,", "01 夜,Rock,,", "02 夜,Rock,,", "03 海,Jazz,,", "04 海,Jazz,,"]
+    (tmp_path / "table.csv").write_text("\n".join(["id,genre,,", *rows]), encoding="utf-8")
+    done = extract(tmp_path / "songs", labels=tmp_path / "table.csv")
+    assert (len(done.splits), done.unknown) == (4, ("01 光",))
+
+
+def test_groups_are_compared_in_one_form_and_a_missing_one_is_none(tmp_path: Path) -> None:
+    artists = [unicodedata.normalize(form, "Beyoncé") for form in ("NFC", "NFD")] * 2 + ["NA", "-", "Sade", "Sade"]
+    rows = []
+    for number, artist in enumerate(artists):
+        rows.append(f"{number},{('Rock', 'Jazz')[number // 4]},{artist}")
+    (tmp_path / "table.csv").write_text("\n".join(["id,genre,group", *rows]), encoding="utf-8")
+    ids = {tmp_path / "songs" / f"{number}.wav": str(number) for number in range(8)}
+    groups = labels_from_table(tmp_path / "table.csv", ids, [tmp_path / "songs"]).groups
+    assert groups == {**dict.fromkeys("0123", "Beyoncé"), "6": "Sade", "7": "Sade"}
 
 
 @pytest.mark.parametrize("column", ["path", "id"])

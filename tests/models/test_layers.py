@@ -60,6 +60,10 @@ def test_clips_of_any_length_are_refused_where_a_network_takes_a_number_of_frame
     model = keras.Sequential([keras.Input((8, 4)), SpectrogramNormalization(4)])
     with pytest.raises(UserError, match=r"Expected clips of 8 frames, got 6: .*frames=8"):
         model.predict(np.zeros((2, 6, 4), "float32"), verbose=0)
+    layer = SpectrogramNormalization(4)
+    layer.build((None, None, 4))
+    with pytest.raises(UserError, match=r"Expected clips of 4 bins, got 5"):
+        layer(np.zeros((2, 8, 5), "float32"))
     answer = tf.function(model, [tf.TensorSpec((None, None, 4), tf.float32)], autograph=False)
     with pytest.raises(UserError, match=r"Expected clips of 8 frames, got clips of any length"):
         answer.get_concrete_function()

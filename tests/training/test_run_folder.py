@@ -2,6 +2,7 @@ import csv
 import json
 import shutil
 from datetime import UTC, datetime
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ from mtmusic.models.backbones import cnn_backbone, lstm_backbone
 from mtmusic.models.heads import genre_classifier, multitask_regressor
 from mtmusic.models.saving import read_card
 from mtmusic.serving.predictor import Predictor
+from mtmusic.serving.songs import latest_run
 from mtmusic.training.compare import own_scores, read_predictions
 from mtmusic.training.evaluate import evaluate
 from mtmusic.training.recipes import LAB_LSTM
@@ -127,9 +129,28 @@ def test_a_regressor_of_fit_becomes_a_run_with_the_tasks_in_their_order(tmp_path
     assert list(Predictor(tmp_path / "mine").predict(read_array(train.paths[0]))) == list(tasks)
 
 
+def test_what_datasets_had_stands_on_the_card(genre_folder, tmp_path, monkeypatch):
+    classes = {"Rock": "loud", "Jazz": "soft", "Blues": "soft"}
+    train = read_genre_labels(genre_folder, classes=classes)
+    model = genre_classifier(lstm_backbone("mel", 4), train.classes)
+    monkeypatch.chdir(tmp_path)
+    save_run(model, "saved_models/mine", train, frames=16, classes=classes)
+    card = read_card(tmp_path / "saved_models/mine")
+    assert (card["frames"], card["class_mapping"]) == (16, classes)
+    assert card["clip_frames"] <= 16
+    assert latest_run() == Path("saved_models/mine")
+
+
 def test_a_model_that_does_not_fit_the_clips_is_no_run_of_them(genre_folder, tmp_path):
     train = read_genre_labels(genre_folder, classes="all")
     model = genre_classifier(lstm_backbone("mel", 4), ["a", "b", "c", "d", "e", "f"])
     with pytest.raises(UserError, match="Expected a model of"):
         save_run(model, tmp_path / "mine", train)
+    with pytest.raises(UserError, match="got none"):
+        save_run(model, tmp_path / "mine", train.take([]))
+    features = keras.Input((None, 128))
+    pooled = keras.layers.GlobalAveragePooling1D()(features)
+    probabilities = keras.Model(features, keras.layers.Dense(len(train.classes), "softmax")(pooled))
+    with pytest.raises(UserError, match=r"Expected logits, .* got a last layer with softmax"):
+        save_run(probabilities, tmp_path / "mine", train)
     assert not (tmp_path / "mine").exists()

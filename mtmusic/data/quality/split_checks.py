@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mtmusic.data.labels import ALONE, Clips, array_ids, has_label_rows, near_twins, row_ids
+from mtmusic.data.labels import ALONE, Clips, array_ids, group_ids, has_label_rows, near_twins, row_ids
 from mtmusic.data.quality.array_checks import CHROMA, LEVELS, ArrayCheck, failed_check
 from mtmusic.data.quality.checked_split import BY_CLASS, LABELS, CheckedSplit, Finding
 from mtmusic.data.quality.measurements import ArrayMeasurements
@@ -28,6 +28,7 @@ def check_splits(folder: Path | str, splits: Splits, beat: bool) -> list[Finding
         *_equal_contents(splits),
         *_shared_ids(splits),
         *_shared_groups(splits),
+        *_unknown_groups(folder, splits),
         *without_row,
         *_near_twins(splits),
         *_class_shares({split: part for split, part in splits.items() if split not in doubtful}),
@@ -184,6 +185,19 @@ def _labels_of_tasks(split: str, clips: Clips) -> list[Finding]:
             advice = "Give labels that differ, or leave the task out"
             findings.append(Finding(False, "constant labels", every, message, advice, frozenset({task})))
     return findings
+
+
+def _unknown_groups(folder: Path | str, splits: Splits) -> list[Finding]:
+    """Rows of groups.csv that name no clip: where all do, nothing keeps a group in one split."""
+    named = group_ids(folder)
+    known = {clip for split in splits for clip in (*array_ids(folder, split), *splits[split].scanned.ids)}
+    unknown = [clip for clip in named if clip not in known]
+    if not unknown:
+        return []
+    example = f", as {min(known)!r} would" if known else ""
+    message = f"{len(unknown)} of {len(named)} rows of groups.csv name no clip: {unknown[0]!r} does not{example}"
+    advice = "Write the ids as the arrays' names do, zeros and all"
+    return [Finding(len(unknown) == len(named), "groups of no clip", (), message, advice)]
 
 
 def _near_twins(splits: Splits) -> list[Finding]:

@@ -106,6 +106,16 @@ def test_an_odd_song_is_no_fault(beat, odd):
     assert check_splits("absent", {"train": split_of([0, 1, 2, 3] * 10, odd)}, beat) == []
 
 
+@pytest.mark.parametrize(("rows", "error"), [(["0", "00001"], False), (["00000", "00001"], True)])
+def test_rows_of_groups_that_name_no_clip_are_told(tmp_path, rows, error):
+    (tmp_path / "groups.csv").write_text("id,group\n" + "".join(f"{name},a\n" for name in rows))
+    found = check_splits(tmp_path, {"train": split_of([0, 0, 1, 1])}, True)
+    (finding,) = [one for one in found if one.name == "groups of no clip"]
+    assert finding.error is error
+    count = sum(len(name) > 1 for name in rows)
+    assert finding.message.startswith(f"{count} of 2 rows of groups.csv name no clip: '0000")
+
+
 def test_classes_that_differ_in_case_alone_are_told_with_all_their_clips():
     train = split_of([0, 0, 1, 1, 2, 2, 3, 3])
     train = replace(train, scanned=replace(train.scanned, classes=("Blues", "Folk", "Rock", "rock")))
