@@ -2,7 +2,8 @@
 
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +49,8 @@ def load_waveform(
         sample_rate: In Hz. At another rate than SAMPLE_RATE the level counts, since logmel keeps it.
 
     Returns:
-        The samples, with full scale 1. Warns of silence, of clipping, of clips under five seconds, and of a part of the
-        file that is missing or left out.
+        The samples, with full scale 1. Warns of silence, of clipping, of clips under five seconds, of seconds whose
+        channels cancel each other, and of a part of the file that is missing or left out.
 
     Raises:
         UserError: For what is no file, cannot be decoded, or is empty; for NaN, infinity and samples beyond 1e6, or
@@ -96,7 +97,7 @@ def stream_waveform(
         if decoder.frames < UNKNOWN_FRAMES and promised > LONGEST_HOURS * 3600 * rate:
             raise _too_long(f"{promised / rate / 3600:.1f} by the header", path)
         level = _Level(path, offset, sample_rate)
-        mono = (level.mono(block) for block in decoded(decoder, start, promised))
+        mono = (level.mono(second) for second in _of_length(decoded(decoder, start, promised), rate))
         samples = 0
         for block in _of_length(resample_blocks(mono, rate, sample_rate), round(block_seconds * sample_rate)):
             samples += len(block)
@@ -162,12 +163,16 @@ class _Level:
     numbers: int = 0
     channels: float = 0.0
     mix: float = 0.0
+    cancelled: list[bool] = field(default_factory=list)
 
-    def mono(self, block: np.ndarray) -> np.ndarray:
-        """(frames, channels) -> (frames,): their mean."""
-        mono = self.noted(block).mean(axis=1)
-        self.channels += float(np.vdot(block, block)) / block.shape[1]
-        self.mix += float(np.vdot(mono, mono))
+    def mono(self, second: np.ndarray) -> np.ndarray:
+        """(frames, channels) of one second -> (frames,): their mean."""
+        mono = self.noted(second).mean(axis=1)
+        channels, mix = float(np.vdot(second, second)) / second.shape[1], float(np.vdot(mono, mono))
+        silent = channels < SILENT_BELOW**2 * len(second)
+        self.cancelled.append(not silent and mix < CANCELLED_BELOW * channels)
+        self.channels += channels
+        self.mix += mix
         return mono
 
     def noted(self, block: np.ndarray) -> np.ndarray:
@@ -204,9 +209,19 @@ class _Level:
             )
         elif share >= CLIPPED_SHARE:
             found.append(f"is clipped: {share:.1%} of its samples are at full scale")
+        if parts := self._cancelled_parts(seconds):
+            found.append(f"has opposite channels in seconds {parts}: they cancel each other in mono")
         if seconds < min(SHORT_SECONDS, wanted or SHORT_SECONDS):
             found.append(f"is short: {seconds:.1f} s")
         return found
+
+    def _cancelled_parts(self, seconds: float) -> str:
+        parts, end = [], 0
+        for cancelled, run in groupby(self.cancelled):
+            begin, end = end, end + len([*run])
+            if cancelled:
+                parts.append(f"{self.offset + begin:.0f} to {self.offset + min(end, seconds):.0f}")
+        return ", ".join(parts)
 
 
 def _of_length(pieces: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:

@@ -296,6 +296,23 @@ def test_channels_that_cancel_in_whole_numbers_are_refused(save: Save) -> None:
         load_waveform(path)
 
 
+@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100])
+def test_seconds_whose_channels_cancel_each_other_are_told_of(save: Save, rate: int) -> None:
+    samples = np.random.default_rng(0).normal(0, 0.1, (20 * rate, 1))
+    other = samples.copy()
+    other[: 5 * rate] *= -1
+    other[8 * rate : 9 * rate + rate // 2] *= -1  # half a second is not told of
+    other[19 * rate :] *= -1
+    samples[12 * rate : 13 * rate] = other[12 * rate : 13 * rate] = 0
+    path = save("a.wav", np.hstack([samples, other]), rate)
+    told = f"{path} has opposite channels in seconds {{}}: they cancel each other in mono"
+    assert load_with_doubts(path)[1] == [told.format("0 to 5, 8 to 9, 19 to 20")]
+    assert load_with_doubts(path, offset=3, duration=8)[1] == [told.format("3 to 5, 8 to 9")]
+    assert load_with_doubts(path, offset=9.5, duration=9.4)[1] == []
+    with pytest.raises(UserError, match="cancel each other"):
+        load_waveform(path, duration=5)
+
+
 def test_a_day_of_sound_is_refused_undecoded(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save("a.flac", tones(6, 44_100), 44_100)
     content = bytearray(path.read_bytes())
