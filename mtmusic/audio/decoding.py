@@ -20,12 +20,13 @@ from mtmusic.audio.quiet import quiet_c
 from mtmusic.errors import UserError
 
 SOUNDFILE_SUFFIXES = (
-    ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mpga", ".aif", ".aiff", ".aifc", ".au", ".caf",
-    ".w64", ".rf64",
+    ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mp1", ".mpga", ".aif", ".aiff", ".aifc", ".au",
+    ".snd", ".caf", ".w64", ".rf64", ".voc", ".ogx",
 )  # fmt: skip
 SUFFIXES = (
-    *SOUNDFILE_SUFFIXES, ".m4a", ".m4b", ".mp4", ".aac", ".wma", ".asf", ".webm", ".weba", ".mka", ".wv", ".tta",
-    ".ac3", ".eac3", ".dts", ".ape", ".mpc", ".amr", ".3gp", ".dsf", ".dff", ".ra",
+    *SOUNDFILE_SUFFIXES, ".m4a", ".m4b", ".m4r", ".mp4", ".mov", ".aac", ".wma", ".asf", ".webm", ".weba", ".mka",
+    ".mkv", ".avi", ".flv", ".spx", ".wv", ".tta", ".ac3", ".eac3", ".dts", ".ape", ".mpc", ".amr", ".3gp", ".3g2",
+    ".dsf", ".dff", ".ra",
 )  # fmt: skip
 """Names of songs: what soundfile reads, and what needs another decoder."""
 

@@ -7,6 +7,7 @@ How an array is written arrives as an argument, since files of arrays belong to 
 
 import asyncio
 import hashlib
+import logging
 import os
 import re
 import unicodedata
@@ -31,6 +32,13 @@ from mtmusic.errors import UserError
 
 if TYPE_CHECKING:
     from distributed import Client
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
+"""Names of covers, which lie among songs and are not counted among the files that are passed by."""
+
+SHOWN_SUFFIXES = 5
 
 CONNECT_SECONDS = 5
 ID_LENGTH = 100  # a file's name, which holds more than the id, has 255 bytes
@@ -73,30 +81,44 @@ class Outcome:
 def find_songs(places: Iterable[Path]) -> list[Path]:
     """Every song, once, as an absolute path, sorted: files as given, and below folders those with a song's suffix.
 
-    Hidden files and folders are passed by, and links to folders are not followed. Raises UserError for a place that
-    is not there, a folder that cannot be read, and where there is no song at all.
+    Hidden files and folders are passed by, and links to folders are not followed. Logs how many other files the folders
+    hold; images and hidden files are not counted. Raises UserError for a place that is not there, a folder that cannot
+    be read, and where there is no song at all.
     """
     places = list(places)
     found: set[str] = set()
+    others: set[str] = set()
     for place in places:
         if place.is_dir():
-            found.update(_songs_below(place))
+            for path in _files_below(place):
+                (found if path.lower().endswith(SUFFIXES) else others).add(path)
         elif os.path.lexists(place):
             found.add(os.path.abspath(place))  # noqa: PTH100  unlike resolve, a link keeps its own name
         else:
             raise UserError(f"Expected a song or a folder of songs, got no such file: {place}")
     if not found:
         raise UserError(f"Expected songs ({' '.join(SUFFIXES)}), found none in {', '.join(map(str, places))}")
+    _log_passed_by(others - found)
     return [Path(path) for path in sorted(found)]
 
 
-def _songs_below(folder: Path) -> Iterator[str]:
+def _files_below(folder: Path) -> Iterator[str]:
     def refuse(error: OSError) -> None:
         raise UserError(f"Cannot read the folder {error.filename}: {error.strerror}") from error
 
     for parent, folders, files in os.walk(os.path.abspath(folder), onerror=refuse):  # noqa: PTH100
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (os.path.join(parent, name) for name in files if is_song_name(name))  # noqa: PTH118
+        yield from (os.path.join(parent, name) for name in files if not name.startswith("."))  # noqa: PTH118
+
+
+def _log_passed_by(paths: Iterable[str]) -> None:
+    """Where there are any."""
+    names = sorted(path.lower() for path in paths if not path.lower().endswith(IMAGE_SUFFIXES))
+    suffixes = Counter("".join(re.findall(r"\.\w{1,8}\Z", name)) or "no suffix" for name in names)
+    shown = [suffix for suffix, _ in suffixes.most_common(SHOWN_SUFFIXES)]
+    if names:
+        more = ", ..." if len(suffixes) > SHOWN_SUFFIXES else ""
+        logger.info(f"Passed by: {len(names)} file{'s' if len(names) > 1 else ''} ({', '.join(shown)}{more})")
 
 
 def is_song_name(name: str) -> bool:

@@ -175,13 +175,32 @@ except soundfile.LibsndfileError: pass
     assert "libmpg123" in loud
 
 
-@pytest.mark.parametrize("suffix", ["webm", "mka", "aifc", "mp2", "wv", "wave", "tta", "ac3", "asf"])
+@pytest.mark.parametrize("suffix", [
+    "webm", "mka", "aifc", "mp2", "wv", "wave", "tta", "ac3", "asf", "m4r", "mov", "mkv", "avi", "flv", "3g2", "spx",
+    "ogx", "voc", "snd",
+])  # fmt: skip
 def test_other_suffixes_are_read(save: Save, tmp_path: Path, decoders: str, suffix: str) -> None:
     if decoders == "no ffmpeg":
         pytest.skip("needs ffmpeg")
     samples, path = tones(6, 48_000)[:, 0], tmp_path / f"a.{suffix}"
-    kind = ["-f", "wav"] if suffix == "wave" else []
+    kind = {
+        "wave": ["-f", "wav"],
+        "m4r": ["-f", "ipod"],
+        "snd": ["-f", "au"],
+        "ogx": ["-f", "ogg"],
+        "3g2": ["-c:a", "aac"],
+        "flv": ["-ar", "44100"],
+        "spx": ["-ar", "32000"],
+    }.get(suffix, [])
     source = str(save("a.wav", samples, 48_000))
     subprocess.run(["ffmpeg", "-v", "error", "-i", source, *kind, str(path)], check=True, stdin=subprocess.DEVNULL)
     assert is_song_name(path.name)
     assert len(load_with_doubts(path)[0]) / 22_050 == pytest.approx(6, abs=0.1)
+
+
+def test_mpeg_layer_1_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp1"
+    path.write_bytes((b"\xff\xff\x14\xc0" + bytes(28)) * 750)  # silent frames of 384 samples at 48 kHz
+    assert is_song_name(path.name)
+    waveform, doubts = load_with_doubts(path)
+    assert (len(waveform) / 22_050, doubts) == (pytest.approx(6), [f"{path} is silent"])

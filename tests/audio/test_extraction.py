@@ -43,6 +43,24 @@ def test_finds_songs_below_folders_and_files_as_named(tmp_path: Path, monkeypatc
     assert found == [tmp_path / name for name in expected]
 
 
+def test_logs_once_what_the_folders_hold_besides_songs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    touch(tmp_path / "a.wav", tmp_path / "cover.JPG", tmp_path / ".hidden.txt", tmp_path / ".trash" / "b.txt")
+    find_songs([tmp_path])
+    assert caplog.messages == []
+    touch(tmp_path / "a.mid")
+    find_songs([tmp_path])
+    touch(*(tmp_path / "b" / name for name in ("b.TXT", "c.txt", "d.txt", "README", "01. No suffix", "e.kar")))
+    find_songs([tmp_path, tmp_path / "b", tmp_path / "b" / "e.kar"])
+    touch(*(tmp_path / f"x.{i}" for i in range(9)))
+    find_songs([tmp_path])
+    assert caplog.messages == [
+        "Passed by: 1 file (.mid)",
+        "Passed by: 6 files (.txt, no suffix, .mid)",
+        "Passed by: 16 files (.txt, no suffix, .mid, .kar, .0, ...)",
+    ]
+
+
 def test_refuses_places_without_songs(tmp_path: Path) -> None:
     touch(tmp_path / "notes.txt")
     with pytest.raises(UserError, match="found none in"):
