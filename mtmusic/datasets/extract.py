@@ -226,5 +226,5 @@ def _trainable(extraction: Extraction, labels: SongLabels) -> tuple[Path, ...]:
         return folders
     for folder in folders:
         lost = ", ".join(sorted(genres["test"] - genres["train"])) or "all but one genre"
-        logger.info(f"warning: {lost} has no song in {folder / 'train'}: add songs, or give another `seed`")
+        logger.warning(f"warning: {lost} has no song in {folder / 'train'}: add songs, or give another `seed`")
     return ()
