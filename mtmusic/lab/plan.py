@@ -191,7 +191,7 @@ def finetune_options(lab: Lab, out: Path, seed: int, task: str, **transfer: Any)
 
 def _options(lab: Lab, folder: str, out: Path, seed: int, recipe: Recipe, **more: Any) -> TrainOptions:
     data = replace(lab.load_options(folder, lab.scale.subset), seed=seed)
-    return TrainOptions(data, out, recipe, devices=lab.devices, resume=True, progress=True, **more)
+    return TrainOptions(data, out, recipe, devices=lab.devices, resume=True, verbose=True, **more)
 
 
 def _with_command(lab: Lab, options: TrainOptions, name: str, usual: Recipe, flags: Mapping[str, Any]) -> TrainOptions:

@@ -97,7 +97,7 @@ def test_timelines_are_pictures(predict, runs, music, monkeypatch):
     assert predict(*arguments, "--jobs", 1) == 0
     assert sorted(path.name for path in Path("pictures").iterdir()) == ["a.png", "b.png"]
     assert imread(Path("pictures/a.png")).std() > 0.05
-    mel, panels, title, stride = drawn[1]
+    mel, panels, title, stride, _ = drawn[1]
     assert (mel.shape, title, stride) == ((128, 1 + 6 * 22_050 // 512), "a.wav", 1)
     assert list(panels) == ["genre (probability)", "affect (0 to 1)"]
     assert all(times.tolist() == [[0, 2], [2, 4], [4, 6]] for times, _ in panels.values())
@@ -144,7 +144,7 @@ def test_without_model_the_pretrained_ones_answer(predict, pretrained, music, ca
     assert "the song is silent, and has no tags" in content[2]["warning"]
     assert rows[2].count("no confident tag") == 2
 
-    _, panels, title, _ = drawn[1]
+    _, panels, title, *_ = drawn[1]
     assert (title, list(panels)) == ("a.wav", ["tags (score)", "affect (0 to 1)"])
     times, lines = panels["tags (score)"]
     assert times == pytest.approx(np.array([[0, 2.992], [2.992, 5.984]]))

@@ -69,7 +69,7 @@ def test_the_label_files_are_the_raw_tables_rows(
     assert script("prepare_fma").main([*command, "--jobs", "1"]) == 0
     printed = capsys.readouterr().out
     assert f"Left out, wrong sha1 sum (fetch it anew): {audio / '000/000010.mp3'}" in printed
-    assert f"Train with: mtmusic train-genre --data {out / 'genre_beat'} --recipe best --classes all" in printed
+    assert f"Train with: mtmusic train-genre --data {out / 'genre_beat'} --classes all --recipe best" in printed
 
     for ending in ("", "_beat"):
         check_genre_labels(out / f"genre{ending}", raw_table(metadata / "tracks.csv", 2))

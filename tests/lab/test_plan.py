@@ -109,7 +109,7 @@ def options_of(command: str, recipes=RECIPES):
 
 def as_typed(options):
     """Without what the lab alone gives."""
-    return replace(options, resume=False, overwrite=True, command="", progress=True)
+    return replace(options, resume=False, overwrite=True, command="", progress=True, verbose=False)
 
 
 def test_a_command_gives_what_is_not_the_commands_own():

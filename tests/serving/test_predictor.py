@@ -544,7 +544,7 @@ def test_models_of_logmel_need_the_rate_of_a_waveform_and_its_level(named, recor
 def test_an_array_of_logmel_is_one_clip(named, genre, recording, runs):
     logmel = logmel_spectrogram(load_waveform(recording, sample_rate=16_000))
     assert named.predict(logmel)["tags"] == pytest.approx(named.predict(recording)["tags"], abs=1e-5)
-    with pytest.raises(UserError, match=r"an array \(96, frames\), both of floats, got \(140, 20\)"):
+    with pytest.raises(UserError, match=r"Expected logmel \(96, frames\), got a fused array \(140, 20\): its windows"):
         named.predict(np.zeros((140, 20)))
     with pytest.raises(UserError, match="Expected logmel, which is at least 0, got -3"):
         named.predict(np.full((96, 20), -3.0))

@@ -188,14 +188,17 @@ def _labels_of_tasks(split: str, clips: Clips) -> list[Finding]:
 
 
 def _unknown_groups(folder: Path | str, splits: Splits) -> list[Finding]:
-    """Rows of groups.csv that name no clip: where all do, nothing keeps a group in one split."""
+    """Rows of groups.csv that name no clip, where clips are in no group: nothing keeps these in one split."""
     named = group_ids(folder)
-    known = {clip for split in splits for clip in (*array_ids(folder, split), *splits[split].scanned.ids)}
-    unknown = [clip for clip in named if clip not in known]
-    if not unknown:
+    arrays = [clip for split in ("train", "validation", "test") for clip in array_ids(folder, split)]
+    known = {*arrays, *(clip for part in splits.values() for clip in part.scanned.ids)}
+    unknown, alone = [clip for clip in named if clip not in known], known - {*named}
+    if not unknown or not alone:
         return []
-    example = f", as {min(known)!r} would" if known else ""
-    message = f"{len(unknown)} of {len(named)} rows of groups.csv name no clip: {unknown[0]!r} does not{example}"
+    message = (
+        f"{len(unknown)} of {len(named)} rows of groups.csv name no clip, as {unknown[0]!r}, and {len(alone)} clips "
+        f"are in no group, as {min(alone)!r}"
+    )
     advice = "Write the ids as the arrays' names do, zeros and all"
     return [Finding(len(unknown) == len(named), "groups of no clip", (), message, advice)]
 

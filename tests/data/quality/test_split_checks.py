@@ -113,7 +113,14 @@ def test_rows_of_groups_that_name_no_clip_are_told(tmp_path, rows, error):
     (finding,) = [one for one in found if one.name == "groups of no clip"]
     assert finding.error is error
     count = sum(len(name) > 1 for name in rows)
-    assert finding.message.startswith(f"{count} of 2 rows of groups.csv name no clip: '0000")
+    assert finding.message.startswith(f"{count} of 2 rows of groups.csv name no clip, as '0000")
+
+
+def test_rows_of_groups_whose_clips_are_gone_are_no_fault_where_all_others_have_theirs(tmp_path):
+    (tmp_path / "groups.csv").write_text("id,group\n" + "".join(f"{name},a\n" for name in range(6)))
+    assert "groups of no clip" not in names(split_of([0, 0]), split_of([1, 1], first=2))
+    found = check_splits(tmp_path, {"train": split_of([0, 0, 1, 1])}, True)
+    assert "groups of no clip" not in [one.name for one in found]
 
 
 def test_classes_that_differ_in_case_alone_are_told_with_all_their_clips():
