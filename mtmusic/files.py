@@ -1,6 +1,7 @@
 """Whole files or none: write beside, then rename."""
 
 import csv
+import fcntl
 import hashlib
 import io
 import json
@@ -98,6 +99,22 @@ def whole_folder(path: Path) -> Iterator[Path]:
         replace_folder(beside, path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Refuses the folder to a second run. The system lets go when this process ends, however it ends.
+
+    Raises UserError where another run has it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UserError(f"Another run is writing {folder}: wait for it, or give another folder") from None
+    finally:
+        os.close(handle)
 
 
 def require_writable(path: Path) -> None:

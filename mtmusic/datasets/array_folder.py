@@ -1,8 +1,6 @@
 """What extraction and FMA have in common: the pass over the songs, and the files next to the arrays."""
 
-import fcntl
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,7 +25,7 @@ from mtmusic.constants import (
 from mtmusic.data.labels import folder_feature, label_path, read_features_json
 from mtmusic.data.spectrograms import array_path, write_array
 from mtmusic.errors import UserError
-from mtmusic.files import require_writable, write_json
+from mtmusic.files import locked, require_writable, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +65,7 @@ def lock_folders(folders: Sequence[Path]) -> Iterator[None]:
             require_writable(folder)
             is_new = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, handle)
-            if not _locked(handle):
-                raise UserError(f"Another run is writing {folder}: wait for it, or give another folder")
+            stack.enter_context(locked(folder))
             if is_new:
                 stack.push(partial(_remove_without_arrays, folder))
         yield
@@ -79,14 +74,6 @@ def lock_folders(folders: Sequence[Path]) -> Iterator[None]:
 def _remove_without_arrays(folder: Path, failure: type[BaseException] | None, *_: object) -> None:
     if failure and not any(folder.rglob("[!.]*.npy*")):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _locked(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def has_array(folder: Path, clip_id: str, split: str, move: bool = True) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mtmusic.audio.extraction import Excerpt, Outcome, Song, find_songs, song_ids
-from mtmusic.data.labels import near_twins, write_affect_labels, write_genre_labels
+from mtmusic.data.labels import array_ids, near_twins, write_affect_labels, write_genre_labels
 from mtmusic.data.spectrograms import SUFFIXES
 from mtmusic.datasets.array_folder import (
     ANY_NAME,
@@ -111,6 +111,7 @@ def extract_features(options: ExtractOptions) -> Extraction:
         with lock_folders([folder.path for folder in folders if folder.path != options.out]):
             for folder in folders:
                 _open_folder(folder, options.excerpt, known | ids)
+            _warn_of_earlier_songs(folders)
             songs = [_song(path, ids[path], folders, options.gzip) for path in paths]
             lacking = [song for song in songs if song.full or song.beat or song.logmel]
             failed = extract_all(lacking, options.excerpt, options.jobs, options.scheduler)
@@ -155,6 +156,22 @@ def _data_folders(options: ExtractOptions, labels: SongLabels, splits: Mapping[s
 def _open_folder(folder: DataFolder, excerpt: Excerpt, ids: Mapping[Path, str]) -> None:
     open_folder(folder.path, features_json(folder.beat, excerpt, folder.feature), labelled=folder.kind is not None)
     write_csv(folder.path / SONGS, ("id", "path"), sorted((song_id, str(path)) for path, song_id in ids.items()))
+
+
+def _warn_of_earlier_songs(folders: Sequence[DataFolder]) -> None:
+    """Of arrays that an earlier run made: those that lose their label, and those that change their split."""
+    for folder in folders:
+        there = {split: array_ids(folder.path, split) for split in SPLITS if (folder.path / split).is_dir()}
+        moved = sum(folder.splits.get(i, split) != split for split, ids in there.items() for i in ids)
+        if moved:
+            logger.warning(
+                f"warning: {moved} songs of {folder.path} change between train and test, since the split is made anew: "
+                "a model that was trained before may know test songs"
+            )
+        if folder.kind and (lost := sum(i not in folder.splits for ids in there.values() for i in ids)):
+            logger.warning(
+                f"warning: {lost} earlier songs of {folder.path} have no label any more: give all songs in one run"
+            )
 
 
 def _song(path: Path, song_id: str, folders: Sequence[DataFolder], gzip: bool) -> Song:

@@ -122,7 +122,10 @@ def find_run(name: Path | str) -> Path:
         if place.is_file() or any((place / file).is_file() for file in (MODEL_FILE, SAVED_MODEL_FILE)):
             return place
     if str(name) == TRUNK:
-        raise UserError(f"Expected the pretrained trunk {TRUNK}, found none: `mtmusic get-pretrained` fetches it")
+        raise UserError(
+            f"Expected the pretrained trunk {TRUNK}, found none: `mtmusic get-pretrained` fetches it; "
+            "what make setup fetched is in saved_models of the clone"
+        )
     return path
 
 

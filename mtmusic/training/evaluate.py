@@ -15,7 +15,7 @@ from mtmusic.models.saving import MODEL_FILE, load, own_folder, refuse_tags
 from mtmusic.training.affect import AffectTask
 from mtmusic.training.genre import GenreTask
 from mtmusic.training.recipes import Recipe, recipe_from_card
-from mtmusic.training.run_folder import METRICS, data_card, trained_contents, write_evaluation
+from mtmusic.training.run_folder import METRICS, clips_learnt, data_card, write_evaluation
 from mtmusic.training.task import Task, write_clip_figures
 
 logger = logging.getLogger(__name__)
@@ -59,8 +59,8 @@ def evaluate(
     recipe = replace(recipe, batch_size=card.get("recipe", {}).get("batch_size", 32))
     logger.info(data_table(data))
 
-    trained = trained_contents(model_path)
-    seen = None if trained is None else sum(digest in trained for digest in data.digests.values())
+    learnt = clips_learnt(model_path, list(data.digests.values()))
+    seen = None if learnt is None else len(learnt)
     if seen is None:
         logger.info(f"Whether {model_path} learnt from these clips is not known: scores are too high where it did\n")
     elif seen:

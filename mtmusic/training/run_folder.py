@@ -7,7 +7,7 @@ import math
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -34,7 +34,7 @@ from mtmusic.data.labels import (
 from mtmusic.data.spectrograms import array_frames
 from mtmusic.errors import UserError
 from mtmusic.evaluation.reports.run import write_report
-from mtmusic.files import refuse_other_things, replace_folder, whole_folder, write_csv, write_json
+from mtmusic.files import locked, refuse_other_things, replace_folder, whole_folder, write_csv, write_json
 from mtmusic.models.saving import CARD_FILE, OWN_BACKBONE, locate, read_card, save, trained_on_demo
 from mtmusic.training.recipes import Recipe, architecture
 from mtmusic.training.task import Evaluation, Task, examples
@@ -84,14 +84,29 @@ def run_folder(out: Path, settings: Mapping[str, Any], resume: bool) -> Iterator
 
     Where the block is stopped or fails, the folder is left for a resume if there are checkpoints, which is logged; else
     it goes. After a kill it is left.
-    settings: all that the result depends on. Raises UserError where a resumed run had other ones.
+    settings: all that the result depends on. Raises UserError where a resumed run had other ones, and where another run
+    is writing the folder.
     """
     work = _work(out)
+    if work.is_dir():
+        with locked(work):  # another run's is neither gone on with nor removed
+            pass
     if resume and (work / SETTINGS).is_file():
         _require_equal(json.loads((work / SETTINGS).read_text()), settings, work)
     else:
+        if resume:
+            logger.info(f"There is nothing to resume in {work}: the run starts anew")
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
+    with locked(work):
+        yield from _kept_for_a_resume(work, settings)
+    replace_folder(work, out)
+    for name in (CHECKPOINTS, RETRAINED):
+        shutil.rmtree(out / name, ignore_errors=True)
+    (out / SETTINGS).unlink()
+
+
+def _kept_for_a_resume(work: Path, settings: Mapping[str, Any]) -> Iterator[Path]:
     try:
         if not (work / SETTINGS).is_file():
             write_json(work / SETTINGS, dict(settings))
@@ -102,10 +117,6 @@ def run_folder(out: Path, settings: Mapping[str, Any], resume: bool) -> Iterator
         else:
             shutil.rmtree(work)
         raise
-    replace_folder(work, out)
-    for name in (CHECKPOINTS, RETRAINED):
-        shutil.rmtree(out / name, ignore_errors=True)
-    (out / SETTINGS).unlink()
 
 
 def _work(out: Path) -> Path:
@@ -270,10 +281,11 @@ def source_card(source: Path, data: FolderData, transferred: str) -> dict[str, A
     name; None where the source does not tell. "demo": whether it learnt from the demo corpus, or one that it was
     started from did.
     """
-    trained, test = trained_contents(source), data.splits["test"]
+    test = data.splits["test"]
+    learnt = clips_learnt(source, [data.digests[path] for path in test.paths])
     seen = None
-    if trained is not None:
-        seen = [i for i, path in zip(test.ids, test.paths, strict=True) if data.digests[path] in trained]
+    if learnt is not None:
+        seen = [i for i, path in zip(test.ids, test.paths, strict=True) if data.digests[path] in learnt]
     card = read_card(locate(source)[0])
     known = {"run": str(source), "task": card["task"], "transferred": transferred}
     return known | {"demo": trained_on_demo(card), "test_clips_learnt": seen}
@@ -282,7 +294,7 @@ def source_card(source: Path, data: FolderData, transferred: str) -> dict[str, A
 def log_known_test_clips(source: Mapping[str, Any], test_clips: int) -> None:
     """Says that the test split is not new to the source's backbone, where that is so. source: as `source_card`."""
     if (seen := source["test_clips_learnt"]) is None:
-        logger.info(f"Whether {source['run']} learnt from clips of the test split is not known: it has no {CLIPS_FILE}")
+        logger.info(f"Whether {source['run']} learnt from clips of the test split is not known")
     elif seen:
         named = ", ".join(seen[:5]) + (f" and {len(seen) - 5} more" if len(seen) > 5 else "")
         logger.info(f"{len(seen)} of {test_clips} test clips were in the training of {source['run']}: {named}")
@@ -303,15 +315,19 @@ def write_clips(work: Path, data: FolderData, trained_on: str, source: Path | No
         for place, (clip_id, path) in enumerate(zip(clips.ids, clips.paths, strict=True))
     ]
     if source is not None:
-        before = trained_contents(source)
+        before = _contents(source, "trained", "1")
         rows += [("", "source", content, 1, "") for content in ([UNKNOWN] if before is None else sorted(before))]
     write_csv(work / CLIPS_FILE, ("id", "split", "content", "trained", "group"), rows)
 
 
-def trained_contents(run: Path) -> set[str] | None:
-    """The hashes of the clips that the run's model was trained on, its sources' too; None where that is not known."""
-    trained = _contents(run, "trained", "1")
-    return None if trained is None or UNKNOWN in trained else trained
+def clips_learnt(run: Path, digests: Sequence[str]) -> list[str] | None:
+    """Those of the contents that the run's model, or one that it was started from, learnt from.
+
+    None where none of them is known to be, and some source does not tell, as the pretrained trunk.
+    """
+    trained = _contents(run, "trained", "1") or {UNKNOWN}
+    learnt = [digest for digest in digests if digest in trained]
+    return None if UNKNOWN in trained and not learnt else learnt
 
 
 def evaluated_contents(run: Path) -> set[str]:

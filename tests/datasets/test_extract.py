@@ -289,6 +289,19 @@ def test_rows_that_name_no_song_are_counted_and_told(
     assert "the genres 'Rock' and 'rock' differ in case or spaces alone" in caplog.text
 
 
+def test_earlier_songs_without_a_label_and_those_that_change_their_split_are_counted(
+    extract: Extract, music: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = extract(genres_from_folders=True, seed=0).splits
+    assert "warning" not in caplog.text
+    after = extract(genres_from_folders=True, seed=1).splits
+    moved = sum(before[i] != after[i] for i in before)
+    assert f"{moved} songs of {tmp_path / 'data'} change between train and test" in caplog.text
+    shutil.rmtree(music / "Jazz")
+    extract(genres_from_folders=True, seed=1)
+    assert f"2 earlier songs of {tmp_path / 'data'} have no label any more" in caplog.text
+
+
 def test_a_second_run_computes_nothing_and_moves_what_changed_its_split(extract: Extract, tmp_path: Path) -> None:
     seeds = [extract(genres_from_folders=True, seed=seed).splits for seed in (0, 1)]
     before = {path.name: path.stat().st_mtime_ns for path in arrays_below(tmp_path / "data")}

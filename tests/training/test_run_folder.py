@@ -20,8 +20,9 @@ from mtmusic.serving.songs import latest_run
 from mtmusic.training.compare import own_scores, read_predictions
 from mtmusic.training.evaluate import evaluate
 from mtmusic.training.recipes import LAB_LSTM
-from mtmusic.training.run_folder import base_card, run_folder, save_run, write_clips
+from mtmusic.training.run_folder import base_card, clips_learnt, run_folder, save_run, write_clips
 from tests.folders import write_tiny_affect_folder
+from tests.runs import tiny_card, write_tiny_run
 
 
 @pytest.mark.parametrize(
@@ -154,3 +155,24 @@ def test_a_model_that_does_not_fit_the_clips_is_no_run_of_them(genre_folder, tmp
     with pytest.raises(UserError, match=r"Expected logits, .* got a last layer with softmax"):
         save_run(probabilities, tmp_path / "mine", train)
     assert not (tmp_path / "mine").exists()
+
+
+def test_a_folder_that_another_run_writes_is_neither_gone_on_with_nor_removed(tmp_path):
+    with run_folder(tmp_path / "run", {"seed": 0}, resume=False) as work:
+        for resume in (False, True):
+            with (
+                pytest.raises(UserError, match=r"Another run is writing .*run\.partial: wait for it"),
+                run_folder(tmp_path / "run", {"seed": 1}, resume),
+            ):
+                pass
+        assert json.loads((work / "settings.json").read_text()) == {"seed": 0}
+    assert (tmp_path / "run").is_dir()
+
+
+def test_known_clips_of_a_run_count_though_those_of_its_trunk_are_not_known(trunk, tmp_path):
+    write_tiny_run(tmp_path / "run", tiny_card())
+    rows = "id,split,content,trained,group\n1,train,aa,1,\n2,test,bb,0,\n,source,unknown,1,\n"
+    (tmp_path / "run" / "clips.csv").write_text(rows)
+    assert clips_learnt(tmp_path / "run", ["aa", "bb"]) == ["aa"]
+    assert clips_learnt(tmp_path / "run", ["bb"]) is None
+    assert clips_learnt(trunk, ["aa"]) is None
