@@ -118,7 +118,7 @@ def test_each_task_is_trained_in_turn_into_the_parent(script, affect_folder, tmp
     shutil.rmtree(out / "energy_lstm")
     assert train(script, affect_folder, out, *TINY_LSTM, "--epochs", "1", "--resume") == 0
     assert (out / "energy_lstm" / "report.html").is_file()
-    assert capsys.readouterr().out.count("nothing to resume") == 2
+    assert capsys.readouterr().out.count("is a finished run: nothing to resume") == 2
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,11 @@ def test_it_prints_its_address_and_leaves_nothing_behind(served):
     [
         (("--model", "absent"), "Expected a run's folder or its model.keras, found no absent/model.keras"),
         (("--model", "absent", "--port", "0"), "Expected --port of 1 to 65535, got 0"),
-        ((), "Expected the pretrained trunk musicnn, found none: `mtmusic get-pretrained` fetches it"),
+        (
+            (),
+            "Expected the pretrained trunk musicnn, found none: `mtmusic get-pretrained` fetches it; "
+            "what make setup fetched is in saved_models of the clone",
+        ),
     ],
 )
 def test_refuses_in_one_line(script, capsys, monkeypatch, tmp_path, arguments, told):
