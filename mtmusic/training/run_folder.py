@@ -183,16 +183,7 @@ def save_run(
     refuse_other_things(folder, CARD_FILE)
     if (folder / CARD_FILE).is_file() and not overwrite:
         raise UserError(f"{folder} holds a run: `overwrite=True` replaces it")
-    outputs = len(train.classes) or len(train.tasks)
-    features = {bins: name for name, bins in FEATURE_BINS.items()}
-    if model.output_shape[-1] != outputs or model.input_shape[2] not in features:
-        raise UserError(
-            f"Expected a model of {outputs} outputs, one for each of {', '.join(train.classes or train.tasks)}, "
-            f"got one from {model.input_shape} to {model.output_shape}"
-        )
-    activation = getattr(model.layers[-1], "activation", keras.activations.linear)
-    if train.classes and activation is not keras.activations.linear:
-        raise UserError(f"Expected logits, as genre_classifier gives them, got a last layer with {activation.__name__}")
+    feature = _feature_of(model, train)
     frames = frames or model.input_shape[1]
     beat = is_beat_synchronised(data) if beat is None else beat
     if beat is None:
@@ -202,10 +193,10 @@ def save_run(
         mapping = genre_mapping(classes or known)
         card: dict[str, Any] = {"task": "genre", "classes": list(train.classes), "class_mapping": mapping}
     else:
-        task = train.tasks[0] if outputs == 1 else "multitask"
+        task = train.tasks[0] if len(train.tasks) == 1 else "multitask"
         card = {"task": task, "targets": list(train.tasks), "label_means": train.label_means()}
     card |= {
-        "feature": (feature := features[model.input_shape[2]]),
+        "feature": feature,
         "sample_rate": sample_rate(feature),
         "beat": beat,
         "frames": frames,
@@ -218,11 +209,25 @@ def save_run(
         "data": {"folder": str(data), "demo": is_synthetic(data), "clips": {"train": train.counts()}},
         "versions": versions(),
     }
-    recipe = Recipe(feature=card["feature"], frames=card["frames"])
     with whole_folder(folder) as work:
         work.mkdir(parents=True)
-        save(model, work, card, examples(train, recipe))
+        save(model, work, card, examples(train, Recipe(feature=feature, frames=frames)))
     return folder
+
+
+def _feature_of(model: keras.Model, train: Clips) -> str:
+    """What the model takes. Raises UserError for a model that does not answer as the heads do on these clips."""
+    names = train.classes or train.tasks
+    features = {bins: name for name, bins in FEATURE_BINS.items()}
+    if model.output_shape[-1] != len(names) or model.input_shape[2] not in features:
+        raise UserError(
+            f"Expected a model of {len(names)} outputs, one for each of {', '.join(names)}, "
+            f"got one from {model.input_shape} to {model.output_shape}"
+        )
+    activation = getattr(model.layers[-1], "activation", keras.activations.linear)
+    if train.classes and activation is not keras.activations.linear:
+        raise UserError(f"Expected logits, as genre_classifier gives them, got a last layer with {activation.__name__}")
+    return features[model.input_shape[2]]
 
 
 # --- the card
