@@ -14,7 +14,7 @@ import numpy as np
 import scipy.fft
 from scipy.ndimage import median_filter
 
-from mtmusic.audio.beats import onset_strength, track_beats
+from mtmusic.audio.beats import onset_strength, tempo, track_beats
 from mtmusic.audio.chroma import chroma
 from mtmusic.constants import (
     FFT_LENGTH,
@@ -51,18 +51,32 @@ def fused_spectrogram(waveform: np.ndarray, beat: bool = False) -> np.ndarray:
     return _fused(mel_power(spectrum), chroma(waveform, spectrum))
 
 
-def full_and_beat_spectrograms(waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`fused_spectrogram` without and with `beat`, at little more than the cost of the second alone."""
+def full_and_beat_spectrograms(
+    waveform: np.ndarray, tempos: list[float] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`fused_spectrogram` without and with `beat`, at little more than the cost of the second alone.
+
+    tempos: the clip's beats a minute are added to it, where it has onsets.
+    """
     spectrum = stft(waveform)
     power, pitch_classes = mel_power(spectrum), chroma(waveform, spectrum)
-    beats = beat_frames(percussive(spectrum, len(waveform)))
+    onsets = onset_strengths(percussive(spectrum, len(waveform)))
+    beats = track_beats(onsets)
+    if tempos is not None and onsets.any():
+        tempos.append(tempo(onsets))
     return _fused(power, pitch_classes), _fused(_medians(power, beats), _medians(pitch_classes, beats))
 
 
-def fused_spectrograms(waveform: np.ndarray, rates: Sequence[bool]) -> Sequence[np.ndarray]:
-    """A (140, frames) array for each of the rates, [False], [True] or [False, True], in one pass."""
-    both = len(rates) == 2
-    return full_and_beat_spectrograms(waveform) if both else [fused_spectrogram(waveform, beat) for beat in rates]
+def fused_spectrograms(
+    waveform: np.ndarray, rates: Sequence[bool], tempos: list[float] | None = None
+) -> Sequence[np.ndarray]:
+    """A (140, frames) array for each of the rates, [False], [True] or [False, True], in one pass.
+
+    tempos: as `full_and_beat_spectrograms`.
+    """
+    if not any(rates):
+        return [fused_spectrogram(waveform)]
+    return full_and_beat_spectrograms(waveform, tempos)[-len(rates) :]
 
 
 def logmel_spectrogram(waveform: np.ndarray) -> np.ndarray:
@@ -190,5 +204,10 @@ def _soft_mask(part: np.ndarray, rest: np.ndarray) -> np.ndarray:
 
 def beat_frames(percussive_waveform: np.ndarray) -> np.ndarray:
     """(samples,) -> (beats,) int: the frames on which beats fall, librosa.beat.beat_track with its defaults."""
+    return track_beats(onset_strengths(percussive_waveform))
+
+
+def onset_strengths(percussive_waveform: np.ndarray) -> np.ndarray:
+    """(samples,) -> (frames,): how much rises at each frame."""
     decibels = _decibels(mel_power(stft(percussive_waveform)))
-    return track_beats(onset_strength(np.maximum(decibels, decibels.max() + MEL_FLOOR_DB)))
+    return onset_strength(np.maximum(decibels, decibels.max() + MEL_FLOOR_DB))

@@ -57,6 +57,7 @@ class SongFeatures:
     begins and ends, in seconds. mel: the whole song's (128, frames) in dB, or logmel (96, frames), every `stride`th
     frame, none where nobody asked for it. failure: why there is nothing, or empty. doubts: what may be wrong with the
     song. long: whether the song is too long for a worker process, and has no features for that.
+    tempos: of each window of beats, in beats a minute; of none without onsets.
     """
 
     seconds: float = 0.0
@@ -68,6 +69,7 @@ class SongFeatures:
     failure: str = ""
     doubts: tuple[str, ...] = ()
     long: bool = False
+    tempos: list[float] = field(default_factory=list)
 
     def put(self, kind: Kind, window: np.ndarray, begin: float, end: float) -> None:
         self.windows.setdefault(kind, []).append(window)
@@ -81,6 +83,7 @@ class SongFeatures:
             self.windows.setdefault(kind, []).extend(windows)
         for kind, times in part.times.items():
             self.times.setdefault(kind, []).extend(times)
+        self.tempos.extend(part.tempos)
 
 
 class Cutter:
@@ -149,13 +152,13 @@ class _Clips:
 
     def _put(self, clips: Iterable[tuple[int, np.ndarray]], into: SongFeatures) -> None:
         for begin, clip in clips:
-            for name, array in zip(self.names, self._arrays(clip), strict=True):
+            for name, array in zip(self.names, self._arrays(clip, into.tempos), strict=True):
                 into.put((self.seconds, name), array, begin / self.rate, (begin + len(clip)) / self.rate)
 
-    def _arrays(self, clip: np.ndarray) -> Sequence[np.ndarray]:
+    def _arrays(self, clip: np.ndarray, tempos: list[float]) -> Sequence[np.ndarray]:
         if self.rate == LOGMEL_SAMPLE_RATE:
             return [logmel_spectrogram(clip) if name == LOGMEL else clip[:0] for name in self.names]
-        return fused_spectrograms(clip, [name == BEAT for name in self.names])
+        return fused_spectrograms(clip, [name == BEAT for name in self.names], tempos)
 
 
 class _Whole:

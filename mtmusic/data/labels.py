@@ -31,8 +31,9 @@ LAB_CLASSES: dict[str, str | None] = {
 """The lab's merging of 20 raw genres into 10 classes; None drops the clip."""
 
 TAKEN_NAMES = (
-    "genre", "affect", "tags", "song", "warning", "id", "split", "mean", "group", "frames", "rows", "dtype", "mel_min",
-    "mel_max", "mel_mean", "mel_std", "floor_share", "chroma_min", "chroma_max", "nan_share", "content", "problem",
+    "genre", "affect", "tags", "tempo", "song", "warning", "id", "split", "mean", "group", "frames", "rows", "dtype",
+    "mel_min", "mel_max", "mel_mean", "mel_std", "floor_share", "chroma_min", "chroma_max", "nan_share", "content",
+    "problem", "size", "mtime_ns", "seconds", "status", "reason", "model", "model_sha256", "embedding",
 )  # fmt: skip
 """What a task cannot be called: a run's files, the table of clips and answers have such names next to the tasks'."""
 

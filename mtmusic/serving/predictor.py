@@ -57,8 +57,8 @@ BATCH_FRAMES = 4096
 SONGS_AT_ONCE = 16
 """Songs of a folder whose features are in memory together."""
 
-SONG, WARNING, GENRE, TAGS = "song", "warning", "genre", "tags"
-"""SONG, WARNING: keys next to those of the answers: no task may be named so."""
+SONG, WARNING, GENRE, TAGS, TEMPO = "song", "warning", "genre", "tags", "tempo"
+"""SONG, WARNING, TEMPO: keys next to those of the models: no task may be named so."""
 
 _LABELS = {GENRE: "classes", TAGS: "tags"}
 """Of answers that are several numbers, the part of the card that names these."""
@@ -67,8 +67,9 @@ DEMO = "it learnt from the demo corpus, which is synthesised: what it says of re
 SILENT = "the song is silent, and has no tags"
 
 Answer = dict[str, Any]
-"""{"genre": {class: probability}, "tags": {tag: score}, task: 0 to 1, ...}, and under "warning" why it may mean
-nothing. A score is from 0 to 1, but it is not calibrated, and those of two tags cannot be compared."""
+"""{"genre": {class: probability}, "tags": {tag: score}, task: 0 to 1, ...}, "tempo" in beats a minute where a model
+takes beats, and under "warning" why it may mean nothing. A score is from 0 to 1, but it is not calibrated, and those of
+two tags cannot be compared."""
 
 Name = str | tuple[str, str]
 Said = dict[Name, np.ndarray]
@@ -97,7 +98,8 @@ class Timeline:
 
 @dataclass(frozen=True)
 class SongAnswer:
-    """What became of a song. failure: why it has no answer, or empty. doubts: what may be wrong with it.
+    """What became of a song. failure: why it has no answer, or empty. doubts: what may be wrong with it. seconds: its
+    length.
 
     `song["valence"]` is `song.answer["valence"]`.
     """
@@ -107,6 +109,7 @@ class SongAnswer:
     timeline: Timeline | None = None
     failure: str = ""
     doubts: tuple[str, ...] = ()
+    seconds: float = 0.0
 
     def __getitem__(self, name: str) -> Any:
         return self.answer[name]
@@ -142,7 +145,7 @@ class Predictor:
     def __init__(self, *runs: Path | str) -> None:
         self.runs = runs or PRETRAINED
         self._models = [open_model(run) for run in self.runs]
-        names = Counter([SONG, WARNING, *(name for model in self._models for name in _names(model.card))])
+        names = Counter([SONG, WARNING, TEMPO, *(name for model in self._models for name in _names(model.card))])
         if twice := [name for name, count in names.items() if count > 1]:
             where = " and ".join(map(str, self.runs))
             raise UserError(f"Expected models that answer different questions, got {', '.join(twice)} twice in {where}")
@@ -153,8 +156,14 @@ class Predictor:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What is answered, in order: "tags", "genre", tasks."""
-        return tuple(name for model in self._models for name in _names(model.card))
+        """What is answered, in order: "tags", "genre", tasks; "tempo" where a model takes beats."""
+        beats = any(kind[1] == BEAT for kind in self._kinds(None))
+        return (*(name for model in self._models for name in _names(model.card)), *([TEMPO] if beats else []))
+
+    @property
+    def cards(self) -> tuple[dict[str, Any], ...]:
+        """Each model's card."""
+        return tuple(model.card for model in self._models)
 
     @property
     def tag_groups(self) -> dict[str, str]:
@@ -197,21 +206,25 @@ class Predictor:
 
         Raises UserError as `predict`, and for several models.
         """
-        if len(self._models) > 1:
-            raise UserError(f"Expected one model to embed with, got {len(self._models)}")
-        (kind,), (model,) = self._kinds(window), self._models
-        parts = (part.windows.get(_arrays(kind)) for part in _parts(song, [kind], sample_rate))
-        rows = [_in_batches(model.embed, arrays, model.card["feature"])[EMBEDDING] for arrays in parts if arrays]
-        return np.concatenate(rows).mean(axis=0)
+        kinds = self._embedding_kinds(window)
+        return self._ask_parts(_parts(song, kinds, sample_rate), kinds, embed=True)[1][EMBEDDING].mean(axis=0)
 
     def answer(
-        self, path: str | os.PathLike[str], *, window: float | None = None, timeline: bool = False
+        self,
+        path: str | os.PathLike[str],
+        *,
+        window: float | None = None,
+        timeline: bool = False,
+        embed: bool = False,
     ) -> SongAnswer:
-        """A song's answer, its doubts, and its timeline where that is asked for. Raises UserError as `timeline`."""
-        kinds = self._kinds(window)
+        """A song's answer, its doubts, and its timeline where that is asked for. Raises UserError as `timeline`.
+
+        embed: as `predict_folder`'s.
+        """
+        kinds = self._embedding_kinds(window) if embed else self._kinds(window)
         if timeline:
             _require_one_length(kinds)
-        song, said = self._ask_parts(file_features(Path(path), _features(kinds), timeline), kinds)
+        song, said = self._ask_parts(file_features(Path(path), _features(kinds), timeline), kinds, embed)
         return self._song_answer(Path(path), song, said, kinds if timeline else ())
 
     def predict_folder(
@@ -221,32 +234,36 @@ class Predictor:
         window: float | None = None,
         jobs: int = -1,
         timelines: bool = False,
+        embed: bool = False,
     ) -> Iterator[SongAnswer]:
         """Yields the answer of every song below the folder, or of the files and folders in a list, sorted by path.
 
         Features are made by `jobs` processes, -1: one a core. Some 16 songs are in memory at a time, however many there
         are; a song over ten minutes, or a lone one, is answered part by part by this process. A song that cannot be
-        read has failed, and stops nothing. Raises UserError at once where there is no song, and as `timeline`.
+        read has failed, and stops nothing. embed: each answer is {"embedding": what `embed` gives}, without a timeline.
+        Raises UserError at once where there is no song, and as `timeline` and `embed`.
         """
         places = [folder] if isinstance(folder, str | os.PathLike) else folder
-        kinds = self._kinds(window)
+        kinds = self._embedding_kinds(window) if embed else self._kinds(window)
         if timelines:
             _require_one_length(kinds)
-        return self._answers(find_songs(map(Path, places)), kinds, jobs, timelines)
+        return self._answers(find_songs(map(Path, places)), kinds, jobs, timelines, embed)
 
-    def _answers(self, paths: list[Path], kinds: list[Kind], jobs: int, timelines: bool) -> Iterator[SongAnswer]:
+    def _answers(
+        self, paths: list[Path], kinds: list[Kind], jobs: int, timelines: bool, embed: bool = False
+    ) -> Iterator[SongAnswer]:
         remaining = iter(paths)
         while some := list(islice(remaining, SONGS_AT_ONCE)):
             alone = {path: SongFeatures(long=True) for path in some}
             features = dict(song_features(some, _features(kinds), timelines, jobs)) if len(paths) > 1 else alone
             whole = [path for path in some if not (features[path].failure or features[path].long)]
-            asked = zip(whole, self._ask([features[path] for path in whole], kinds), strict=True)
+            asked = zip(whole, self._ask([features[path] for path in whole], kinds, embed), strict=True)
             answers = {path: self._with_heads(features[path], said, kinds) for path, said in asked}
             for path in some:
                 song, said = features.pop(path), answers.get(path)
                 if song.long:
                     try:
-                        song, said = self._ask_parts(file_features(path, _features(kinds), timelines), kinds)
+                        song, said = self._ask_parts(file_features(path, _features(kinds), timelines), kinds, embed)
                     except Exception as error:
                         song = SongFeatures(failure=reason_of(error))
                 if said is None:
@@ -260,26 +277,31 @@ class Predictor:
             raise UserError(f"Expected `window` of {SHORTEST_SECONDS:g} second or more, got {window:g}")
         return [_kind(model, window) for model in self._models]
 
+    def _embedding_kinds(self, window: float | None) -> list[Kind]:
+        if len(self._models) > 1:
+            raise UserError(f"Expected one model to embed with, got {len(self._models)}")
+        return [_arrays(kind) for kind in self._kinds(window)]
+
     def _ask_parts(
-        self, parts: Iterable[SongFeatures], kinds: list[Kind]
+        self, parts: Iterable[SongFeatures], kinds: list[Kind], embed: bool = False
     ) -> tuple[SongFeatures, dict[str, np.ndarray]]:
         """The song, whose windows are gone, and what the models say of it, part by part."""
         song, said = SongFeatures(), dict[Name, list[np.ndarray]]()
         for part in parts:
-            for name, values in self._ask([part], kinds)[0].items():
+            for name, values in self._ask([part], kinds, embed)[0].items():
                 said.setdefault(name, []).append(values)
             song.extend(part)
             song.windows.clear()
         return song, self._with_heads(song, {name: np.concatenate(values) for name, values in said.items()}, kinds)
 
-    def _ask(self, songs: Sequence[SongFeatures], kinds: list[Kind]) -> list[Said]:
-        """What each song's windows give; a trunk is asked once, whatever stands on it."""
+    def _ask(self, songs: Sequence[SongFeatures], kinds: list[Kind], embed: bool = False) -> list[Said]:
+        """What each song's windows give; a trunk is asked once, whatever stands on it. embed: EMBEDDING instead."""
         said: list[Said] = [{} for _ in songs]
         for model, kind in zip(self._models, kinds, strict=True):
-            head, windows = model.head, [song.windows.get(_arrays(kind), []) for song in songs]
+            head, windows = None if embed else model.head, [song.windows.get(_arrays(kind), []) for song in songs]
             if not any(windows) or (head and (head.trunk, head.takes) in said[0]):
                 continue
-            ask = self._trunks[head.trunk] if head else model.serve
+            ask = model.embed if embed else self._trunks[head.trunk] if head else model.serve
             outputs = _in_batches(ask, [array for arrays in windows for array in arrays], model.card["feature"])
             ends = np.cumsum([len(arrays) for arrays in windows])[:-1]
             for name, values in outputs.items():
@@ -290,6 +312,8 @@ class Predictor:
     def _with_heads(self, song: SongFeatures, said: Said, kinds: Sequence[Kind]) -> dict[str, np.ndarray]:
         """What the models say of the song, those on a trunk too: by name (windows, 1), or (windows, classes)."""
         answers = {name: values for name, values in said.items() if isinstance(name, str)}
+        if EMBEDDING in answers:
+            return answers
         for model, kind in zip(self._models, kinds, strict=True):
             if head := model.head:
                 patches = said[head.trunk, head.takes]
@@ -301,13 +325,15 @@ class Predictor:
     ) -> SongAnswer:
         """kinds: for a timeline; none: it has none."""
         timeline = self._timeline(song, said, kinds) if kinds else None
-        return SongAnswer(path, self._mean_answer(song, said), timeline, doubts=song.doubts)
+        return SongAnswer(path, self._mean_answer(song, said), timeline, doubts=song.doubts, seconds=song.seconds)
 
     def _mean_answer(self, song: SongFeatures, said: Mapping[str, np.ndarray]) -> Answer:
+        if EMBEDDING in said:
+            return {EMBEDDING: said[EMBEDDING].mean(axis=0)}
         answer = self._answer({name: values.mean(axis=0, dtype=np.float64) for name, values in said.items()})
         if song.silent and TAGS in answer:
             answer |= {TAGS: {}, WARNING: "; ".join(filter(None, [self.warning, SILENT]))}
-        return answer
+        return answer | ({TEMPO: float(np.median(song.tempos))} if song.tempos else {})
 
     def _timeline(self, song: SongFeatures, said: Mapping[str, np.ndarray], kinds: Sequence[Kind]) -> Timeline:
         steps = [(kind[1] == PATCHES, np.array(song.times[kind])) for kind in kinds]

@@ -87,7 +87,7 @@ def by_keras(run: Path, arrays: list[np.ndarray], rows: slice) -> dict[str, np.n
 
 def test_an_answer_is_the_mean_of_each_models_windows(both, runs, waveform):
     answer = both.predict(waveform)
-    assert list(answer) == ["genre", *TASKS] == list(both.names)
+    assert list(answer) == ["genre", *TASKS, "tempo"] == list(both.names)
     full = by_keras(runs / "genre", [fused_spectrogram(part) for part in parts(waveform, 1.0)], slice(128))
     assert len(parts(waveform, 1.0)) == 5
     assert list(answer["genre"]) == list(CLASSES)
@@ -247,6 +247,38 @@ def test_a_folder_is_answered_song_by_song(both, songs, monkeypatch):
     assert listed[1].timeline.times.tolist() == [[0, 1]]
 
 
+@pytest.mark.parametrize("model", ["genre", "affect"])
+def test_a_folder_is_embedded_song_by_song(runs, songs, model):
+    predictor = Predictor(runs / model)
+    (songs / "bad.mp3").write_bytes(b"no audio")
+    embedded = {song.path.name: song for song in predictor.predict_folder(songs, jobs=1, embed=True)}
+    assert embedded.pop("bad.mp3").failure
+    for song in embedded.values():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            wanted = predictor.embed(song.path)
+        assert list(song.answer) == ["embedding"]
+        np.testing.assert_allclose(song["embedding"], wanted, atol=1e-5)
+    assert [round(embedded[name].seconds, 1) for name in ("a.wav", "b.flac", "c.wav")] == [5.2, 2.0, 1.0]
+
+
+def test_several_models_do_not_embed_a_folder(both, songs):
+    with pytest.raises(UserError, match="Expected one model to embed with, got 2"):
+        both.predict_folder(songs, embed=True)
+
+
+def test_the_tempo_is_the_median_of_librosas(both, genre, waveform):
+    """Of the windows of two seconds that the model of beats takes."""
+    tempos = []
+    for part in parts(waveform, 2.0):
+        harmonic_free = librosa.effects.hpss(part)[1]
+        tempos.append(librosa.beat.beat_track(y=harmonic_free, sr=RATE)[0].item())
+    assert both.predict(waveform)["tempo"] == pytest.approx(np.median(tempos))
+    assert "tempo" not in genre.predict(waveform)
+    with pytest.warns(UserWarning, match="silent"):
+        assert "tempo" not in both.predict(np.zeros(6 * RATE))
+
+
 def test_a_folder_without_songs_is_told_at_once(genre, tmp_path):
     for place, told in ((tmp_path, "found none in"), (tmp_path / "absent", "got no such file")):
         with pytest.raises(UserError, match=told):
@@ -307,7 +339,7 @@ def test_answers_of_a_demo_model_say_so(runs, genre, waveform):
     assert "demo corpus" in demo.predict(waveform)["warning"]
     assert all("demo corpus" in answer["warning"] for answer in demo.timeline(waveform, window=2).answers)
     assert "warning" not in genre.predict(waveform)
-    assert (demo.names, genre.warning) == (("power", "genre"), None)
+    assert (demo.names, genre.warning) == (("power", "genre", "tempo"), None)
 
 
 @pytest.mark.parametrize("kind", ["no run", "no card", "another's card", "SavedModel without a card"])
