@@ -1,13 +1,19 @@
 """Tiny data folders to test with."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from mtmusic.data.labels import write_affect_labels, write_genre_labels
 from mtmusic.data.spectrograms import write_array
 
 PROJECT = Path(__file__).parent.parent
+
+needs_tfdv = pytest.mark.skipif(
+    find_spec("tensorflow_data_validation") is None, reason="TensorFlow Data Validation is not installed"
+)
 
 
 def tiny_array(level: float, frames: int, rng: np.random.Generator) -> np.ndarray:

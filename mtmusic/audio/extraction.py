@@ -29,6 +29,7 @@ from mtmusic.audio.features import fused_spectrograms, logmel_spectrogram
 from mtmusic.audio.loading import load_with_doubts
 from mtmusic.constants import LOGMEL_SAMPLE_RATE
 from mtmusic.errors import UserError
+from mtmusic.extras import require
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -253,10 +254,7 @@ def reason_of(error: Exception) -> str:
 
 def _require_scheduler(scheduler: str) -> None:
     """Raises UserError where none answers. A Client that fails says so for many lines as it is deleted."""
-    try:
-        from distributed import comm
-    except ImportError as error:
-        raise UserError('`scheduler` needs dask.distributed: pip install "mtmusic[cluster]"') from error
+    comm = require("distributed", "`scheduler`").comm
 
     async def greet() -> None:
         (await asyncio.wait_for(comm.connect(scheduler, timeout=CONNECT_SECONDS), CONNECT_SECONDS)).abort()

@@ -4,6 +4,8 @@
     mtmusic validate-data data/multitask_dataset_beat --html data.html --json data.json
 
 Prints a line for each finding, the worst first: error or warning, the number of clips, three of them, and what to do.
+--schema and --infer-schema need TensorFlow Data Validation (TFDV), which supports Python up to 3.11. Without it columns
+are not compared with a schema, nor between train and test. A line says so.
 Exit code 0 where nothing was found, 1 where something was, 2 where it cannot run, with what to do.
 """
 

@@ -1,4 +1,4 @@
-"""What is in a data folder, and what is wrong with it: the NumPy checks, then TensorFlow Data Validation."""
+"""What is in a data folder, and what is wrong with it: the NumPy checks, then, where it is there, TFDV's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -38,7 +38,10 @@ from mtmusic.files import write_json
 
 @dataclass(frozen=True)
 class Validation:
-    """What a folder holds, a row a clip, and what is wrong with it, worst first."""
+    """What a folder holds, a row a clip, and what is wrong with it, worst first.
+
+    skipped: which checks could not be made, why, and what to install; empty where all were.
+    """
 
     folder: Path
     beat: bool
@@ -46,6 +49,7 @@ class Validation:
     rows: dict[str, list[Row]]
     findings: tuple[Finding, ...]
     feature: str = "fused"
+    skipped: str = ""
 
 
 def validate_folder(
@@ -59,11 +63,12 @@ def validate_folder(
     """Checks every label row and array of a genre or affect folder.
 
     classes: raw genre names to classes. schema: used instead of the lab format's. infer_schema: where to write one
-    that is inferred from the train split, which is then used. strict: warnings are errors. Raises UserError
-    where the folder or the schema cannot be read at all.
+    that is inferred from the train split, which is then used. strict: warnings are errors. Without TensorFlow Data
+    Validation, columns are not compared with a schema, nor between train and test, and the result says so. Raises
+    UserError where the folder or the schema cannot be read at all, and where a schema is named without it.
     """
     is_genre = is_genre_folder(folder)
-    validation.tfdv()  # raises where it is missing, before the folder is read
+    skipped = _skipped(schema, infer_schema)
     expected = validation.read_schema(schema) if schema else None
     splits = _checked_splits(folder, classes, is_genre)
     labels = splits["train"].scanned.tasks or ("genre",)
@@ -75,17 +80,31 @@ def validate_folder(
         findings += check_splits(folder, splits, is_beat)
     findings += check_labels({split: part.clips for split, part in splits.items()})
 
-    good = _unexplained(rows, findings)
-    if infer_schema is not None:
-        expected = _inferred(good["train"], labels, folder)
-        validation.write_schema(infer_schema, expected)
-    train = splits["train"].scanned
-    expected = expected or validation.lab_schema(train.classes, train.tasks, folder_feature(folder))
-    whole = all(len(good[split]) >= (1 - threshold("doubtful_rows")) * len(rows[split]) for split in rows)
-    anomalies = validation.validate(good, expected, labels, compare=whole)  # what is left of a split is of other clips
-    findings += _unexplained_anomalies(anomalies, findings, labels)
+    feature = folder_feature(folder)
+    if not skipped:
+        good = _unexplained(rows, findings)
+        if infer_schema is not None:
+            expected = _inferred(good["train"], labels, folder)
+            validation.write_schema(infer_schema, expected)
+        train = splits["train"].scanned
+        expected = expected or validation.lab_schema(train.classes, train.tasks, feature)
+        whole = all(len(good[split]) >= (1 - threshold("doubtful_rows")) * len(rows[split]) for split in rows)
+        # what is left of a split that is not whole is of other clips
+        anomalies = validation.validate(good, expected, labels, compare=whole)
+        findings += _unexplained_anomalies(anomalies, findings, labels)
     findings = [replace(finding, error=finding.error or strict) for finding in findings]
-    return Validation(folder, is_beat, labels, rows, tuple(worst_first(findings)), folder_feature(folder))
+    return Validation(folder, is_beat, labels, rows, tuple(worst_first(findings)), feature, skipped)
+
+
+def _skipped(schema: Path | None, infer_schema: Path | None) -> str:
+    """What is left out without TFDV. Raises UserError where a schema was asked for."""
+    if schema or infer_schema:
+        validation.tfdv("`schema`" if schema else "`infer_schema`")
+    try:
+        validation.tfdv()
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def findings_table(validation: Validation) -> str:
@@ -93,13 +112,15 @@ def findings_table(validation: Validation) -> str:
     clips = ", ".join(f"{len(rows)} {split}" for split, rows in validation.rows.items())
     lines = [f"{validation.folder}: {clips} clips, {_frames(validation)}; {', '.join(validation.labels)}"]
     if not validation.findings:
-        return "\n".join([*lines, "Nothing found"])
-    width = max(len(finding.name) for finding in validation.findings)
+        lines.append("Nothing found")
+    width = max((len(finding.name) for finding in validation.findings), default=0)
     for finding in validation.findings:
         lines.append(
             f"{_kind(finding):<8} {finding.name:<{width}} {len(finding.clips):>6}  {finding.examples}".rstrip()
         )
         lines.append(f"{'':8} {finding.message}. {finding.advice}")
+    if validation.skipped:
+        lines.append(f"{'skipped':<8} {validation.skipped}")
     return "\n".join(lines)
 
 
@@ -108,7 +129,7 @@ def _frames(validation: Validation) -> str:
 
 
 def write_findings_json(path: Path, validation: Validation) -> None:
-    """folder, feature, beat, clips by split, and each finding with all its clips."""
+    """folder, feature, beat, clips by split, each finding with all its clips, and what was skipped (empty: nothing)."""
     content = {
         "folder": str(validation.folder),
         "feature": validation.feature,
@@ -116,6 +137,7 @@ def write_findings_json(path: Path, validation: Validation) -> None:
         "labels": list(validation.labels),
         "clips": {split: len(rows) for split, rows in validation.rows.items()},
         "findings": [_as_dict(finding) | {"clips": list(finding.clips)} for finding in validation.findings],
+        "skipped": validation.skipped,
     }
     write_json(path, content)
 
@@ -125,7 +147,8 @@ def write_findings_page(path: Path, validation: Validation, command: str) -> Non
     units = dict.fromkeys(validation.labels, "") | array_columns(validation.feature)
     columns = {name: _by_split(validation.rows, name) for name in units}
     findings = [_as_dict(finding) | {"clips": len(finding.clips)} for finding in validation.findings]
-    write_data_page(path, f"Data folder {validation.folder.name}", command, findings, columns, units, THRESHOLDS)
+    title = f"Data folder {validation.folder.name}"
+    write_data_page(path, title, command, findings, columns, units, THRESHOLDS, validation.skipped)
 
 
 def _checked_splits(folder: Path, classes: GenreClasses, is_genre: bool) -> dict[str, CheckedSplit]:

@@ -3,7 +3,6 @@
 Gradio serves it. Nothing is loaded from elsewhere and nothing is sent away; an upload is deleted once it is answered.
 """
 
-import importlib
 import io
 import logging
 import os
@@ -32,6 +31,7 @@ from mtmusic.constants import SAMPLE_RATE
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
 from mtmusic.evaluation.reports.html import loaders, render
+from mtmusic.extras import require
 from mtmusic.serving.predictor import GENRE, TAGS, WARNING, Predictor, Timeline
 from mtmusic.serving.songs import SHOWN_GROUPS, timeline_picture, top_tags
 
@@ -272,10 +272,7 @@ def _gradio(folder: Path) -> Any:
         "HF_HUB_OFFLINE": "1",
         "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(2**31),  # its statistics of calls need a newer pandas than TFDV's
     }
-    try:
-        return importlib.import_module("gradio")
-    except ImportError as error:
-        raise UserError('The page needs Gradio: pip install ".[web]"') from error
+    return require("gradio", "The page")
 
 
 def _require_free(port: int) -> None:

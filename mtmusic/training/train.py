@@ -17,6 +17,7 @@ from mtmusic.data.pipeline import make_dataset
 from mtmusic.data.spectrograms import array_frames
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
+from mtmusic.extras import require
 from mtmusic.files import content_hash, write_text
 from mtmusic.models import nystroem
 from mtmusic.models.distribution import find_devices
@@ -222,6 +223,8 @@ def refuse_early(options: TrainOptions) -> None:
             raise UserError(f"Expected `{name}` of 1 or more, got {getattr(recipe, name)}")
     if not 0 < recipe.learning_rate < math.inf:
         raise UserError(f"Expected `learning_rate` above 0, got {recipe.learning_rate}")
+    if options.tensorboard:
+        require("tensorboard", "`tensorboard`")
     if (devices := len(find_devices(options.devices))) > recipe.batch_size:
         raise UserError(
             f"Expected `batch_size` of {devices} or more for {devices} devices, got {recipe.batch_size}: "

@@ -191,7 +191,7 @@ def test_a_scheduler_that_does_not_answer(
 
 def test_without_distributed(song: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(UserError, match=r"pip install \"mtmusic\[cluster\]\""):
+    with pytest.raises(UserError, match=r"`scheduler` needs dask\.distributed .*: pip install distributed"):
         list(extract_songs([Song(song)], Excerpt(), lambda *_: None, scheduler="tcp://127.0.0.1:9"))
 
 

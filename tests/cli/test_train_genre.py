@@ -372,6 +372,16 @@ def test_bad_input_gets_one_message_exit_code_2_and_nothing_written(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny_beat"]
 
 
+def test_without_tensorboard_its_logs_are_refused_before_training(script, genre_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    assert train(script, genre_folder, tmp_path / "run", "--tensorboard") == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: --tensorboard needs TensorBoard (")
+    assert captured.err.endswith("): pip install tensorboard\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny_beat"]
+
+
 def test_a_folder_that_does_not_tell_its_frame_rate_is_asked_about(script, tmp_path, capsys, quick_figures):
     folder = write_tiny_genre_folder(tmp_path / "tiny")
     for split in ("train", "test"):

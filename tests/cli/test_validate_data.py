@@ -1,12 +1,15 @@
 """validate_data.py as a user runs it: what it prints and writes, and its exit code."""
 
 import json
+import sys
 
 import pytest
 
 from tests import faults
+from tests.folders import needs_tfdv
 
 
+@needs_tfdv
 def test_a_clean_folder_ends_with_0(script, genre_folder, tmp_path, capsys):
     assert script("validate_data").main([str(genre_folder), "--json", str(tmp_path / "data.json")]) == 0
     assert capsys.readouterr().out == (
@@ -31,8 +34,8 @@ def test_a_warning_ends_with_1(script, genre_folder, tmp_path, capsys, flags, ki
     ("arguments", "expected"),
     [
         (["absent"], "no such folder"),
-        (["{folder}", "--schema", "{folder}/train_labels.txt"], "Expected a schema"),
-        (["{folder}", "--schema", "absent.pbtxt"], "absent.pbtxt"),
+        pytest.param(["{folder}", "--schema", "{folder}/train_labels.txt"], "Expected a schema", marks=needs_tfdv),
+        pytest.param(["{folder}", "--schema", "absent.pbtxt"], "absent.pbtxt", marks=needs_tfdv),
         (["{folder}", "--classes", "absent.json"], "absent.json"),
     ],
 )
@@ -43,6 +46,21 @@ def test_what_cannot_run_ends_with_2(script, genre_folder, capsys, arguments, ex
     assert (printed.out, printed.err.count("\n")) == ("", 1)
 
 
+def test_without_tfdv_only_schemas_end_with_2(script, genre_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_data_validation", None)
+    assert script("validate_data").main([str(genre_folder), "--html", str(tmp_path / "data.html")]) == 0
+    printed = capsys.readouterr()
+    assert [line.partition(" ")[0] for line in printed.out.splitlines()[1:]] == ["Nothing", "skipped", "Page:"]
+    assert printed.err == ""
+    for flag in ("--schema", "--infer-schema"):
+        assert script("validate_data").main([str(genre_folder), flag, str(tmp_path / "schema.pbtxt")]) == 2
+        printed = capsys.readouterr()
+        assert printed.err.startswith(f"error: {flag} needs TensorFlow Data Validation")
+        assert (printed.out, printed.err.count("\n")) == ("", 1)
+    assert not (tmp_path / "schema.pbtxt").exists()
+
+
+@needs_tfdv
 def test_a_schema_is_inferred_and_used(script, affect_folder, tmp_path):
     path = tmp_path / "schema.pbtxt"
     assert script("validate_data").main([str(affect_folder), "--infer-schema", str(path)]) == 0

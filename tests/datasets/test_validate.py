@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 
@@ -9,10 +10,11 @@ import pytest
 
 from mtmusic.data.folder import LoadOptions, load_genre_data
 from mtmusic.data.labels import label_path
+from mtmusic.datasets import validate
 from mtmusic.datasets.validate import findings_table, validate_folder, write_findings_json, write_findings_page
 from mtmusic.errors import UserError
 from tests import faults
-from tests.folders import write_tiny_affect_folder, write_tiny_genre_folder
+from tests.folders import needs_tfdv, write_tiny_affect_folder, write_tiny_genre_folder
 
 WARNINGS = {
     "constant chroma", "mostly silence", "silent clip", "deeper than -80 dB", "never at 0 dB", "array without row",
@@ -55,7 +57,7 @@ def named(folder):
 def test_good_folders_are_clean(good_genre, good_affect, good_logmel):
     for folder in (good_genre, good_affect, good_logmel):
         assert named(folder) == {}
-        assert findings_table(validate_folder(folder)).endswith("Nothing found")
+        assert findings_table(validate_folder(folder)).splitlines()[1] == "Nothing found"
 
 
 @pytest.mark.parametrize("name", faults.GENRE_FAULTS | faults.ARRAY_FAULTS)
@@ -114,6 +116,7 @@ def test_a_logmel_folder_is_reported_in_its_own_units(good_logmel, tmp_path):
     assert (content["feature"], content["beat"]) == ("logmel", False)
 
 
+@needs_tfdv
 def test_a_logmel_schema_is_inferred_and_used(good_logmel, tmp_path):
     path = tmp_path / "schema.pbtxt"
     assert validate_folder(good_logmel, infer_schema=path).findings == ()
@@ -200,6 +203,7 @@ def test_a_fault_of_all_affect_rows_brings_no_other(good_affect, tmp_path, chang
     write_findings_page(tmp_path / "data.html", validate_folder(folder), "")
 
 
+@needs_tfdv
 def test_a_test_split_made_otherwise_is_skewed(good_affect, tmp_path):
     """Halved levels keep every array within what the format allows."""
     plant = faults.arrays(faults.mel(lambda x: x / 2), split="test", every=1)
@@ -209,6 +213,7 @@ def test_a_test_split_made_otherwise_is_skewed(good_affect, tmp_path):
     assert not found["skew of mel_mean"].error
 
 
+@needs_tfdv
 def test_labels_of_train_and_test_are_compared(tmp_path):
     folder = write_tiny_affect_folder(tmp_path / "affect_beat", train=60, test=40, test_labels=True)
     assert named(folder) == {}
@@ -233,6 +238,7 @@ def test_a_validation_split_is_looked_at_too(good_genre, tmp_path):
     assert len(found["clip in two splits"].clips) == 2 * 96
 
 
+@needs_tfdv
 def test_a_schema_of_the_user_is_used(good_genre, tmp_path):
     path = tmp_path / "schema.pbtxt"
     assert validate_folder(good_genre, infer_schema=path).findings == ()
@@ -284,11 +290,41 @@ def test_the_page_shows_findings_and_columns(good_affect, tmp_path):
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_without_tfdv_it_is_told_what_to_install(good_genre, monkeypatch):
+@pytest.fixture
+def without_tfdv(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_data_validation", None)
-    with pytest.raises(UserError, match=r"mtmusic\[validation\].* on Python 3.11"):
-        validate_folder(good_genre)
-    assert load_genre_data(LoadOptions(good_genre)).findings == ()  # training needs none
+
+
+def test_without_tfdv_all_other_checks_are_made(good_genre, good_affect, good_logmel, tmp_path, without_tfdv):
+    for folder in (good_genre, good_affect, good_logmel):
+        assert named(folder) == {}
+    for name in faults.GENRE_FAULTS | faults.ARRAY_FAULTS:
+        plant = (faults.GENRE_FAULTS | faults.ARRAY_FAULTS)[name]
+        found = named(planted(good_genre, tmp_path / name / "genre_beat", plant))
+        assert list(found) == [name]
+        assert found[name].error == (name not in WARNINGS)
+    assert load_genre_data(LoadOptions(good_genre)).findings == ()  # a training's
+
+
+def test_without_tfdv_one_line_says_what_was_skipped(good_genre, tmp_path, without_tfdv):
+    found = validate_folder(good_genre)
+    assert re.match(r"Comparing columns .* needs TensorFlow Data Validation", found.skipped)
+    assert "\n" not in found.skipped
+    assert findings_table(found).splitlines()[1:] == ["Nothing found", f"skipped  {found.skipped}"]
+    write_findings_json(tmp_path / "data.json", found)
+    assert json.loads((tmp_path / "data.json").read_text())["skipped"] == found.skipped
+    write_findings_page(tmp_path / "data.html", found, "")
+    page = (tmp_path / "data.html").read_text()
+    assert page.count("needs TensorFlow Data Validation") == page.count("data:image/png;base64,") == 1
+    assert '<tr><th scope="row">mel_max</th><td>train</td><td>288</td>' in page
+
+
+@pytest.mark.parametrize("name", ["schema", "infer_schema"])
+def test_without_tfdv_schemas_are_refused_before_any_work(good_genre, tmp_path, monkeypatch, without_tfdv, name):
+    monkeypatch.setattr(validate, "_checked_splits", None)  # the first work
+    with pytest.raises(UserError, match=rf"^`{name}` needs TensorFlow Data Validation"):
+        validate_folder(good_genre, **{name: tmp_path / "schema.pbtxt"})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_no_data_folder_is_refused(tmp_path):

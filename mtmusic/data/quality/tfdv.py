@@ -1,7 +1,7 @@
 """The clips' table, and TensorFlow Data Validation of it: statistics, schema, anomalies, skew between train and test.
 
-TFDV is imported inside the functions, since that takes seconds and not every install has it: pip install
-"mtmusic[validation]", Python 3.11. The other checks do without.
+TFDV is imported inside the functions, since that takes seconds and not every install has it. The other checks do
+without.
 """
 
 import logging
@@ -17,7 +17,10 @@ from mtmusic.constants import LOGMEL_BINS
 from mtmusic.data.quality.checked_split import CheckedSplit, Finding
 from mtmusic.data.quality.thresholds import threshold
 from mtmusic.errors import UserError
+from mtmusic.extras import require
 from mtmusic.files import write_text
+
+PURPOSE = "Comparing columns with the schema, and train's with test's,"
 
 SCHEMA = Path(__file__).parent / "schema.pbtxt"
 """Of the lab's format. `lab_schema` makes that of logmel of it."""
@@ -257,16 +260,10 @@ def _columns(statistics: Statistics) -> set[str]:
     return {feature.path.step[0] for dataset in statistics.datasets for feature in dataset.features}
 
 
-def tfdv() -> ModuleType:
-    """TFDV, whose import logs much that concerns nobody. Raises UserError where it is not installed."""
+def tfdv(purpose: str = PURPOSE) -> ModuleType:
+    """TFDV, whose import logs much that concerns nobody. Raises UserError, which names the purpose, without it."""
     logging.disable(logging.WARNING)
     try:
-        import tensorflow_data_validation
-    except ImportError as error:
-        raise UserError(
-            f"Expected TensorFlow Data Validation, got none ({error}): install the extra, pip install "
-            '"mtmusic[validation]", on Python 3.11, the last that it supports; training checks the data without it'
-        ) from error
+        return require("tensorflow_data_validation", purpose)
     finally:
         logging.disable(logging.NOTSET)
-    return tensorflow_data_validation

@@ -22,11 +22,12 @@ def write_data_page(
     columns: Columns,
     units: Mapping[str, str],
     limits: Mapping[str, tuple[float, str]],
+    skipped: str = "",
 ) -> None:
     """Writes the page, whole or not at all.
 
     findings: kind, name, clips (how many), examples, message and advice of each. units: of each column. limits: name ->
-    value and reason.
+    value and reason. skipped: which checks were not made, and why.
     """
     varied = {name: by_split for name, by_split in columns.items() if _varies(by_split)}
     page = render(
@@ -34,6 +35,7 @@ def write_data_page(
         title=title,
         command=command,
         findings=findings,
+        skipped=skipped,
         picture=plots.png(plots.distributions(varied, units)) if varied else None,
         columns=list(_summary(columns)),
         limits=[(name, f"{value:g}", reason) for name, (value, reason) in limits.items()],

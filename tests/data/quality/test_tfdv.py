@@ -12,6 +12,9 @@ from google.protobuf import text_format
 from mtmusic.data.quality import tfdv as validation
 from mtmusic.data.quality.checked_split import checked_affect_split, checked_genre_split, checked_unlabelled_split
 from mtmusic.data.quality.thresholds import THRESHOLDS
+from tests.folders import needs_tfdv
+
+pytestmark = needs_tfdv
 
 DataFolder = Callable[..., Path]
 SaveArray = Callable[..., Path]
