@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mtmusic.models.saving import load_model
     from mtmusic.models.transfer import freeze, load_backbone
     from mtmusic.serving.predictor import Predictor, predict
+    from mtmusic.serving.similar import similar
     from mtmusic.training.run_folder import save_run
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ __all__ = [
     "read_affect_labels",
     "read_genre_labels",
     "save_run",
+    "similar",
 ]
 
 _MODULES = {
@@ -48,6 +50,7 @@ _MODULES = {
     "models.saving": ("load_model",),
     "models.transfer": ("freeze", "load_backbone"),
     "serving.predictor": ("Predictor", "predict"),
+    "serving.similar": ("similar",),
     "training.run_folder": ("save_run",),
 }
 

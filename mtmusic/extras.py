@@ -20,12 +20,13 @@ class Extra(NamedTuple):
 
 
 # tensorflow is named so that pip keeps what it needs
-_ONNX = Extra("ONNX", 'pip install tensorflow tf2onnx "onnx!=1.19.0" onnxruntime')
+_ONNX = Extra("tf2onnx and ONNX Runtime", 'pip install tensorflow tf2onnx "onnx!=1.19.0" onnxruntime')
 
 EXTRAS = {
-    "ai_edge_litert": Extra("LiteRT", "pip install tensorflow ai-edge-litert"),
+    "ai_edge_litert": Extra("ai-edge-litert", "pip install tensorflow ai-edge-litert"),
     "distributed": Extra("dask.distributed", "pip install distributed"),
     "gradio": Extra("Gradio", "pip install gradio"),
+    "pyarrow": Extra("PyArrow", "pip install pyarrow"),
     "onnxruntime": _ONNX,
     "tensorboard": Extra("TensorBoard", "pip install tensorboard"),
     # pip had found no versions that fit each other after seven minutes, uv has them in seconds

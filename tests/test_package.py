@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from tests.folders import PROJECT
 from tests.runs import tiny_card, write_tiny_run
 
 PACKAGE = PROJECT / "mtmusic"
+SOURCES = ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "NOTICE")
 HEAVY = {"numpy", "tensorflow", "keras", "librosa", "sklearn", "matplotlib"}
 
 
@@ -31,7 +34,7 @@ def test_every_public_name_is_there():
     assert {
         "Predictor", "load_model", "make_dataset", "read_genre_labels", "read_affect_labels", "hold_out",
         "cnn_backbone", "lstm_backbone", "genre_classifier", "affect_regressor", "multitask_regressor", "freeze",
-        "load_backbone", "export_savedmodel", "predict", "save_run",
+        "load_backbone", "export_savedmodel", "predict", "save_run", "similar",
     } == {*mtmusic.__all__}  # fmt: skip
     assert {*mtmusic.__all__, "__version__"} <= {*dir(mtmusic)}
     for name in mtmusic.__all__:
@@ -65,28 +68,67 @@ def test_type_checkers_see_the_names_that_are_imported():
     assert seen == {(name, f"mtmusic.{module}") for module, names in mtmusic._MODULES.items() for name in names}
 
 
-def test_a_wheel_holds_the_package_and_the_command(tmp_path):
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory):
+    source = copied_sources(tmp_path_factory.mktemp("built") / "source")
+    build = "from setuptools.build_meta import build_sdist; build_sdist('..')"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+    (path,) = source.parent.glob("*.tar.gz")
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist):
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    source = copied_sources(tmp_path / "source")
-    subprocess.run([*command, "--wheel-dir", str(tmp_path), str(source)], check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        held = {name for name in archive.namelist() if ".dist-info/" not in name}
-        (points,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
-        scripts = configparser.ConfigParser()
-        scripts.read_string(archive.read(points).decode())
-    wanted = {str(path.relative_to(PROJECT)) for path in PACKAGE.rglob("*") if path.is_file()}
-    assert held == {name for name in wanted if "__pycache__" not in name}
+    subprocess.run([*command, "--wheel-dir", str(sdist.parent), str(sdist)], check=True, capture_output=True)
+    (path,) = sdist.parent.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+def package_files() -> set[str]:
+    files = {str(path.relative_to(PROJECT)) for path in PACKAGE.rglob("*") if path.is_file()}
+    return {name for name in files if "__pycache__" not in name}
+
+
+def test_an_sdist_holds_the_package_and_what_builds_it(sdist):
+    with tarfile.open(sdist) as archive:
+        held = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    assert "PKG-INFO" in held
+    written = {name for name in held if name == "PKG-INFO" or name.startswith("mtmusic.egg-info/")}
+    assert held - written == package_files() | {*SOURCES}
+
+
+def test_a_wheel_holds_the_package_and_the_command(wheel):
+    held = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert held == package_files()
     assert {"mtmusic/py.typed", "mtmusic/data/quality/schema.pbtxt", "mtmusic/cli/train_genre.py"} < held
-    assert any(name.startswith("mtmusic/evaluation/reports/templates/") for name in held)
+    assert {"mtmusic/evaluation/reports/templates/page.html", "mtmusic/lab/templates/banner.txt"} < held
+    assert "mtmusic/models/pretrained/mood_musicnn/model.keras" in held
+    scripts = configparser.ConfigParser()
+    scripts.read_string(of_dist_info(wheel, "entry_points.txt").decode())
     assert dict(scripts["console_scripts"]) == {"mtmusic": "mtmusic.cli.main:main"}
 
 
+def test_a_wheel_says_what_it_is(wheel):
+    metadata = message_from_bytes(of_dist_info(wheel, "METADATA"))
+    assert (metadata["Name"], metadata["Version"], metadata["Author"]) == ("mtmusic", mtmusic.__version__, "mtmusic")
+    assert metadata["License"].startswith("Apache-2.0")
+    assert metadata.get_payload().strip() == (PROJECT / "README.md").read_text().strip()
+    for name in ("LICENSE", "NOTICE"):
+        assert of_dist_info(wheel, name) == (PROJECT / name).read_bytes()
+
+
+def of_dist_info(wheel: zipfile.ZipFile, name: str) -> bytes:
+    (found,) = (one for one in wheel.namelist() if ".dist-info/" in one and one.endswith(f"/{name}"))
+    return wheel.read(found)
+
+
 def copied_sources(folder: Path) -> Path:
-    """What a wheel is built of: setuptools writes beside it."""
+    """What an sdist is built of: setuptools writes beside it."""
     for name in ("mtmusic", "tests", "scripts"):
         shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md"):
+    for name in SOURCES:
         shutil.copy(PROJECT / name, folder / name)
     return folder
 

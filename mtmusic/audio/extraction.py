@@ -17,6 +17,7 @@ from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -43,6 +44,9 @@ SHOWN_SUFFIXES = 5
 
 CONNECT_SECONDS = 5
 ID_LENGTH = 100  # a file's name, which holds more than the id, has 255 bytes
+
+IN_FLIGHT = 4096
+"""Songs that are with a cluster at a time: enough for some thousand cores."""
 
 KILLED = "its worker process was killed: a damaged file, or too little memory"
 
@@ -158,10 +162,10 @@ def extract_songs(
     cluster cannot be used, at once where no scheduler answers, and OSError where an array cannot be written.
     """
     work = partial(extract_song, excerpt=excerpt, write=write)
+    items = {song.path: song for song in songs}
     if scheduler is not None:
-        _require_scheduler(scheduler)
-        return _extract_on_cluster(scheduler, songs, work)
-    outcomes = parallel_map(work, {song.path: song for song in songs}, jobs)
+        require_scheduler(scheduler)
+    outcomes = parallel_map(work, items, jobs) if scheduler is None else cluster_map(scheduler, work, items)
     return (outcome or Outcome(path, KILLED) for path, outcome in outcomes)
 
 
@@ -201,24 +205,38 @@ def _noting(paths: Iterable[Path], begun: list[Path]) -> Iterator[Path]:
         yield path
 
 
-def _extract_on_cluster(scheduler: str, songs: Sequence[Song], work: Callable[[Song], Outcome]) -> Iterator[Outcome]:
-    """Those that several killed workers had are done once more, one by one, to find which of them kills."""
-    from distributed import KilledWorker, as_completed
+def cluster_map(
+    scheduler: str, work: Callable[[Item], Result], items: Mapping[Path, Item]
+) -> Iterator[tuple[Path, Result | None]]:
+    """As `parallel_map`, by the workers of a dask.distributed cluster.
 
-    suspects = []
+    Those that several killed workers had are done once more, one by one, to find which of them kills. IN_FLIGHT items
+    are with the cluster at a time, and a result leaves it as it is yielded.
+    """
+    from distributed import Future, KilledWorker, as_completed
+
+    suspects, futures = [], dict[Future, Path]()
     with _cluster(scheduler) as client:
-        futures = {client.submit(work, song, pure=False): song for song in songs}
-        for future in as_completed(futures, loop=client.loop):
-            song = futures.pop(future)
+
+        def submit(path: Path) -> Future:
+            future = client.submit(work, items[path], pure=False)
+            futures[future] = path
+            return future
+
+        following = iter(items)
+        completed = as_completed(map(submit, islice(following, IN_FLIGHT)), loop=client.loop)
+        for future in completed:
+            path = futures.pop(future)
+            completed.update(map(submit, islice(following, 1)))
             try:
-                yield future.result()
+                yield path, future.result()
             except KilledWorker:
-                suspects.append(song)
-        for song in suspects:
+                suspects.append(path)
+        for path in suspects:
             try:
-                yield client.submit(work, song, pure=False).result()
+                yield path, submit(path).result()
             except KilledWorker:
-                yield Outcome(song.path, KILLED)
+                yield path, None
 
 
 def extract_song(song: Song, excerpt: Excerpt, write: WriteArray) -> Outcome:
@@ -252,7 +270,7 @@ def reason_of(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
-def _require_scheduler(scheduler: str) -> None:
+def require_scheduler(scheduler: str) -> None:
     """Raises UserError where none answers. A Client that fails says so for many lines as it is deleted."""
     comm = require("distributed", "`scheduler`").comm
 

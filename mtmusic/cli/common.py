@@ -312,6 +312,14 @@ def add_jobs_flags(flags: argparse.ArgumentParser, scheduler: bool = True) -> No
         flags.add_argument("--scheduler", metavar="tcp://HOST:PORT", help=text)
 
 
+def add_library_flags(flags: argparse.ArgumentParser, out: str, required: bool = False) -> None:
+    """out: what --help says of --out."""
+    flags.add_argument("--out", type=Path, metavar="OUT", required=required, help=out)
+    flags.add_argument("--retry-failed", action="store_true", help="try songs again that failed before")
+    add_jobs_flags(flags)
+    flags.add_argument("--overwrite", action="store_true", help="replace what is there")
+
+
 def add_seed_flag(flags: argparse.ArgumentParser, what: str = "") -> None:
     flags.add_argument("--seed", type=seed, default=0, help=f"{what} (default: 0)".strip())
 

@@ -3,6 +3,8 @@
     mtmusic predict song.mp3
     mtmusic predict music --model saved_models/genre_cnn saved_models/affect_cnn --csv answers.csv
     mtmusic predict song.mp3 --model latest --timeline timelines --window 5
+    mtmusic predict music --out answers.parquet        a library: what is there is not done again
+    mtmusic predict music --format jams --out annotations
 
 SONGS are files (always tried) and folders (searched to the bottom for wav, flac, ogg, mp3, m4a, ...).
 Without --model the pretrained models answer: musicnn gives 50 tags, mood_musicnn valence and arousal.
@@ -15,9 +17,18 @@ for a finer timeline say; but the model was not trained on such clips. Tags are 
 --csv has the columns `song` (the path), `tags.<tag>` for each tag, `genre` (the likeliest), `genre.<class>` for each
 class (probabilities, which add up to 1), `<task>` for each task (0 to 1), and `warning` where a model was trained on
 the demo corpus, or a song is short, silent or cut.
---json is a list of {"song": path, "tags": {tag: score, ...}, "genre": {class: probability, ...}, "<task>": 0 to 1}.
+--json is {"schema_version": 1, "models": [...], "songs": [{"song": path, "tags": {tag: score, ...}, "genre": {class:
+probability, ...}, "<task>": 0 to 1}, ...]}.
+Where a model takes beats, `tempo` is the median of its windows' tempos, in beats a minute.
 --timeline draws a picture for each song: the mel spectrogram, and below it the answer of each window.
-Songs that fail are told on standard error and left out.
+--out NAME.parquet is a folder of part files that pandas.read_parquet opens as one table at any time (it needs PyArrow).
+It has the columns of --csv, and size, mtime_ns, seconds, status, reason, model and model_sha256. A song is known by
+its path, size and time: the same command, after a stop or with new songs, answers only what is missing. A song that
+fails is a row too; it is tried again once its file changes, or with --retry-failed.
+--format jams writes a JAMS file for each song into the folder --out: tag_open for tags and genre, mood_thayer for
+valence and arousal (from -1 to 1), tempo, and a blob for other tasks; a song that has one is not done again.
+Workers of a cluster need mtmusic, and the same files under the same paths.
+Otherwise songs that fail are told on standard error and left out.
 Exit code 0; 1 where some songs failed; 2 where it cannot run, with what to do.
 """
 
@@ -45,8 +56,8 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--timeline", dest="timelines", **common.FOLDER, help="draw a picture for each song")
     flags.add_argument("--top", default=3, **common.NUMBER, help="genres shown a row, or tags of a group (default: 3)")
     flags.add_argument("--window", **common.SECONDS, help="seconds (default: as the model's clips)")
-    common.add_jobs_flags(flags, scheduler=False)
-    flags.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    flags.add_argument("--format", choices=("parquet", "jams"), help="of --out (default: by its name)")
+    common.add_library_flags(flags, "write the answers to this table, NAME.parquet, or folder, and no rows")
     return flags
 
 
@@ -60,10 +71,25 @@ def main(arguments: argparse.Namespace) -> int:
     if not songs:
         raise UserError("Expected songs to predict, files or folders of them, got none")
 
+    if arguments.out:
+        return _fill(arguments, models, songs)
+    if given := [name for name in ("format", "scheduler", "retry_failed") if getattr(arguments, name)]:
+        raise UserError(f"Expected `{given[0]}` with `out`, which it is about")
+
     from mtmusic.serving.songs import PredictOptions, predict_songs
 
     options = common.filled(PredictOptions, arguments, models=tuple(models), songs=tuple(songs))
     return 1 if predict_songs(options) else 0
+
+
+def _fill(arguments: argparse.Namespace, models: list[Path], songs: list[Path]) -> int:
+    if given := [name for name in ("csv", "json", "timelines") if getattr(arguments, name)]:
+        raise UserError(f"Expected `out` or `{given[0]}`, got both: give one command for each")
+
+    from mtmusic.serving.library import LibraryOptions, answer_library
+
+    options = common.filled(LibraryOptions, arguments, models=tuple(models), songs=tuple(songs))
+    return 1 if answer_library(options) else 0
 
 
 def _models_and_songs(models: list[Path], songs: list[Path]) -> tuple[list[Path], list[Path]]:

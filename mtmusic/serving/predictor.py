@@ -27,6 +27,7 @@ from mtmusic.audio.windows import (
     waveform_features,
 )
 from mtmusic.constants import (
+    FEATURE_BINS,
     FEATURE_ROWS,
     FUSED_BINS,
     HOP_LENGTH,
@@ -164,6 +165,20 @@ class Predictor:
     def cards(self) -> tuple[dict[str, Any], ...]:
         """Each model's card."""
         return tuple(model.card for model in self._models)
+
+    @property
+    def labels(self) -> dict[str, list[str]]:
+        """What "genre" and "tags" name, where they are answered: classes and tags, in order."""
+        cards = [card for card in self.cards if card["task"] in _LABELS]
+        return {card["task"]: card[_LABELS[card["task"]]] for card in cards}
+
+    @property
+    def embedding_size(self) -> int:
+        """The features that `embed` gives. Raises UserError for several models."""
+        self._embedding_kinds(None)
+        (model,) = self._models
+        clip = np.zeros((1, PATCH_FRAMES, FEATURE_BINS[model.card["feature"]]), np.float32)
+        return model.embed(clip)[EMBEDDING].shape[1]
 
     @property
     def tag_groups(self) -> dict[str, str]:

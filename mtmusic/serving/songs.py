@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -15,7 +16,8 @@ from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
 from mtmusic.files import refuse_taken, write_csv, write_json
 from mtmusic.models.saving import CARD_FILE, OWN_BACKBONE, read_card
-from mtmusic.serving.predictor import GENRE, SONG, TAGS, WARNING, Answer, Predictor, SongAnswer, Timeline
+from mtmusic.serving.predictor import GENRE, SONG, TAGS, TEMPO, WARNING, Answer, Predictor, SongAnswer, Timeline
+from mtmusic.serving.provenance import describe
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,9 @@ LATEST = "latest"
 """In the place of a run: the newest finished one of RUNS."""
 
 RUNS = Path("saved_models")
+
+JSON_VERSION = 1
+"""Raise it where the same file is read in another way."""
 
 SHOWN_NAME = 48
 SHOWN_GROUPS = ("genre", "mood")
@@ -78,13 +83,13 @@ def predict_songs(options: PredictOptions) -> int:
                 logger.info(_header(song.answer, width, options.top))
             if song.answer:
                 logger.info(_row(shown[song.path].ljust(width), song.answer, options.top, predictor.tag_groups))
-                answers.append((song.path, _with_doubts(song)))
+                answers.append((song.path, with_doubts(song)))
             failed += _log_trouble(song)
             if song.timeline and pictures:
                 picture = timeline_picture(song.timeline, song.path.name, predictor.tag_groups)
                 plots.save_figure(picture, pictures[song.path])
             progress.update()
-    _write(options, answers, predictor.tag_groups)
+    _write(options, answers, predictor)
     for name, place in (("Table", options.csv), ("JSON", options.json), ("Pictures", options.timelines)):
         if place:
             logger.info(f"{name}: {place}")
@@ -102,7 +107,7 @@ def _shown(path: Path) -> str:
     return name if len(name) <= SHOWN_NAME else f"...{name[3 - SHOWN_NAME :]}"
 
 
-def _with_doubts(song: SongAnswer) -> Answer:
+def with_doubts(song: SongAnswer) -> Answer:
     """What may be wrong with the song joins what the models warn of."""
     warnings = [*filter(None, [song.answer.get(WARNING)]), *song.doubts]
     return song.answer | ({WARNING: "; ".join(warnings)} if warnings else {})
@@ -127,7 +132,9 @@ def _row(name: str, answer: Answer, top: int, groups: Mapping[str, str]) -> str:
     for group in SHOWN_GROUPS if TAGS in answer else ():
         tags = [f"{tag} {score:.2f}" for tag, score in top_tags(answer[TAGS], groups, group, top)]
         cells.append((", ".join(tags) or "no confident tag").ljust(TAG_WIDTH * top))
-    values = [f"{answer[task]:.3f}".rjust(len(task)) for task in _tasks(answer)]
+    values = [
+        (f"{answer[task]:.3f}" if task != TEMPO else f"{answer[task]:.1f}").rjust(len(task)) for task in _tasks(answer)
+    ]
     return "  ".join([name, *cells, *values]).rstrip()
 
 
@@ -145,27 +152,33 @@ def _tasks(answer: Answer) -> list[str]:
     return [name for name in answer if name not in (GENRE, TAGS, WARNING)]
 
 
-def _write(options: PredictOptions, answers: Sequence[tuple[Path, Answer]], tags: Iterable[str]) -> None:
+def _write(options: PredictOptions, answers: Sequence[tuple[Path, Answer]], predictor: Predictor) -> None:
     if options.csv:
-        rows = [{SONG: str(path), **_flat(answer, tags)} for path, answer in answers]
+        rows = [{SONG: str(path), **_cells(answer, predictor.tag_groups)} for path, answer in answers]
         header = list(dict.fromkeys(name for row in rows for name in row)) or [SONG]
         write_csv(options.csv, header, [[row.get(name, "") for name in header] for row in rows])
     if options.json:
-        write_json(options.json, [{SONG: str(path), **answer} for path, answer in answers])
+        models = [{name: model[name] for name in ("model", "run", "sha256")} for model in describe(predictor)]
+        songs = [{SONG: str(path), **answer} for path, answer in answers]
+        write_json(options.json, {"schema_version": JSON_VERSION, "models": models, "songs": songs})
 
 
-def _flat(answer: Answer, tags: Iterable[str]) -> dict[str, str]:
-    """Cells by column: genre (the likeliest), genre.<class> a class, tags.<tag> a tag, <task> a task, warning."""
-    cells: dict[str, str] = {}
+def _cells(answer: Answer, tags: Iterable[str]) -> dict[str, str]:
+    """As `flat`, for a table of text; a song without tags has empty ones."""
+    empty = {f"{TAGS}.{tag}": "" for tag in tags} if TAGS in answer else {}
+    return empty | {name: f"{value:.6f}" if isinstance(value, float) else value for name, value in flat(answer).items()}
+
+
+def flat(answer: Answer) -> dict[str, Any]:
+    """Values by column: genre (the likeliest), genre.<class> a class, tags.<tag> a tag, <task> a task, warning."""
+    values: dict[str, Any] = {}
     for name, value in answer.items():
-        if name == TAGS:
-            cells |= {f"{name}.{tag}": f"{value[tag]:.6f}" if value else "" for tag in tags}
-        elif name == GENRE:
-            cells[name] = max(value, key=value.get)
-            cells |= {f"{name}.{genre}": f"{share:.6f}" for genre, share in value.items()}
-        else:
-            cells[name] = value if name == WARNING else f"{value:.6f}"
-    return cells
+        if name == GENRE:
+            values[name] = max(value, key=value.get)
+        values |= (
+            {f"{name}.{label}": number for label, number in value.items()} if isinstance(value, dict) else {name: value}
+        )
+    return values
 
 
 def latest_run() -> Path:

@@ -32,7 +32,7 @@ from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
 from mtmusic.evaluation.reports.html import loaders, render
 from mtmusic.extras import require
-from mtmusic.serving.predictor import GENRE, TAGS, WARNING, Predictor, Timeline
+from mtmusic.serving.predictor import GENRE, TAGS, TEMPO, WARNING, Predictor, Timeline
 from mtmusic.serving.songs import SHOWN_GROUPS, timeline_picture, top_tags
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class DemoApp:
             if answer.get(TAGS)
             else {},
             "genres": sorted(answer.get(GENRE, {}).items(), key=lambda item: -item[1]),
-            "tasks": {name: value for name, value in answer.items() if name not in (TAGS, GENRE, WARNING)},
+            "tasks": {name: value for name, value in answer.items() if name not in (TAGS, GENRE, TEMPO, WARNING)},
             "sound": mp3(waveform),
             "shown": f"First {SHOWN_SECONDS:g} s" if len(waveform) > SHOWN_SECONDS * SAMPLE_RATE else "The song",
             "clip": [

@@ -1,0 +1,262 @@
+"""A library of songs -> a table of answers or embeddings, or annotation files; what is there already is not done again.
+
+On one machine, or by the workers of a dask.distributed cluster.
+"""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from mtmusic import __version__
+from mtmusic.audio.extraction import KILLED, cluster_map, find_songs, reason_of, require_scheduler
+from mtmusic.errors import UserError
+from mtmusic.serving.predictor import GENRE, Predictor, SongAnswer
+from mtmusic.serving.provenance import describe, lasting, name_and_hash, sha256_of
+from mtmusic.serving.songs import LATEST, PROGRESS_AFTER_SECONDS, flat, latest_run, with_doubts
+from mtmusic.serving.table import FAILED, SUFFIX, Known, Table, open_table, pyarrow, schema_of, text
+
+logger = logging.getLogger(__name__)
+
+TABLE_VERSION = 1
+
+JAMS, PARQUET = "jams", "parquet"
+"""Formats."""
+
+COLUMNS = {
+    "song": "string",
+    "size": "int64",
+    "mtime_ns": "int64",
+    "seconds": "float64",
+    "status": "string",
+    "reason": "string",
+    "warning": "string",
+    "model": "string",
+    "model_sha256": "string",
+}
+"""Of every table, by name the type."""
+
+UNITS = {
+    "song": "absolute path; bytes that are no UTF-8 as escapes",
+    "size": "bytes",
+    "mtime_ns": "nanoseconds since 1970",
+    "seconds": "length of the song",
+    "genre": "the likeliest",
+    "genre.*": "probability, 0 to 1",
+    "tags.*": "score, 0 to 1, not calibrated",
+    "tempo": "beats a minute",
+    "embedding": "mean of the backbone's features; NaN for a failed song",
+    "*": "0 to 1, as the labels that the model was trained on",
+}
+
+
+@dataclass(frozen=True)
+class LibraryOptions:
+    """models: runs or their names, none for the pretrained ones. out: a table, NAME.parquet, or with the format "jams"
+    a folder of annotation files. embed: embeddings instead of answers. jobs: processes, -1: all. scheduler:
+    "tcp://HOST:PORT" of a cluster. retry_failed: songs that failed before are not known. part_rows, part_seconds: a
+    part of the table is written after so many."""
+
+    songs: tuple[Path, ...]
+    out: Path
+    models: tuple[Path | str, ...] = ()
+    embed: bool = False
+    format: str | None = None
+    window: float | None = None
+    jobs: int = -1
+    scheduler: str | None = None
+    overwrite: bool = False
+    retry_failed: bool = False
+    part_rows: int = 1000
+    part_seconds: float = 30.0
+
+
+class Place(Protocol):
+    """Where answers go."""
+
+    def missing(self, paths: Sequence[Path]) -> list[Path]:
+        """Those that are to be answered; logs how many are known."""
+
+    def add(self, song: SongAnswer) -> None: ...
+
+
+def answer_library(options: LibraryOptions) -> int:
+    """Answers each song that the place does not know, and returns how many of them failed.
+
+    Logs failures as warnings, and counts. Raises UserError where it cannot run, before any song.
+    """
+    as_jams = _is_jams(options)
+    if not as_jams:
+        pyarrow()
+    paths = find_songs(options.songs)
+    if options.scheduler:
+        require_scheduler(options.scheduler)
+    runs = tuple(lasting(latest_run() if str(model) == LATEST else model) for model in options.models)
+    predictor = Predictor(*runs)
+    described = describe(predictor)
+    if predictor.warning:
+        logger.warning("warning: %s", predictor.warning)
+    begun, failed = time.monotonic(), 0
+    with _place(options, predictor, described) as place:
+        missing = place.missing(paths)
+        with tqdm(_answers(options, predictor, described, missing), total=len(missing), desc=_verb(options),
+                  unit="song", delay=PROGRESS_AFTER_SECONDS, disable=None) as songs:  # fmt: skip
+            for song in songs:
+                place.add(song)
+                if song.failure:
+                    logger.warning(f"failed: {text(song.failure)}")
+                    failed += 1
+    rate = len(missing) / (time.monotonic() - begun)
+    done = f"{len(missing)} songs, {failed} failed, {rate:.2g} songs a second" if missing else "nothing to do"
+    logger.info(f"{'Annotations' if as_jams else 'Table'}: {options.out} ({done})")
+    return failed
+
+
+def _is_jams(options: LibraryOptions) -> bool:
+    """Raises UserError where format and name do not fit."""
+    named = options.out.suffix == SUFFIX
+    if options.format == JAMS and not named and not options.embed:
+        return True
+    if named and options.format in (None, PARQUET):
+        return False
+    other = "" if options.embed else "; `format=jams` writes a folder of annotation files"
+    raise UserError(f"Expected `out` to name a table, NAME{SUFFIX}, got {options.out}{other}")
+
+
+def _verb(options: LibraryOptions) -> str:
+    return "Embedding" if options.embed else "Predicting"
+
+
+def _place(
+    options: LibraryOptions, predictor: Predictor, described: list[dict[str, Any]]
+) -> AbstractContextManager[Place]:
+    if _is_jams(options):
+        from mtmusic.serving.jams import open_annotations
+
+        return open_annotations(options.out, described, options.overwrite)
+    return _open_answers(options, predictor, described)
+
+
+# --- songs -> answers
+
+
+def _answers(
+    options: LibraryOptions, predictor: Predictor, described: list[dict[str, Any]], paths: list[Path]
+) -> Iterator[SongAnswer]:
+    """In any order."""
+    if not paths:
+        return iter(())
+    if options.scheduler is None:
+        return predictor.predict_folder(paths, window=options.window, jobs=options.jobs, embed=options.embed)
+    runs = tuple((model["run"], model["sha256"]) for model in described)
+    work = partial(answer_song, runs=runs, window=options.window, embed=options.embed)
+    answers = cluster_map(options.scheduler, work, {path: path for path in paths})
+    return (song or SongAnswer(path, {}, failure=KILLED) for path, song in answers)
+
+
+_opening = threading.Lock()
+
+
+def answer_song(path: Path, runs: tuple[tuple[str, str], ...], window: float | None, embed: bool) -> SongAnswer:
+    """One song by a worker, whose models stay loaded. runs: each with its hash. Raises UserError for other models."""
+    with _opening:
+        predictor = _opened(runs)
+    try:
+        return predictor.answer(path, window=window, embed=embed)
+    except Exception as error:  # whatever is wrong with one song, the others go on
+        return SongAnswer(path, {}, failure=reason_of(error))
+
+
+@cache
+def _opened(runs: tuple[tuple[str, str], ...]) -> Predictor:
+    for run, sha256 in runs:
+        if sha256_of(run) != sha256:
+            raise UserError(f"Expected the same model on every machine of the cluster, got another one: {run}")
+    return Predictor(*(run for run, _ in runs))
+
+
+# --- answers -> a table
+
+
+class _AnswerTable:
+    def __init__(self, table: Table, described: Sequence[Mapping[str, Any]], embedding: int, retry: bool) -> None:
+        self.table, self.models, self.retry = table, name_and_hash(described), retry
+        self.none = {"embedding": np.full(embedding, np.nan, np.float32)} if embedding else {}
+        self.files: dict[Path, tuple[int, int]] = {}
+
+    def missing(self, paths: Sequence[Path]) -> list[Path]:
+        """A changed song's row goes at once, so that there is never a second one."""
+        counts: Counter[str] = Counter()
+        for path in paths:
+            size_and_time = _size_and_time(path)
+            state = self._state(self.table.known.get(text(path)), size_and_time)
+            counts[state] += 1
+            if state != "known":
+                self.files[path] = size_and_time
+        self.table.drop([name for name in map(text, self.files) if name in self.table.known])
+        again = f", failed before: {counts['again']}" if self.retry else ""
+        logger.info(f"known: {counts['known']}, new: {counts['new']}, changed: {counts['changed']}{again}")
+        return [*self.files]
+
+    def _state(self, known: Known | None, file: tuple[int, int]) -> str:
+        if known is None:
+            return "new"
+        if known[:2] != file:
+            return "changed"
+        return "again" if self.retry and known.failed else "known"
+
+    def add(self, song: SongAnswer) -> None:
+        size, mtime_ns = self.files.pop(song.path)
+        row = {"song": text(song.path), "size": size, "mtime_ns": mtime_ns, "seconds": song.seconds or None}
+        row |= {"model": self.models[0], "model_sha256": self.models[1]}
+        if song.failure:
+            self.table.add(row | {"status": FAILED, "reason": text(song.failure)} | self.none)
+            return
+        cells = flat(with_doubts(song))
+        self.table.add(row | {"status": "ok"} | cells | {"warning": text(cells.get("warning", "")) or None})
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """Of a link to nowhere zeros."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
+
+
+@contextmanager
+def _open_answers(
+    options: LibraryOptions, predictor: Predictor, described: list[dict[str, Any]]
+) -> Iterator[_AnswerTable]:
+    kind, embedding = ("embeddings", predictor.embedding_size) if options.embed else ("answers", 0)
+    columns = COLUMNS | ({} if options.embed else _answer_columns(predictor))
+    description = {
+        "schema_version": TABLE_VERSION,
+        "mtmusic": __version__,
+        "kind": kind,
+        "models": described,
+        "window": options.window,
+        "units": UNITS,
+    }
+    schema = schema_of(columns, description, embedding)
+    with open_table(options.out, schema, options.overwrite, options.part_rows, options.part_seconds) as table:
+        yield _AnswerTable(table, described, embedding, options.retry_failed)
+
+
+def _answer_columns(predictor: Predictor) -> dict[str, str]:
+    columns: dict[str, str] = {}
+    for name in predictor.names:
+        columns |= {GENRE: "string"} if name == GENRE else {}
+        labels = predictor.labels.get(name)
+        columns |= {f"{name}.{label}": "float32" for label in labels} if labels else {name: "float32"}
+    return columns
