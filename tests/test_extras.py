@@ -34,14 +34,18 @@ def test_a_python_that_is_too_new_is_told(monkeypatch):
         require("tensorflow_data_validation", "`schema`")
 
 
-def test_the_commands_install_what_the_extras_name():
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [
+        ("distributed", "cluster"),
+        ("gradio", "web"),
+        ("tensorboard", "tensorboard"),
+        ("tensorflow_data_validation", "validation"),
+    ],
+)
+def test_a_command_installs_what_the_extra_names(module, extra):
     setup = configparser.ConfigParser()
     setup.read(PROJECT / "setup.cfg")
-    declared = {
-        line.partition(";")[0].strip()
-        for name, lines in setup["options.extras_require"].items()
-        for line in lines.splitlines()
-        if line and name != "dev"
-    }
-    commands = [extra.command.rpartition("pip install ")[2].split() for extra in EXTRAS.values()]
-    assert {package.strip('"') for packages in commands for package in packages} == declared
+    declared = [line.partition(";")[0] for line in setup["options.extras_require"][extra].split("\n") if line]
+    packages = EXTRAS[module].command.rpartition("pip install ")[2].split()
+    assert [package.strip('"') for package in packages] == declared
