@@ -7,6 +7,8 @@ without.
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -261,9 +263,13 @@ def _columns(statistics: Statistics) -> set[str]:
 
 
 def tfdv(purpose: str = PURPOSE) -> ModuleType:
-    """TFDV, whose import logs much that concerns nobody. Raises UserError, which names the purpose, without it."""
+    """TFDV, whose import logs and writes much that concerns nobody.
+
+    Raises UserError, which begins with the purpose, where it is not installed.
+    """
     logging.disable(logging.WARNING)
     try:
-        return require("tensorflow_data_validation", purpose)
+        with redirect_stderr(StringIO()):  # without IPython it says that it cannot draw
+            return require("tensorflow_data_validation", purpose)
     finally:
         logging.disable(logging.NOTSET)
