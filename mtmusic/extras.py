@@ -29,7 +29,7 @@ EXTRAS = {
     "pyarrow": Extra("PyArrow", "pip install pyarrow"),
     "onnxruntime": _ONNX,
     "tensorboard": Extra("TensorBoard", "pip install tensorboard"),
-    # pip had found no versions that fit each other after seven minutes, uv has them in seconds
+    # pip searches for many minutes for versions that fit each other, uv for seconds
     "tensorflow_data_validation": Extra(
         "TensorFlow Data Validation",
         'pip install uv, then uv pip install tensorflow-data-validation==1.16.1 dill "setuptools<81"',
