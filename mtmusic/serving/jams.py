@@ -115,9 +115,8 @@ def open_annotations(
         for file in sorted(folder.glob(f"[!.]*{SUFFIX}")):
             own = _own(file)
             if own and not overwrite and own.get("model_sha256") != sha256:
-                raise UserError(
-                    f"Expected files of the model {model}, got {file} of another model: give another `out`, or `overwrite`"
-                )
+                told = f"Expected files of the model {model} ({sha256[:8]}), got one of another: {file}"
+                raise UserError(f"{told}: give another `out`, or `overwrite`")
             if not (own and overwrite):  # another program's file keeps its name
                 known[Path(own["song"]) if own else file] = file.stem
         yield _Annotations(folder, model, sha256, known)

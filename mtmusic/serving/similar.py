@@ -10,13 +10,12 @@ import numpy as np
 
 from mtmusic.errors import UserError
 from mtmusic.files import write_text
-from mtmusic.models.nystroem import ROUNDING
-from mtmusic.models.savedmodel import EMBEDDING
-from mtmusic.serving.predictor import Predictor
-from mtmusic.serving.provenance import sha256_of
 from mtmusic.serving.table import FAILED, description_of, open_part, parts_of, text
 
 BATCH_ROWS = 8192
+
+ROUNDING = 1e-6
+"""A value whose deviation is below this share of the largest one varies by rounding alone: it is left out."""
 
 
 class SimilarSong(NamedTuple):
@@ -110,7 +109,10 @@ def _description(folder: Path) -> dict[str, Any]:
 
 
 def _embedded(song: Path, folder: Path, model: str | os.PathLike[str] | None) -> np.ndarray:
-    """By the table's model, as its songs were."""
+    """By the table's model, as its songs were. TensorFlow is imported for this alone."""
+    from mtmusic.serving.predictor import Predictor
+    from mtmusic.serving.provenance import sha256_of
+
     described = _description(folder)
     (used,) = described["models"]
     run = os.fspath(model or used["run"])
@@ -118,4 +120,4 @@ def _embedded(song: Path, folder: Path, model: str | os.PathLike[str] | None) ->
         raise UserError(
             f"Expected the model of {folder}, {used['model']} ({used['sha256'][:8]}), got another one: {run}"
         )
-    return Predictor(run).answer(song, window=described["window"], embed=True)[EMBEDDING]
+    return Predictor(run).answer(song, window=described["window"], embed=True)["embedding"]

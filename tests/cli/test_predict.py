@@ -19,6 +19,7 @@ from mtmusic.audio.synthesis import synthesise
 from mtmusic.cli.predict import _models_and_songs, parser
 from mtmusic.evaluation import plots
 from mtmusic.serving.predictor import Predictor
+from mtmusic.serving.provenance import sha256_of
 from tests.folders import PROJECT
 from tests.runs import CLASSES, tiny_card, write_random_trunk, write_tiny_run
 
@@ -63,7 +64,10 @@ def test_a_row_a_song_a_table_and_json(predict, runs, music, capsys):
 
     predictor = Predictor(runs / "genre", runs / "affect")
     table = list(csv.DictReader(Path("out/answers.csv").read_text().splitlines()))
-    content = json.loads(Path("answers.json").read_text())
+    file = json.loads(Path("answers.json").read_text())
+    assert (file["schema_version"], [model["model"] for model in file["models"]]) == (1, ["genre", "affect"])
+    assert [model["sha256"] for model in file["models"]] == [sha256_of(runs / name) for name in ("genre", "affect")]
+    content = file["songs"]
     assert list(table[0]) == ["song", "genre", *(f"genre.{name}" for name in CLASSES), "valence", "joy of it"]
     for row, cells, entry in zip(rows, table, content, strict=True):
         answer = predictor.predict(cells["song"])
@@ -127,7 +131,7 @@ def test_without_model_the_pretrained_ones_answer(predict, pretrained, music, ca
     assert header.split() == ["song", "genre", "tags", "mood", "tags", "valence", "arousal"]
     assert captured.err.splitlines() == [f"warning: {Path('music/hush.wav').resolve()} is silent"]
 
-    content = json.loads(Path("answers.json").read_text())
+    content = json.loads(Path("answers.json").read_text())["songs"]
     table = list(csv.DictReader(Path("answers.csv").read_text().splitlines()))
     predictor = Predictor()
     tags = list(predictor.tag_groups)
@@ -189,7 +193,7 @@ def test_a_demo_model_is_told_of_once_and_in_the_files(predict, runs, music, cap
     assert predict(*arguments) == 0
     assert capsys.readouterr().err.count("demo corpus") == 1
     rows = list(csv.DictReader(Path("a.csv").read_text().splitlines()))
-    assert all("demo corpus" in row["warning"] for row in (*rows, *json.loads(Path("a.json").read_text())))
+    assert all("demo corpus" in row["warning"] for row in (*rows, *json.loads(Path("a.json").read_text())["songs"]))
 
 
 def test_files_are_replaced_only_when_told_so(predict, runs, music, capsys):
@@ -211,7 +215,7 @@ def test_a_name_that_is_no_text(predict, runs, music):
     (music / "a.wav").rename(os.fsdecode(os.fsencode(music) + b"/\xff.wav"))
     assert predict(music, "--model", runs / "affect", "--csv", "a.csv", "--json", "a.json", "--jobs", 1) == 0
     assert b"/\xff.wav," in Path("a.csv").read_bytes()
-    assert json.loads(Path("a.json").read_text())[1]["song"].endswith("/\udcff.wav")
+    assert json.loads(Path("a.json").read_text())["songs"][1]["song"].endswith("/\udcff.wav")
 
 
 @pytest.mark.parametrize(
@@ -225,6 +229,10 @@ def test_a_name_that_is_no_text(predict, runs, music):
         (("music", "--model", "{affect}", "--top", "0"), "Expected --top of 1 or more, got 0"),
         (("music", "--model", "{affect}", "--jobs", "-2"), "Expected --jobs of 1 or more, got -2"),
         (("music", "--model", "{affect}", "--window", "0.2"), "Expected --window of 1 second or more, got 0.2"),
+        (("music", "--out", "a.csv"), "name a table, NAME.parquet, got a.csv; --format jams writes a folder of"),
+        (("music", "--out", "a.parquet", "--csv", "a.csv"), "Expected --out or --csv, got both"),
+        (("music", "--retry-failed"), "Expected --retry-failed with --out, which it is about"),
+        (("music", "--scheduler", "tcp://127.0.0.1:9"), "Expected --scheduler with --out, which it is about"),
     ],
 )
 def test_refuses_in_one_line(predict, runs, music, capsys, arguments, told):
@@ -266,7 +274,9 @@ def test_what_may_be_wrong_with_a_song_stands_in_the_table(predict, runs, music)
         told = {Path(row["song"]).name: row["warning"] for row in csv.DictReader(file)}
     short = (music / "short.wav").resolve()
     assert told == {"b.flac": "", "a.wav": "", "short.wav": f"{short} is short: 2.0 s"}
-    assert [answer.get("warning", "") for answer in json.loads(Path("answers.json").read_text())] == [*told.values()]
+    assert [answer.get("warning", "") for answer in json.loads(Path("answers.json").read_text())["songs"]] == [
+        *told.values()
+    ]
 
 
 @pytest.mark.parametrize("files", ["--csv x --json x", "--csv music --overwrite", "--csv a/x.csv"])
@@ -299,3 +309,22 @@ def test_what_follows_model_first_is_a_model_whatever_it_is(predict, tmp_path, c
 def test_without_songs_there_is_nothing_to_predict(predict, capsys):
     assert predict("--model", "latest") == 2
     assert "Expected songs to predict" in capsys.readouterr().err
+
+
+def test_a_library_is_answered_into_a_table(predict, runs, music, capsys):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    (music / "bad.mp3").write_bytes(b"no audio")
+    arguments = ("music", "--model", runs / "affect", "--out", "answers.parquet", "--jobs", 1)
+    assert predict(*arguments) == 1
+    captured = capsys.readouterr()
+    counts, table = captured.out.splitlines()
+    assert counts == "known: 0, new: 3, changed: 0"
+    assert table.startswith("Table: answers.parquet (3 songs, 1 failed, ")
+    assert captured.err.startswith("failed: Expected audio")
+    assert predict(*arguments) == 0
+    assert "known: 3, new: 0, changed: 0" in capsys.readouterr().out
+    table = pandas.read_parquet("answers.parquet").sort_values("song")
+    assert table["status"].tolist() == ["ok", "ok", "failed"]
+    assert predict(*arguments, "--window", 3) == 2
+    assert "give another --out, or --overwrite" in capsys.readouterr().err
