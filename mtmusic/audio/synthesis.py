@@ -129,7 +129,7 @@ def _band(style: Style, drawn: dict[str, float], minor: bool, seconds: float, rn
     progression = np.array(PROGRESSIONS[rng.integers(len(PROGRESSIONS))])
     scale, key = MINOR if minor else MAJOR, LOWEST_KEY + int(rng.integers(KEYS))
     drums = _drums(drawn["drums"], rng)
-    first = 4 * rng.integers(4 * len(progression))  # a clip is cut from a song at any beat of its four bars
+    first = 4 * int(rng.integers(4 * len(progression)))  # a clip is cut from a song at any beat of its four bars
 
     @cache
     def tone(degree: int) -> np.ndarray:

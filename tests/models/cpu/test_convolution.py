@@ -37,7 +37,7 @@ def test_the_numbers_are_a_sum_over_the_kernel(taken, frames):
     conv, x = layer(kernel_size=(5, 3), bias_initializer="normal"), values(frames)
     padded = np.pad(x.astype(float), ((0, 0), (2, 2), (1, 1), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 3), axis=(1, 2))
-    kernel, bias = (np.array(weight, float) for weight in conv.weights)
+    kernel, bias = (weight.astype(float) for weight in conv.get_weights())
     expected = np.einsum("bfnchw,hwco->bfno", windows, kernel, optimize=True) + bias
     np.testing.assert_allclose(conv(x), expected, atol=3e-5)
     assert taken == [x.shape]
