@@ -14,7 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import partial
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TextIO, TypeVar
 
 from mtmusic.errors import UserError
@@ -158,10 +161,41 @@ def parser(docstring: str | None, module: str = "") -> argparse.ArgumentParser:
 
 
 def quieten_tensorflow() -> None:
-    """It says only what concerns the user, where it is imported after this."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    """It says only what concerns the user, where it is imported after this and the user has not set its log level."""
+    if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        sys.meta_path.insert(0, _QuietTensorFlow())
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="google.api_core")
+
+
+class _QuietTensorFlow(MetaPathFinder):
+    """Finds TensorFlow as Python does. From 2.17 on its import logs before it looks at the log level."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(fullname, path, target) if fullname == "tensorflow" else None
+        if spec and isinstance(loader := spec.loader, SourceFileLoader):
+            execute = loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                with _without_stderr():
+                    execute(module)
+
+            loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """What compiled code writes there too."""
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def prepare_streams() -> None:

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import shlex
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -292,3 +293,13 @@ def test_steps_are_ranges_of_numbers(capsys, text):
     with pytest.raises(SystemExit, match="2"):
         reproduce_lab.parser().parse_args([f"--steps={text}"])
     assert "argument --steps: expected steps such as 1-11 or 5,7-9" in capsys.readouterr().err
+
+
+def test_tensorflow_writes_nothing_as_it_is_imported():
+    """From 2.17 on it does, whatever its log level; what comes after the import is shown."""
+    program = (
+        "import os; from mtmusic.cli import common; common.quieten_tensorflow(); import keras; os.write(2, b'after')"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True, env=environment)
+    assert run.stderr == "after"
