@@ -15,7 +15,7 @@ from mtmusic.serving.table import FAILED, description_of, open_part, parts_of, t
 BATCH_ROWS = 8192
 
 ROUNDING = 1e-6
-"""A value whose deviation is below this share of the largest one varies by rounding alone: it is left out."""
+"""A value whose deviation is below this share of the largest one varies by rounding alone: it counts in nothing."""
 
 
 class SimilarSong(NamedTuple):
@@ -62,10 +62,9 @@ def similar(
         query = _embedded(Path(song), folder, model)
     mean = total / max(count, 1)
     deviation = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))
-    scale = np.where(deviation > ROUNDING * np.max(deviation), deviation, np.inf)
     found: list[SimilarSong] = []
     for songs, seconds, rows in _batches(folder):
-        scores = _cosines((rows - mean) / scale, (query - mean) / scale)
+        scores = cosines(*(standardised(one, mean, deviation) for one in (rows, query[np.newaxis])))[:, 0]
         found += map(SimilarSong, songs, scores.tolist(), seconds)
         found = sorted((one for one in found if one.song != itself), key=lambda one: -one.score)[:top]
     return found
@@ -77,10 +76,15 @@ def write_playlist(path: Path, songs: Sequence[SimilarSong]) -> None:
     write_text(path, "\n".join(["#EXTM3U", *lines]) + "\n")
 
 
-def _cosines(rows: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """(songs, values), (values,) -> (songs,); 0 where one of the two has no length."""
-    lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(query)
-    return np.divide(rows @ query, lengths, out=np.zeros(len(rows)), where=lengths > 0)
+def standardised(rows: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """(songs, values) of mean 0 and deviation 1; what varies by rounding alone becomes 0."""
+    return (rows - mean) / np.where(deviation > ROUNDING * np.max(deviation), deviation, np.inf)
+
+
+def cosines(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(songs, values) and (others, values) -> (songs, others); 0 where one of the two has no length."""
+    lengths = np.outer(*(np.linalg.norm(part, axis=1) for part in (rows, others)))
+    return np.divide(rows @ others.T, lengths, out=np.zeros_like(lengths), where=lengths > 0)
 
 
 def _batches(folder: Path) -> Iterator[tuple[list[str], list[float], np.ndarray]]:

@@ -17,9 +17,11 @@ import tensorflow as tf
 from mtmusic.audio.synthesis import synthesise
 from mtmusic.constants import SAMPLE_RATE
 from mtmusic.data.folder import LoadOptions, load_genre_data
+from mtmusic.data.labels import Clips
 from mtmusic.models import backbones
 from mtmusic.models.transfer import freeze, load_backbone
 from mtmusic.serving.predictor import Predictor
+from tests.folders import write_tiny_genre_folder
 from tests.runs import tiny_card, write_tiny_run
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -526,3 +528,36 @@ def test_the_pretrained_benchmarks_without_the_weights(benchmark, tmp_path, monk
     assert capsys.readouterr().err.startswith("error: Expected --songs of")
     assert benchmark(name).main([]) == 2
     assert "mtmusic get-pretrained" in capsys.readouterr().err
+
+
+def test_nearest_neighbours_of_another_artist(benchmark, trunk, tmp_path, capsys):
+    folder, out = write_tiny_genre_folder(tmp_path / "data", feature="logmel"), tmp_path / "out.json"
+    ids = [path.name.split(".")[0] for path in sorted(folder.glob("*/*.npy"))]
+    (folder / "groups.csv").write_text("\n".join(["id,group", *(f"{name},{int(name) % 7}" for name in ids)]) + "\n")
+    assert benchmark("similar").main(["--data", str(folder), "--neighbours", "1", "3", "--json", str(out)]) == 0
+    content = json.loads(out.read_text())
+    rows = {(row["described by"], row["k"]): row for row in content["rows"]}
+    names = ("musicnn, 753 time means", "pooled bins", "chance")
+    assert [*rows] == [(name, k) for name in names for k in (1, 3)]
+    assert all(row["low"] <= row["value"] <= row["high"] for row in rows.values())
+    assert rows["pooled bins", 1]["value"] > 0.6  # a class's clips are of one loudness
+    assert rows["chance", 1]["value"] == pytest.approx(1 / 3, abs=0.1)
+    shown = capsys.readouterr().out
+    assert f"{len(ids)} clips of" in shown
+    assert f"{rows['pooled bins', 3]['value']:.3f}" in shown
+
+
+def test_shares_of_neighbours_are_those_of_a_loop(benchmark):
+    rng = np.random.default_rng(0)
+    rows, genres = rng.normal(2, [1, 5, 0.1], (30, 3)), rng.integers(3, size=30)
+    artists = np.array([f"artist {number}" for number in rng.integers(8, size=30)])
+    clips = Clips(tuple(map(str, range(30))), (Path(),) * 30, genres, ("a", "b", "c"), groups=artists)
+    shares = benchmark("similar")._shares(clips, {"numbers": rows}, [1, 4])
+    standard = (rows - rows.mean(axis=0)) / rows.std(axis=0)
+    for i in range(30):
+        others = [j for j in range(30) if artists[j] != artists[i]]
+        lengths = {j: np.linalg.norm(standard[i]) * np.linalg.norm(standard[j]) for j in others}
+        others.sort(key=lambda j: -(standard[i] @ standard[j]) / lengths[j])
+        for k in (1, 4):
+            assert shares["numbers"][k][i] == np.mean([genres[j] == genres[i] for j in others[:k]])
+        assert shares["chance"][1][i] == np.mean([genres[j] == genres[i] for j in others])
