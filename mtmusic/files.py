@@ -92,8 +92,12 @@ def replace_folder(new: Path, old: Path) -> None:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Gives the path of a folder to make, and puts it in the place of `path` when the block ends without an error."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    """Gives the path of a folder to make, and puts it in the place of `path` when the block ends without an error.
+
+    Parents that `path` lacks are made only then.
+    """
+    there = next(parent for parent in path.absolute().parents if parent.is_dir())
+    beside = there / f".{path.name}.{uuid.uuid4().hex[:12]}"
     try:
         yield beside
         replace_folder(beside, path)

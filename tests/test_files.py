@@ -188,6 +188,17 @@ def test_an_old_folder_stands_until_the_new_one_is_whole(tmp_path: Path, error: 
     assert names(tmp_path) == ["out"]
 
 
+def test_a_folder_that_fails_leaves_no_parents(tmp_path: Path) -> None:
+    def fail() -> None:
+        with whole_folder(tmp_path / "deep" / "out") as new:
+            folder_with(new, "new")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
+    assert names(tmp_path) == []
+
+
 def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MTMUSIC_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path

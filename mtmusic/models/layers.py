@@ -6,6 +6,7 @@ The mask is an ordinary tensor, handed from layer to layer: Keras's implicit mas
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -53,10 +54,11 @@ class SpectrogramNormalization(Float32Layer):
             raise UserError(
                 f"Expected clips of {self.bins} bins, got {spectrogram.shape[-1]}: give make_dataset its feature"
             )
-        mel = spectrogram[..., : self.mel_bins] * (-2 / MEL_FLOOR_DB) + 1
-        chroma = spectrogram[..., self.mel_bins :] * 2 - 1
+        is_mel = np.arange(self.bins) < self.mel_bins  # not by slices: one of no bins misleads LiteRT
+        scale, offset = np.where(is_mel, -2 / MEL_FLOOR_DB, 2), np.where(is_mel, 1, -1)
+        scaled = spectrogram * ops.convert_to_tensor(scale, "float32") + ops.convert_to_tensor(offset, "float32")
         present = ops.any(spectrogram != PAD_VALUE, axis=-1, keepdims=True)
-        return ops.where(present, ops.concatenate([mel, chroma], axis=-1), 0.0)
+        return ops.where(present, scaled, 0.0)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mel_bins": self.mel_bins}

@@ -223,7 +223,7 @@ class PatchRows(Float32Layer):
     """x (present patches, features), present (batch, patches) -> (batch, patches, features), absent ones PAD_VALUE."""
 
     def call(self, x: Tensor, present: Tensor) -> Tensor:
-        return tf.where(present[..., None], _rows(x, present), PAD_VALUE)
+        return tf.where(tf.expand_dims(present, -1), _rows(x, present), PAD_VALUE)
 
     def compute_output_spec(self, x: Tensor, present: Tensor) -> Tensor:
         return keras.KerasTensor((*present.shape, x.shape[1]), "float32")
@@ -279,9 +279,9 @@ class LabToLogmel(Float32Layer):
         after = tf.minimum(before[None] + 1, tf.maximum(length - 1, 0))
         share = (time - tf.cast(before, tf.float32))[None, :, None]
         between = (1 - share) * tf.gather(decibels, before, axis=1) + share * tf.gather(decibels, after, batch_dims=1)
-        logmel = tf.math.log1p(1e4 * 10 ** ((between + LAB_TO_LOGMEL_DB) / 10)) / math.log(10)
+        logmel = tf.math.log(1 + 1e4 * 10 ** ((between + LAB_TO_LOGMEL_DB) / 10)) / math.log(10)
         within = time[None] <= tf.cast(length - 1, tf.float32)
-        return tf.where(within[..., None], logmel, PAD_VALUE)
+        return tf.where(tf.expand_dims(within, -1), logmel, PAD_VALUE)
 
     def compute_output_spec(self, spectrogram: Tensor) -> Tensor:
         return keras.KerasTensor((spectrogram.shape[0], None, FEATURE_BINS["logmel"]), "float32")

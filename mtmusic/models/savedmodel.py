@@ -5,7 +5,6 @@ One graph serves both, so that an exported model and the run it came from give t
 
 import shutil
 import tempfile
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,7 @@ import tensorflow as tf
 
 from mtmusic.constants import FEATURE_BINS, LOUDEST_WHERE_LEVEL_COUNTS, PAD_VALUE
 from mtmusic.errors import UserError
-from mtmusic.files import replace_folder, write_json
+from mtmusic.files import whole_folder, write_json
 from mtmusic.models.frontend import Logmel, LogMelSpectrogram
 from mtmusic.models.heads import head_alone
 from mtmusic.models.musicnn import DENSE_UNITS, PATCH_FRAMES, PatchMean, embedding, kind_of
@@ -29,6 +28,7 @@ from mtmusic.models.saving import (
     find_run,
     load,
     locate,
+    named_outputs,
     read_card,
     weights_hash,
 )
@@ -165,23 +165,24 @@ def export_savedmodel(
     missing why. Returns the largest difference of any answer, or of an embedding as a share of its largest value;
     raises UserError where it is over 1e-4, or where the folder cannot be written, and leaves nothing.
     """
-    there = next(parent for parent in folder.absolute().parents if parent.is_dir())  # TensorFlow makes the others
-    work = there / f".{folder.name}.{uuid.uuid4().hex[:12]}"
     try:
-        _write(model, card, work, sound, licenses or {})
-        difference = _largest_difference(model, card, examples, work, sound)
-        if not difference <= LARGEST_DIFFERENCE:
-            raise UserError(
-                f"Expected answers of the exported model within {LARGEST_DIFFERENCE:g} of the model's, "
-                f"got one {difference:.2g} away: nothing was written to {folder}"
-            )
-        replace_folder(work, folder)
+        with whole_folder(folder) as work:
+            _write(model, card, work, sound, licenses or {})
+            difference = _largest_difference(model, card, examples, work, sound)
+            require_close(difference, folder)
     except tf.errors.OpError as error:  # what TensorFlow makes of a disk that is full or not ours
         reason = error.message.splitlines()[0].rpartition("; ")[2].partition(" [Op:")[0]
         raise UserError(f"Cannot write {folder}: {reason}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return difference
+
+
+def require_close(difference: float, folder: Path) -> None:
+    """Raises UserError where an exported model's answer is too far from the model's, or NaN."""
+    if not difference <= LARGEST_DIFFERENCE:
+        raise UserError(
+            f"Expected answers of the exported model within {LARGEST_DIFFERENCE:g} of the model's, "
+            f"got one {difference:.2g} away: nothing was written to {folder}"
+        )
 
 
 def no_waveform(card: Mapping[str, Any]) -> str:
@@ -196,7 +197,7 @@ def _write(
     layer = Logmel if card["feature"] == "logmel" else LogMelSpectrogram
     front_end = layer(sound.filters) if sound else None
     functions = signatures(model, card, folder, front_end)
-    _without_cudnn(model.get_layer("backbone"))
+    without_cudnn(model)
     card = card | {"signatures": [*functions]}
     if sound is None:
         card["missing_signatures"] = {WAVEFORM: no_waveform(card)}
@@ -213,12 +214,11 @@ def _write(
         tf.saved_model.save(module, str(folder), signatures=functions | default)
 
 
-def _without_cudnn(backbone: keras.Model) -> None:
+def without_cudnn(model: keras.Model) -> None:
     """An LSTM traced where a GPU is visible would need one for ever."""
-    for layer in backbone.layers:
-        for inner in (layer, getattr(layer, "forward_layer", layer), getattr(layer, "backward_layer", layer)):
-            if hasattr(inner, "use_cudnn"):
-                inner.use_cudnn = False
+    for layer in model._flatten_layers():
+        if hasattr(layer, "use_cudnn"):
+            layer.use_cudnn = False
 
 
 def signatures(
@@ -236,14 +236,7 @@ def signatures(
     spectrograms = tf.TensorSpec((None, None, FEATURE_BINS[card["feature"]]), tf.float32, "spectrogram")
 
     def answer(spectrogram: tf.Tensor) -> dict[str, tf.Tensor]:
-        return named(model(_as_trained(spectrogram, card["frames"]), training=False))
-
-    def named(predictions: tf.Tensor) -> dict[str, tf.Tensor]:
-        if card["task"] == "genre":
-            return {"genre": tf.nn.softmax(predictions)}
-        if card["task"] == "tags":
-            return {"tags": predictions}
-        return {target: predictions[:, i : i + 1] for i, target in enumerate(card["targets"])}
+        return named_outputs(model(_as_trained(spectrogram, card["frames"]), training=False), card)
 
     def embed(spectrogram: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = embedder(_as_trained(spectrogram, card["frames"]), training=False)
@@ -272,7 +265,7 @@ def signatures(
 
         def head(features: tf.Tensor) -> dict[str, tf.Tensor]:
             patches = features[:, tf.newaxis] if kind["features"] == "patches" else features
-            return named(alone(patches, training=False))
+            return named_outputs(alone(patches, training=False), card)
 
         functions[HEAD] = tf.function(head, input_signature=[takes])
     return functions
@@ -296,12 +289,15 @@ def _as_trained(spectrogram: tf.Tensor, frames: int | None) -> tf.Tensor:
     spectrogram = _required(spectrogram, tf.reduce_all(present), message)
     finite = tf.reduce_all(tf.math.is_finite(spectrogram))
     spectrogram = _required(spectrogram, finite, "Expected finite numbers, got NaN or infinite ones")
-    if frames is None:
-        return spectrogram
+    return spectrogram if frames is None else cut_or_padded(spectrogram, frames)
+
+
+def cut_or_padded(spectrogram: tf.Tensor, frames: int) -> tf.Tensor:
+    """(batch, any number, bins) -> (batch, frames, bins)"""
     cut = spectrogram[:, :frames]
     missing = frames - tf.shape(cut)[1]
     padded = tf.pad(cut, ((0, 0), (0, missing), (0, 0)), constant_values=PAD_VALUE)
-    return tf.ensure_shape(padded, (None, frames, spectrogram.shape[2]))
+    return tf.reshape(padded, (spectrogram.shape[0] or -1, frames, spectrogram.shape[2]))  # LiteRT lacks ensure_shape
 
 
 def _required(tensor: tf.Tensor, condition: tf.Tensor, message: str) -> tf.Tensor:
@@ -329,9 +325,10 @@ def _largest_difference(
         spectrogram = _as_trained(tf.constant(sound.spectrogram.T[np.newaxis]), card["frames"]).numpy()
         samples = tf.constant(sound.samples[np.newaxis])
         pairs.append((answers(model, card, spectrogram), served[WAVEFORM](samples=samples)))
-    return max(_difference(want[name], got[name].numpy()) for want, got in pairs for name in want)
+    return float(np.max([largest_difference(want, got) for want, got in pairs]))  # NaN where one is, as max's is not
 
 
-def _difference(want: np.ndarray, got: np.ndarray) -> float:
-    """The largest difference; of embeddings, which know no bounds, as a share of the largest value."""
-    return float(np.abs(want - got).max() / max(1.0, np.abs(want).max()))
+def largest_difference(want: Mapping[str, np.ndarray], got: Mapping[str, Any]) -> float:
+    """Of any output; of embeddings, which know no bounds, as a share of the largest value."""
+    shares = [np.abs(each - got[name]).max() / max(1.0, np.abs(each).max()) for name, each in want.items()]
+    return float(np.max(shares))

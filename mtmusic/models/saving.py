@@ -235,9 +235,14 @@ def answers(model: keras.Model, card: dict[str, Any], spectrograms: np.ndarray) 
 
     "genre" (clips, classes), probabilities; "tags" (clips, tags), scores; or (clips, 1) a target.
     """
-    predictions = model.predict(spectrograms, verbose=0)
+    named = named_outputs(model.predict(spectrograms, verbose=0), card)
+    return {name: keras.ops.convert_to_numpy(values) for name, values in named.items()}
+
+
+def named_outputs(predictions: Any, card: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model gives, (batch, outputs), as what it says: see `answers`. Arrays, tensors or Keras's symbols."""
     if card["task"] == "genre":
-        return {"genre": keras.ops.convert_to_numpy(keras.ops.softmax(predictions))}
+        return {"genre": keras.ops.softmax(predictions)}
     if card["task"] == "tags":
         return {"tags": predictions}
     return {target: predictions[:, i : i + 1] for i, target in enumerate(card["targets"])}

@@ -1,4 +1,4 @@
-"""A run's model exported as a SavedModel, checked before it is there."""
+"""A run's model exported for other programs, checked before it is there."""
 
 import logging
 from pathlib import Path
@@ -9,6 +9,7 @@ from mtmusic.audio.synthesis import synthesise
 from mtmusic.constants import FEATURE_ROWS, LOGMEL_SAMPLE_RATE, SAMPLE_RATE
 from mtmusic.errors import UserError
 from mtmusic.files import refuse_other_things
+from mtmusic.models.conversion import FILES, NAMES, export_converted, require_convertible, require_packages
 from mtmusic.models.savedmodel import ASSETS, Sound, export_savedmodel, no_waveform
 from mtmusic.models.saving import (
     CARD_FILE,
@@ -21,37 +22,57 @@ from mtmusic.models.saving import (
     read_examples,
 )
 
-FOLDER = "saved_model"
+SAVEDMODEL = "savedmodel"
+FOLDERS = {SAVEDMODEL: "saved_model", **{kind: kind for kind in FILES}}
+"""In the run's folder, by format."""
+
 TRUNK_LICENSE = "LICENSE.musicnn"
 CHECK_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
 
 
-def export_model(run: Path, out: Path | None = None, overwrite: bool = False) -> Path:
-    """Writes the SavedModel to `out`, by default `saved_model/` in the run's folder, and returns where.
+def export_model(run: Path, out: Path | None = None, overwrite: bool = False, format: str = SAVEDMODEL) -> Path:
+    """Writes the model in another format, and returns the folder that holds it.
 
-    Raises UserError where the run cannot be loaded, its examples are missing, damaged or another model's, `out` holds
-    other things, or an earlier export without `overwrite`, and where the export answers otherwise than the model.
+    Args:
+        run: A run's folder, its model.keras or its name.
+        out: The folder, by default `saved_model/`, `litert/` or `onnx/` in the run's.
+        overwrite: Whether an earlier export in `out` is replaced.
+        format: "savedmodel", "litert" or "onnx". The last two need the packages of the extra `export`.
+
+    Raises:
+        UserError: the run cannot be loaded; its examples are missing, damaged or another model's; `out` holds other
+            things, or an earlier export without `overwrite`; packages are missing; the format cannot hold the model;
+            or the export answers otherwise than the model. Nothing is left then.
     """
+    if format not in FOLDERS:
+        raise UserError(f"Expected `format` {', '.join(FOLDERS)}, got {format}")
+    if format != SAVEDMODEL:
+        require_packages(format)
     model, card = load(run)
-    folder = out or own_folder(run) / FOLDER
-    refuse_other_things(folder, f"{ASSETS}/{CARD_FILE}")
-    if (folder / SAVED_MODEL_FILE).is_file() and not overwrite:
+    if format != SAVEDMODEL:
+        require_convertible(model, format)
+    folder = out or own_folder(run) / FOLDERS[format]
+    refuse_other_things(folder, FILES.get(format, f"{ASSETS}/{CARD_FILE}"))
+    if (folder / FILES.get(format, SAVED_MODEL_FILE)).is_file() and not overwrite:
         raise UserError(f"{folder} holds an earlier export: `overwrite=True` replaces it, `out` writes elsewhere")
     examples = read_examples(run, model)
-    sound = _sound(card["feature"]) if card["feature"] in ("mel", "logmel") and not card["beat"] else None
     licenses = {LICENSE_FILE: locate(run)[0] / LICENSE_FILE}
     if "trunk" in card:  # whose weights are in the export, not in the run
         licenses[TRUNK_LICENSE] = locate(card["trunk"]["name"])[0] / LICENSE_FILE
     licenses = {name: file for name, file in licenses.items() if file.is_file()}
-    difference = export_savedmodel(model, card, examples, folder, sound, licenses)
-    _, *others = read_card(folder / ASSETS)["signatures"]
-    logger.info(f"Signatures: serve (serving_default), {', '.join(others)}")
-    if sound is None:
-        logger.info(f"No signature takes samples: {no_waveform(card)}")
+    if format == SAVEDMODEL:
+        sound = _sound(card["feature"]) if card["feature"] in ("mel", "logmel") and not card["beat"] else None
+        difference = export_savedmodel(model, card, examples, folder, sound, licenses)
+        _, *others = read_card(folder / ASSETS)["signatures"]
+        logger.info(f"Signatures: serve (serving_default), {', '.join(others)}")
+        if sound is None:
+            logger.info(f"No signature takes samples: {no_waveform(card)}")
+    else:
+        difference = export_converted(model, card, examples, folder, format, licenses)
     logger.info(f"Largest difference from {run} on {len(examples)} clips: {difference:.1g}")
-    logger.info(f"SavedModel: {folder}")
+    logger.info(f"{NAMES.get(format, 'SavedModel')}: {folder / FILES.get(format, '')}")
     return folder
 
 

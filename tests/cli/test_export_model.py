@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +10,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mtmusic.cli.export_model import FORMATS
 from mtmusic.errors import UserError
+from mtmusic.models import conversion
+from mtmusic.models.backbones import cnn_backbone, statistics_backbone
+from mtmusic.models.conversion import FILES, NEEDED, open_converted
 from mtmusic.models.heads import genre_classifier
-from mtmusic.models.saving import find_run, save
+from mtmusic.models.saving import answers, find_run, load, save
 from mtmusic.models.transfer import freeze, load_backbone
-from tests.runs import logmel_examples, tiny_card, write_tiny_run
+from mtmusic.training.export import FOLDERS, export_model
+from tests.runs import logmel_examples, tiny_card, tiny_examples, write_tiny_run
 
 
 @pytest.fixture
@@ -197,3 +203,65 @@ def test_the_shipped_head_is_exported_into_saved_models_and_checked_on_the_trunk
     assert sorted(served(samples=tf.constant(samples))) == ["arousal", "valence"]
     with pytest.raises(tf.errors.InvalidArgumentError, match="Expected samples from -1 to 1, got a peak above 4"):
         served(samples=tf.constant(100 * samples))
+
+
+# --- LiteRT and ONNX
+
+
+@pytest.fixture(params=FILES)
+def kind(request) -> str:
+    for module in NEEDED[request.param]:
+        pytest.importorskip(module, reason="the extra `export` is not installed")
+    return request.param
+
+
+def test_the_formats_are_those_of_the_library():
+    assert tuple(FOLDERS) == FORMATS
+    with pytest.raises(UserError, match=r"^Expected `format` savedmodel, litert, onnx, got coreml$"):
+        export_model(Path("run"), format="coreml")
+
+
+def test_another_format_goes_into_a_folder_of_its_own_and_is_replaced_whole(export, tmp_path, kind, capfd):
+    run = tmp_path / "run"
+    write_tiny_run(run, tiny_card(frames=16), cnn_backbone(frames=16, blocks=((4, 5),)))
+    (run / "LICENSE").write_text("the model's")
+    assert export(run, "--format", kind) == 0
+    compared, written = capfd.readouterr().out.splitlines()
+    assert compared.startswith(f"Largest difference from {run} on 3 clips: ")
+    assert written == f"{conversion.NAMES[kind]}: {run / kind / FILES[kind]}"
+    assert {path.name for path in (run / kind).iterdir()} == {FILES[kind], "card.json", "LICENSE"}
+    model, card = load(run)
+    got = open_converted(run / kind / FILES[kind])(tiny_examples(model))
+    np.testing.assert_allclose(got["genre"], answers(model, card, tiny_examples(model))["genre"], atol=1e-5)
+    (run / kind / "stray").touch()
+    assert export(run, "--format", kind) == 2
+    assert "holds an earlier export: --overwrite replaces it" in capfd.readouterr().err
+    assert export(run, "--format", kind, "--overwrite") == 0
+    assert not (run / kind / "stray").exists()
+    capfd.readouterr()
+    assert export(run, "--out", run / kind, "--overwrite") == 2
+    assert "which holds other things" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_what_a_format_cannot_hold_is_refused_before_any_work(export, tmp_path, monkeypatch, kind, capsys):
+    monkeypatch.setattr("mtmusic.training.export.require_packages", lambda kind: None)
+    monkeypatch.setattr("mtmusic.training.export.export_converted", None)  # not reached
+    run = tmp_path / "run"
+    write_tiny_run(run, tiny_card(), statistics_backbone("mel", 0))
+    (run / "examples.npz").unlink()  # not read
+    before = sorted(tmp_path.rglob("*"))
+    assert export(run, "--format", kind) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "got the eigendecomposition of its layer 'embedding': --format savedmodel takes it" in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_packages_that_are_missing_are_named_with_their_command(export, tmp_path, monkeypatch, kind, capsys):
+    for module in NEEDED[kind]:
+        monkeypatch.setitem(sys.modules, module, None)
+    assert export(tmp_path / "absent", "--format", kind) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: An export to {conversion.NAMES[kind]} needs ")
+    assert ": pip install tensorflow " in line

@@ -178,6 +178,11 @@ def test_an_export_that_answers_otherwise_fails_and_leaves_what_was_there(tmp_pa
     assert (tmp_path / "out" / "saved_model.pb").read_bytes() == before
 
 
+@pytest.mark.parametrize("got", [{"a": [0.0], "b": [np.nan]}, {"a": [np.nan], "b": [0.0]}])
+def test_one_answer_that_is_no_number_counts(got):
+    assert np.isnan(savedmodel.largest_difference({"a": np.zeros(1), "b": np.zeros(1)}, got))
+
+
 def test_the_graph_of_an_lstm_needs_no_gpu(tmp_path):
     backbone = lstm_backbone(units=4, bidirectional=True)
     exported(tmp_path, tiny_card(), backbone)

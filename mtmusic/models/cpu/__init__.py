@@ -4,11 +4,15 @@ This module says when they are used. A backbone is built of them unless it is as
 A layer then computes in its own way where `is_quicker`, and as its parent does everywhere else.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+_STOCK = ContextVar("stock", default=False)
 
 
 def layer_type(ours: type[keras.layers.Layer], stock: bool) -> Callable[..., keras.layers.Layer]:
@@ -17,6 +21,19 @@ def layer_type(ours: type[keras.layers.Layer], stock: bool) -> Callable[..., ker
 
 
 def is_quicker(layer: keras.layers.Layer, options: Mapping[str, Any], on_gpu: bool = False) -> bool:
-    """Whether the layer computes in its own way: it has these options, and no GPU is visible, or `on_gpu`."""
+    """Whether the layer computes in its own way: it has these options, and no GPU is visible, or `on_gpu`.
+
+    Never within `stock_operations`.
+    """
     there = all(getattr(layer, name, value) == value for name, value in options.items())
-    return there and (on_gpu or not tf.config.list_physical_devices("GPU"))
+    return there and not _STOCK.get() and (on_gpu or not tf.config.list_physical_devices("GPU"))
+
+
+@contextmanager
+def stock_operations() -> Iterator[None]:
+    """What is traced within has the operations of Keras's own layers, which converters to other runtimes know."""
+    before = _STOCK.set(True)
+    try:
+        yield
+    finally:
+        _STOCK.reset(before)
