@@ -1,13 +1,17 @@
-"""Faults to plant in a genre or affect folder, each with the name that the checks should give it; a full disk."""
+"""Faults to plant in a genre or affect folder, each with the name that the checks should give it; a full disk, a song
+that kills."""
 
+import os
 import resource
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from mtmusic.audio.windows import _whole_song as whole_song
 from mtmusic.data.labels import clip_id, label_path
 from mtmusic.data.spectrograms import SUFFIXES, array_kind, array_path, read_array
 
@@ -23,6 +27,13 @@ def file_size_limit(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def whole_song_unless_b(path: Path, **options: Any) -> Any:
+    """Ends a worker process that reads b.wav; of another song its features."""
+    if path.name == "b.wav":
+        os._exit(1)
+    return whole_song(path, **options)
 
 
 def edit(split: str, change: Callable[[list[str]], list[str]]) -> Plant:

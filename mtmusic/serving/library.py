@@ -128,6 +128,8 @@ def _is_jams(options: LibraryOptions) -> bool:
         return True
     if named and options.format in (None, PARQUET):
         return False
+    if named:
+        raise UserError(f"Expected `out` to name a folder for annotation files, got the name of a table: {options.out}")
     other = "" if options.embed else "; `format=jams` writes a folder of annotation files"
     raise UserError(f"Expected `out` to name a table, NAME{SUFFIX}, got {options.out}{other}")
 
@@ -156,7 +158,9 @@ def _answers(
     if not paths:
         return iter(())
     if options.scheduler is None:
-        return predictor.predict_folder(paths, window=options.window, jobs=options.jobs, embed=options.embed)
+        return predictor.predict_folder(
+            paths, window=options.window, jobs=options.jobs, embed=options.embed, apart=True
+        )
     runs = tuple((model["run"], model["sha256"]) for model in described)
     work = partial(answer_song, runs=runs, window=options.window, embed=options.embed)
     answers = cluster_map(options.scheduler, work, {path: path for path in paths})

@@ -138,7 +138,8 @@ class Predictor:
     on, else of 30 s. The last window ends with the song, and may overlap the one before; a shorter song is one window.
     Models on the pretrained trunk share its features, which are computed once, of patches of three seconds of the whole
     song; what remains at its end is not used. Tags are scored for each patch. Other heads answer for a window from the
-    mean of the patches whose middles lie in it.
+    mean of the patches whose middles lie in it. Where a model takes beats, the answer has the median tempo of its
+    windows.
 
     Raises UserError for a model that cannot be found or opened, and where two answer the same question.
     """
@@ -250,27 +251,37 @@ class Predictor:
         jobs: int = -1,
         timelines: bool = False,
         embed: bool = False,
+        apart: bool = False,
     ) -> Iterator[SongAnswer]:
         """Yields the answer of every song below the folder, or of the files and folders in a list, sorted by path.
 
         Features are made by `jobs` processes, -1: one a core. Some 16 songs are in memory at a time, however many there
         are; a song over ten minutes, or a lone one, is answered part by part by this process. A song that cannot be
         read has failed, and stops nothing. embed: each answer is {"embedding": what `embed` gives}, without a timeline.
+        apart: a lone song is read by a process of its own too, so that one which kills it has failed as any other.
         Raises UserError at once where there is no song, and as `timeline` and `embed`.
         """
         places = [folder] if isinstance(folder, str | os.PathLike) else folder
         kinds = self._embedding_kinds(window) if embed else self._kinds(window)
         if timelines:
             _require_one_length(kinds)
-        return self._answers(find_songs(map(Path, places)), kinds, jobs, timelines, embed)
+        return self._answers(find_songs(map(Path, places)), kinds, jobs, timelines, embed, apart)
 
     def _answers(
-        self, paths: list[Path], kinds: list[Kind], jobs: int, timelines: bool, embed: bool = False
+        self,
+        paths: list[Path],
+        kinds: list[Kind],
+        jobs: int,
+        timelines: bool,
+        embed: bool = False,
+        apart: bool = False,
     ) -> Iterator[SongAnswer]:
         remaining = iter(paths)
         while some := list(islice(remaining, SONGS_AT_ONCE)):
             alone = {path: SongFeatures(long=True) for path in some}
-            features = dict(song_features(some, _features(kinds), timelines, jobs)) if len(paths) > 1 else alone
+            features = (
+                dict(song_features(some, _features(kinds), timelines, jobs)) if len(paths) > 1 or apart else alone
+            )
             whole = [path for path in some if not (features[path].failure or features[path].long)]
             asked = zip(whole, self._ask([features[path] for path in whole], kinds, embed), strict=True)
             answers = {path: self._with_heads(features[path], said, kinds) for path, said in asked}

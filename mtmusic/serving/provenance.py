@@ -14,7 +14,7 @@ def describe(predictor: Predictor) -> list[dict[str, Any]]:
     """Each model's name ("model"), where its run is found from any folder ("run"), its "sha256" and its "card"."""
     runs = map(lasting, predictor.runs)
     return [
-        {"model": Path(run).name, "run": run, "sha256": sha256_of(run), "card": card}
+        {"model": Path(run.removesuffix(f"/{MODEL_FILE}")).name, "run": run, "sha256": sha256_of(run), "card": card}
         for run, card in zip(runs, predictor.cards, strict=True)
     ]
 

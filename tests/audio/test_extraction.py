@@ -221,7 +221,9 @@ def test_a_song_that_kills_its_worker_fails_alone(song: Path, tmp_path: Path) ->
     check_that_the_third_failed(list(extract_songs(songs, Excerpt(), save_unless_third, jobs=2)), tmp_path)
 
 
-def test_a_song_that_kills_its_worker_on_a_cluster(song: Path, tmp_path: Path) -> None:
+def test_a_song_that_kills_its_worker_on_a_cluster(song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two songs are with the cluster at a time."""
+    monkeypatch.setattr(extraction, "IN_FLIGHT", 2)
     distributed = pytest.importorskip("distributed")
     songs = songs_of(song, tmp_path)
     at_once = {"distributed.scheduler.allowed-failures": 0}

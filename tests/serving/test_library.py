@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import soundfile
 
+from mtmusic.audio import windows
 from mtmusic.audio.extraction import KILLED
 from mtmusic.audio.synthesis import synthesise
-from mtmusic.audio.windows import SongFeatures
 from mtmusic.errors import UserError
 from mtmusic.files import locked
 from mtmusic.models.savedmodel import export_savedmodel
-from mtmusic.serving import predictor as predictor_module
 from mtmusic.serving.library import LibraryOptions, answer_library
 from mtmusic.serving.predictor import Predictor, SongAnswer
 from mtmusic.serving.provenance import name_and_hash, sha256_of
+from tests.faults import whole_song_unless_b
 from tests.runs import CLASSES, tiny_card, tiny_examples, write_tiny_run
 
 pandas = pytest.importorskip("pandas")
@@ -137,16 +137,11 @@ def test_failed_songs_are_tried_again_when_they_change_or_one_says_so(options, m
     assert column(options, "status") == ["ok"] * 3
 
 
-def test_a_song_that_kills_its_worker_is_a_row(options, music, monkeypatch):
-    original = predictor_module.song_features
-
-    def features(paths, *rest):
-        for path, song in original(paths, *rest):
-            yield path, SongFeatures(failure=KILLED) if path.name == "b.wav" else song
-
-    monkeypatch.setattr(predictor_module, "song_features", features)
-    assert answer_library(options) == 2
-    assert read(options)["b.wav"]["reason"] == KILLED
+@pytest.mark.parametrize("songs", [("b.wav",), ("a.wav", "b.wav")])
+def test_a_song_that_kills_its_worker_is_a_row(options, music, monkeypatch, songs):
+    monkeypatch.setattr(windows, "_whole_song", whole_song_unless_b)
+    assert answer_library(replace(options, songs=tuple(music / name for name in songs), jobs=2)) == 1
+    assert {name: row["reason"] for name, row in read(options).items()} == {"b.wav": KILLED} | dict.fromkeys(songs[:-1])
 
 
 def stopped_after(songs: int) -> Iterator[SongAnswer]:
@@ -195,7 +190,7 @@ def test_what_cannot_be_added_is_refused(options, runs, tmp_path):
         ({"models": affect, "embed": True}, "Expected answers, of which .*, got embeddings"),
         ({"window": 3.0}, "windows of 3 s: give another `out`, or `overwrite`"),
         ({"out": tmp_path / "out.csv"}, r"Expected `out` to name a table, NAME\.parquet, got .*csv; `format=jams`"),
-        ({"format": "jams"}, r"Expected `out` to name a table, NAME\.parquet"),
+        ({"format": "jams"}, r"a folder for annotation files, got the name of a table: .*out\.parquet"),
         ({"songs": (tmp_path / "none",)}, "got no such file"),
     ):
         with pytest.raises(UserError, match=told):
