@@ -20,7 +20,8 @@ from tqdm import tqdm
 from mtmusic import __version__
 from mtmusic.audio.extraction import KILLED, cluster_map, find_songs, reason_of, require_scheduler
 from mtmusic.errors import UserError
-from mtmusic.serving.predictor import GENRE, Predictor, SongAnswer
+from mtmusic.serving.jams import open_annotations
+from mtmusic.serving.predictor import GENRE, Predictor, SongAnswer, require_window
 from mtmusic.serving.provenance import describe, lasting, name_and_hash, sha256_of
 from mtmusic.serving.songs import LATEST, PROGRESS_AFTER_SECONDS, flat, latest_run, with_doubts
 from mtmusic.serving.table import FAILED, SUFFIX, Known, Table, open_table, pyarrow, schema_of, text
@@ -95,6 +96,7 @@ def answer_library(options: LibraryOptions) -> int:
     Logs failures as warnings, and counts. Raises UserError where it cannot run, before any song.
     """
     as_jams = _is_jams(options)
+    require_window(options.window)
     if not as_jams:
         pyarrow()
     paths = find_songs(options.songs)
@@ -108,15 +110,15 @@ def answer_library(options: LibraryOptions) -> int:
     begun, failed = time.monotonic(), 0
     with _place(options, predictor, described) as place:
         missing = place.missing(paths)
-        with tqdm(_answers(options, predictor, described, missing), total=len(missing), desc=_verb(options),
-                  unit="song", delay=PROGRESS_AFTER_SECONDS, disable=None) as songs:  # fmt: skip
+        answers, verb = _answers(options, predictor, described, missing), "Embedding" if options.embed else "Predicting"
+        with tqdm(answers, verb, len(missing), unit="song", delay=PROGRESS_AFTER_SECONDS, disable=None) as songs:
             for song in songs:
                 place.add(song)
                 if song.failure:
                     logger.warning(f"failed: {text(song.failure)}")
                     failed += 1
     rate = len(missing) / (time.monotonic() - begun)
-    done = f"{len(missing)} songs, {failed} failed, {rate:.2g} songs a second" if missing else "nothing to do"
+    done = f"songs: {len(missing)}, failed: {failed}, {rate:.2g} songs a second" if missing else "nothing to do"
     logger.info(f"{'Annotations' if as_jams else 'Table'}: {options.out} ({done})")
     return failed
 
@@ -134,16 +136,10 @@ def _is_jams(options: LibraryOptions) -> bool:
     raise UserError(f"Expected `out` to name a table, NAME{SUFFIX}, got {options.out}{other}")
 
 
-def _verb(options: LibraryOptions) -> str:
-    return "Embedding" if options.embed else "Predicting"
-
-
 def _place(
     options: LibraryOptions, predictor: Predictor, described: list[dict[str, Any]]
 ) -> AbstractContextManager[Place]:
     if _is_jams(options):
-        from mtmusic.serving.jams import open_annotations
-
         return open_annotations(options.out, described, options.overwrite)
     return _open_answers(options, predictor, described)
 

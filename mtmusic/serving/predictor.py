@@ -298,9 +298,8 @@ class Predictor:
                     yield self._song_answer(path, song, said, kinds if timelines else ())
 
     def _kinds(self, window: float | None) -> list[Kind]:
-        """Each model's windows. Raises UserError for a window below a second."""
-        if window is not None and not SHORTEST_SECONDS <= window < math.inf:
-            raise UserError(f"Expected `window` of {SHORTEST_SECONDS:g} second or more, got {window:g}")
+        """Each model's windows. Raises UserError as `require_window`."""
+        require_window(window)
         return [_kind(model, window) for model in self._models]
 
     def _embedding_kinds(self, window: float | None) -> list[Kind]:
@@ -383,6 +382,12 @@ class Predictor:
 
 def _names(card: Mapping[str, Any]) -> list[str]:
     return [card["task"]] if card["task"] in _LABELS else card["targets"]
+
+
+def require_window(window: float | None) -> None:
+    """Raises UserError for a window below a second."""
+    if window is not None and not SHORTEST_SECONDS <= window < math.inf:
+        raise UserError(f"Expected `window` of {SHORTEST_SECONDS:g} second or more, got {window:g}")
 
 
 def clip_seconds(card: Mapping[str, Any]) -> float:

@@ -48,13 +48,13 @@ def similar(
         UserError: there is no such table or song, the song failed, or the model is another than the table's.
 
     Example:
-        >>> for song, score, _ in mtmusic.similar("song.mp3", "embeddings.parquet", top=5):
-        ...     print(f"{score:.3f}  {song}")
+        >>> mtmusic.similar("song.mp3", "embeddings.parquet", top=1)
+        [SimilarSong(song='/music/other.mp3', score=0.83, seconds=212.4)]
     """
     if top < 1:
         raise UserError(f"Expected `top` of 1 or more, got {top}")
     folder, itself = Path(embeddings), text(os.path.abspath(song))  # noqa: PTH100  as find_songs names it
-    count, total, squares, query = 0, np.float64(0), np.float64(0), None
+    count, total, squares, query = 0, np.zeros(1), np.zeros(1), None
     for songs, _, rows in _batches(folder):
         count, total, squares = count + len(rows), total + rows.sum(axis=0), squares + (rows**2).sum(axis=0)
         query = rows[songs.index(itself)] if itself in songs else query

@@ -15,7 +15,7 @@ def test_the_flags_reach_the_table(script, tmp_path, monkeypatch, capsys):
     soundfile.write("a.wav", synthesise("Rock", 0, 6.0)[0], 22_050)
     arguments = ["a.wav", "--model", "run", "--out", "e.parquet", "--window", "2", "--jobs", "1"]
     assert script("embed").main(arguments) == 0
-    assert capsys.readouterr().out.startswith("known: 0, new: 1, changed: 0\nTable: e.parquet (1 songs, 0 failed, ")
+    assert capsys.readouterr().out.startswith("known: 0, new: 1, changed: 0\nTable: e.parquet (songs: 1, failed: 0, ")
     assert [len(row) for row in parquet.read_table("e.parquet").column("embedding").to_pylist()] == [4]
     for changed, told in ((["--window", "3"], "windows of 2 s, of which"), (["--jobs", "0"], "--jobs of 1 or more")):
         assert script("embed").main([*arguments, *changed]) == 2

@@ -320,7 +320,7 @@ def test_a_library_is_answered_into_a_table(predict, runs, music, capsys):
     captured = capsys.readouterr()
     counts, table = captured.out.splitlines()
     assert counts == "known: 0, new: 3, changed: 0"
-    assert table.startswith("Table: answers.parquet (3 songs, 1 failed, ")
+    assert table.startswith("Table: answers.parquet (songs: 3, failed: 1, ")
     assert captured.err.startswith("failed: Expected audio")
     assert predict(*arguments) == 0
     assert "known: 3, new: 0, changed: 0" in capsys.readouterr().out

@@ -191,6 +191,7 @@ def test_what_cannot_be_added_is_refused(options, runs, tmp_path):
         ({"window": 3.0}, "windows of 3 s: give another `out`, or `overwrite`"),
         ({"out": tmp_path / "out.csv"}, r"Expected `out` to name a table, NAME\.parquet, got .*csv; `format=jams`"),
         ({"format": "jams"}, r"a folder for annotation files, got the name of a table: .*out\.parquet"),
+        ({"window": 0.5}, "Expected `window` of 1 second or more, got 0.5"),
         ({"songs": (tmp_path / "none",)}, "got no such file"),
     ):
         with pytest.raises(UserError, match=told):
