@@ -72,7 +72,7 @@ def test_another_shape_is_reported_without_levels(
 def test_what_cannot_be_read_has_no_measurements(tmp_path: Path) -> None:
     path = tmp_path / "1.fused.full.npy"
     path.write_bytes(b"not an array")
-    assert measure_array(path) == ArrayMeasurements(problem=measure_array(path).problem)
+    assert str(measure_array(path)) == str(ArrayMeasurements(problem=measure_array(path).problem))  # NaN is not NaN
     assert str(path) in measure_array(path).problem
 
 
@@ -103,7 +103,7 @@ def test_a_changed_array_is_read_again(tmp_path: Path, fused: Fused, save_array:
 
 def test_a_bad_array_is_read_again_each_time(tmp_path: Path, save_array: SaveArray, reads: list[str]) -> None:
     path = save_array(tmp_path / "1.fused.full.npy", np.zeros((128, 3)))
-    assert measure_arrays([path]) == measure_arrays([path])
+    assert str(measure_arrays([path])) == str(measure_arrays([path]))
     assert reads == ["1", "1"]
 
 
@@ -133,7 +133,7 @@ def test_without_a_cache_folder_it_goes_on(
     (tmp_path / "file").touch()
     monkeypatch.setenv("MTMUSIC_CACHE", str(tmp_path / "file"))
     path = save_array(tmp_path / "1.fused.full.npy", fused(3))
-    assert measure_arrays([path]) == measure_arrays([path])
+    assert str(measure_arrays([path])) == str(measure_arrays([path]))
     assert reads == ["1", "1"]
 
 

@@ -124,7 +124,7 @@ def test_a_bfloat16_gradient_sums_to_zero_as_the_normalizations_must():
         tape.watch(x)
         y = ZeroAbsentFrames(dtype="bfloat16")(layer(x, training=True, mask=present), present)
         loss = tf.reduce_sum(tf.cast(y, "float32") * tf.cast(upstream, "float32"))
-    gradient = np.array(tape.gradient(loss, x)).astype("float64")
+    gradient = tape.gradient(loss, x).numpy().astype("float64")
     rounding = np.abs(gradient).sum(axis=(0, 1, 2)) * 2**-9  # half a unit of each value's last place
     assert (np.abs(gradient.sum(axis=(0, 1, 2))) < rounding).all()
 
@@ -149,7 +149,7 @@ def test_absent_frames_of_any_value_change_nothing_that_the_masked_normalization
             tape.watch(filled)
             y = ZeroAbsentFrames()(layer(filled, training=True, mask=present), present)
             loss = tf.reduce_sum(y**3)
-        outputs.append([np.array(part) for part in (y, tape.gradient(loss, filled), layer.moving_mean.value)])
+        outputs.append([part.numpy() for part in (y, tape.gradient(loss, filled), layer.moving_mean.value)])
     assert all(np.array_equal(one, other) for one, other in zip(*outputs, strict=True))
     assert not outputs[0][1][~present[..., 0]].any()
     np.testing.assert_allclose(outputs[0][2], x[present[..., 0]].mean(axis=(0, 1)), rtol=1e-5)
