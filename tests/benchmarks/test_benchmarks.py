@@ -561,3 +561,20 @@ def test_shares_of_neighbours_are_those_of_a_loop(benchmark):
         for k in (1, 4):
             assert shares["numbers"][k][i] == np.mean([genres[j] == genres[i] for j in others[:k]])
         assert shares["chance"][1][i] == np.mean([genres[j] == genres[i] for j in others])
+
+
+def test_exports_are_compared_with_their_model(benchmark, trunk, tmp_path, capsys):
+    for module in ("ai_edge_litert", "tf2onnx", "onnxruntime"):
+        pytest.importorskip(module, reason="the extra `export` is not installed")
+    out = tmp_path / "out.json"
+    assert benchmark("exports").main(["--quick", "--json", str(out)]) == 0
+    told = capsys.readouterr()
+    assert "mood_musicnn is left out: Expected the trunk" in told.err  # the tests' own trunk is another
+    rows = json.loads(out.read_text())["rows"]
+    assert len(told.out.splitlines()) == len(rows) + 2
+    names = ("cnn", "masked cnn", "masked cnn, three tasks", "lstm")
+    assert {(row["model"], row["format"]) for row in rows} == {
+        (name, kind) for name in names for kind in ("savedmodel", "litert", "onnx")
+    }
+    assert all(row["difference"] <= 1e-4 and row["milliseconds"] > 0 for row in rows)
+    assert {row["ratio"] for row in rows if row["format"] == "savedmodel"} == {1.0}
