@@ -54,7 +54,7 @@ class SpectrogramNormalization(Float32Layer):
             raise UserError(
                 f"Expected clips of {self.bins} bins, got {spectrogram.shape[-1]}: give make_dataset its feature"
             )
-        is_mel = np.arange(self.bins) < self.mel_bins  # not by slices: one of no bins misleads LiteRT
+        is_mel = np.arange(spectrogram.shape[-1]) < self.mel_bins  # not by slices: one of no bins misleads LiteRT
         scale, offset = np.where(is_mel, -2 / MEL_FLOOR_DB, 2), np.where(is_mel, 1, -1)
         scaled = spectrogram * ops.convert_to_tensor(scale, "float32") + ops.convert_to_tensor(offset, "float32")
         present = ops.any(spectrogram != PAD_VALUE, axis=-1, keepdims=True)
