@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import keras
 import librosa
 import numpy as np
 import pytest
@@ -578,3 +579,19 @@ def test_exports_are_compared_with_their_model(benchmark, trunk, tmp_path, capsy
     }
     assert all(row["difference"] <= 1e-4 and row["milliseconds"] > 0 for row in rows)
     assert {row["ratio"] for row in rows if row["format"] == "savedmodel"} == {1.0}
+
+
+def test_versions_compares_a_model_with_its_answers_of_before(benchmark, monkeypatch, tmp_path, capsys):
+    versions, out = benchmark("versions"), tmp_path / "out.json"
+    monkeypatch.setattr(versions, "RUNS", {"LSTM": versions.RUNS["LSTM"]})
+    write_tiny_genre_folder(tmp_path / "corpus" / "fma_genre_spectrograms")
+    assert versions.main(["train", str(tmp_path)]) == 0
+    assert versions.main(["open", str(tmp_path)]) == 0
+    assert f"LSTM           {tf.__version__}, {keras.__version__}, " in capsys.readouterr().out
+    with np.load(tmp_path / "lstm" / "examples.npz") as examples:
+        changed = dict(examples) | {"prediction": examples["prediction"] + 0.25}
+    np.savez(tmp_path / "lstm" / "examples.npz", **changed)
+    assert versions.main(["open", str(tmp_path), "--json", str(out)]) == 0
+    largest = max(1, np.abs(changed["prediction"]).max())
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["difference"] == pytest.approx(0.25 / largest, abs=1e-5)
