@@ -70,7 +70,7 @@ def main(arguments: argparse.Namespace) -> None:
         raise UserError(f"Expected --rounds of 1 or more, got {arguments.rounds}")
     if arguments.songs < 2:
         raise UserError(f"Expected --songs of 2 or more, got {arguments.songs}")
-    from mtmusic.models.saving import find_run
+    from mtmusic.cards import find_run
 
     find_run("musicnn")  # where there is none, that is said at once
     with tempfile.TemporaryDirectory() as temporary:

@@ -88,10 +88,11 @@ def open_models() -> tuple[Callable[[Any], dict[str, Any]], list[str], list[str]
     import tensorflow as tf
 
     from mtmusic.audio.features import logmel_spectrogram
+    from mtmusic.cards import locate
     from mtmusic.constants import LOGMEL_BINS
     from mtmusic.models.heads import head_alone
     from mtmusic.models.musicnn import embedding
-    from mtmusic.models.saving import load, locate
+    from mtmusic.models.saving import load
 
     (tagger, card), (mood, mood_card) = load("musicnn"), load("mood_musicnn")
     backbone = tagger.get_layer("backbone")

@@ -19,6 +19,12 @@ LOGMEL_FFT_LENGTH = 512
 LOGMEL_HOP_LENGTH = 256
 """Of logmel, log10(1 + 10000 power): the input of the pretrained trunk. Its level is that of the sound."""
 
+PATCH_FRAMES = 187
+"""The frames of logmel that the pretrained trunk takes at once: three seconds."""
+
+EMBEDDING, PENULTIMATE = "embedding", "penultimate"
+"""What a backbone gives: see `models.savedmodel.OpenedModel`."""
+
 LOUDEST_WHERE_LEVEL_COUNTS = 4.0
 """Samples for logmel lie in -1 to 1. A peak above this is that of 16-bit numbers that nobody scaled."""
 

@@ -107,7 +107,7 @@ def test_a_wheel_holds_the_package_and_the_command(wheel):
     assert "mtmusic/models/pretrained/mood_musicnn/model.keras" in held
     scripts = configparser.ConfigParser()
     scripts.read_string(of_dist_info(wheel, "entry_points.txt").decode())
-    assert dict(scripts["console_scripts"]) == {"mtmusic": "mtmusic.cli.main:main"}
+    assert dict(scripts["console_scripts"]) == {"mtmusic": "mtmusic.cli.main:program"}
 
 
 def test_a_wheel_says_what_it_is(wheel):

@@ -11,18 +11,19 @@ import logging
 import os
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
-from joblib import Parallel, delayed, parallel_config
+from joblib import Parallel, delayed, effective_n_jobs, parallel_config
+from joblib.externals.loky import get_reusable_executor
 from threadpoolctl import threadpool_limits
 
 from mtmusic.audio.decoding import SUFFIXES
@@ -47,6 +48,9 @@ ID_LENGTH = 100  # a file's name, which holds more than the id, has 255 bytes
 
 IN_FLIGHT = 4096
 """Songs that are with a cluster at a time: enough for some thousand cores."""
+
+IDLE_SECONDS = 300
+"""After so long without work, a worker process ends."""
 
 KILLED = "its worker process was killed: a damaged file, or too little memory"
 
@@ -192,6 +196,66 @@ def parallel_map(
                         yield from Parallel(n_jobs=2)([task])
                     except BrokenExecutor:
                         yield path, None
+
+
+class InOrder(Iterator[tuple[Path, Result | None]], Generic[Result]):
+    """Each path with its work's result, in their order; None where the worker process was killed.
+
+    The work begins at once, by `jobs` processes (-1: one a core), and is never more than `ahead` paths ahead. With one
+    job it is done by this process, as it is asked for.
+    """
+
+    def __init__(self, work: Callable[[Path], Result], paths: Sequence[Path], jobs: int = -1, ahead: int = 8) -> None:
+        with parallel_config("loky"):
+            jobs = effective_n_jobs(jobs)
+        self.work, self.alone, self.workers = work, jobs == 1, min(jobs, len(paths))
+        self.left, self.ahead = iter(paths), ahead
+        self.begun: deque[tuple[Path, Future[Result]]] = deque()
+        self._begin()
+
+    def __next__(self) -> tuple[Path, Result | None]:
+        if self.alone:
+            path = next(self.left)
+            return path, self.work(path)
+        self._begin()
+        if not self.begun:
+            raise StopIteration
+        path, future = self.begun.popleft()
+        try:
+            return path, future.result()
+        except BrokenExecutor:
+            return path, self._again(path)
+
+    def close(self) -> None:
+        """Drops what is begun and not asked for yet."""
+        self.left = iter(())
+        while self.begun:
+            self.begun.pop()[1].cancel()
+
+    def _begin(self) -> None:
+        while not self.alone and len(self.begun) < self.ahead and (path := next(self.left, None)):
+            self.begun.append((path, self._submitted(path)))
+
+    def _submitted(self, path: Path) -> "Future[Result]":
+        try:
+            return get_reusable_executor(self.workers, timeout=IDLE_SECONDS).submit(self.work, path)
+        except BrokenExecutor as error:
+            failed: Future[Result] = Future()
+            failed.set_exception(error)
+            return failed
+
+    def _again(self, path: Path) -> Result | None:
+        """A killed worker ends all others, and nobody knows whose path it was: this one goes on with none next to it,
+        then those that ended with it."""
+        broken = [isinstance(future.exception(), BrokenExecutor) for _, future in self.begun]
+        try:
+            result = self._submitted(path).result()
+        except BrokenExecutor:
+            result = None
+        for i, (other, _) in enumerate(self.begun):
+            if broken[i]:
+                self.begun[i] = other, self._submitted(other)
+        return result
 
 
 def _named(path: Path, work: Callable[[Item], Result], item: Item) -> tuple[Path, Result]:

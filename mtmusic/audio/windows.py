@@ -12,7 +12,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mtmusic.audio.decoding import header_seconds
-from mtmusic.audio.extraction import KILLED, parallel_map, reason_of
+from mtmusic.audio.extraction import InOrder, reason_of
 from mtmusic.audio.features import fused_spectrograms, logmel_spectrogram, mel_db, mel_power, stft
 from mtmusic.audio.loading import SILENT_BELOW, resampled, stream_waveform
 from mtmusic.constants import (
@@ -32,6 +32,9 @@ BLOCK_SECONDS = 120.0
 
 WHOLE_SECONDS = 600.0
 """Songs up to this length are made into features by worker processes, as a whole."""
+
+SONGS_AHEAD = 8
+"""Songs whose features worker processes make before they are asked for."""
 
 FULL, BEAT, LOGMEL, PATCHES, TIMES = "full", "beat", "logmel", "patches", "times"
 """The arrays of windows: fused at full rate, or beat-synchronised; logmel; frames of the whole song's logmel; or none,
@@ -282,11 +285,10 @@ def file_features(path: Path, kinds: Set[Kind], with_mel: bool = False) -> Itera
 
 def song_features(
     paths: Sequence[Path], kinds: Set[Kind], with_mel: bool = False, jobs: int = -1
-) -> Iterator[tuple[Path, SongFeatures]]:
-    """Each song's features, in any order, by worker processes (-1: one a core); not of those over WHOLE_SECONDS."""
-    work = partial(_whole_song, kinds=kinds, with_mel=with_mel)
-    for path, features in parallel_map(work, {path: path for path in paths}, jobs):
-        yield path, features or SongFeatures(failure=KILLED)
+) -> InOrder[SongFeatures]:
+    """Each song's features, in order, by worker processes (-1: one a core), SONGS_AHEAD songs ahead; not of those over
+    WHOLE_SECONDS."""
+    return InOrder(partial(_whole_song, kinds=kinds, with_mel=with_mel), paths, jobs, SONGS_AHEAD)
 
 
 def _whole_song(path: Path, kinds: Set[Kind], with_mel: bool) -> SongFeatures:

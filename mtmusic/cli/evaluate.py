@@ -24,8 +24,8 @@ def parser() -> argparse.ArgumentParser:
 
 @common.entry_point(parser)
 def main(arguments: argparse.Namespace) -> None:
+    from mtmusic.cards import locate, read_card
     from mtmusic.datasets.demo import AFFECT_FOLDERS, GENRE_FOLDERS
-    from mtmusic.models.saving import locate, read_card
     from mtmusic.training.evaluate import evaluate
 
     card = read_card(locate(arguments.model)[0])

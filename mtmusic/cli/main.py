@@ -4,11 +4,15 @@ mtmusic COMMAND --help tells more.
 """
 
 import ast
+import atexit
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mtmusic import __version__
 from mtmusic.cli import common
@@ -30,6 +34,25 @@ def _first_line(module: Path) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     return common.exit_code(partial(_main, name, rest), common.parser(__doc__, __name__))
+
+
+def program() -> int:
+    """The command in a process of its own. At its end Python would take TensorFlow apart, which takes a second."""
+    code: Any = 1
+
+    def leave() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+
+    atexit.register(leave)  # the first one is called last
+    try:
+        code = main()
+    except SystemExit as exit:  # argparse's
+        code = exit.code
+        raise
+    return code
 
 
 def _main(name: str, rest: Sequence[str]) -> int:

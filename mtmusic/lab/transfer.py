@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mtmusic.cards import TRUNK, locate, read_card
 from mtmusic.data.labels import read_affect_labels
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
@@ -15,7 +16,6 @@ from mtmusic.lab import plan
 from mtmusic.lab.affect import BACKBONES, single_runs, tasks_of
 from mtmusic.lab.genre import cnn_runs
 from mtmusic.lab.plan import Done, Lab
-from mtmusic.models.saving import TRUNK, locate, read_card
 from mtmusic.training.affect import AffectTask
 from mtmusic.training.compare import finetune
 from mtmusic.training.crossval.study import CrossOptions, cross_validate

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mtmusic.cards import CARD_FILE
 from mtmusic.constants import FEATURE_BINS
 from mtmusic.errors import UserError
 from mtmusic.extras import require
@@ -26,7 +27,7 @@ from mtmusic.models.clip_statistics import GaussianEmbedding
 from mtmusic.models.cpu import stock_operations
 from mtmusic.models.layers import Float32Layer, Tensor
 from mtmusic.models.savedmodel import Ask, cut_or_padded, largest_difference, require_close, without_cudnn
-from mtmusic.models.saving import CARD_FILE, answers, named_outputs
+from mtmusic.models.saving import answers, named_outputs
 
 LITERT, ONNX = "litert", "onnx"
 FILES = {LITERT: "model.tflite", ONNX: "model.onnx"}

@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from mtmusic.constants import PAD_VALUE
+from mtmusic.constants import PAD_VALUE, PATCH_FRAMES
 from mtmusic.files import cache_folder, write_from_memory
 from mtmusic.models.heads import compiled_as, head_alone
-from mtmusic.models.musicnn import FEATURES_VERSION, PATCH_FRAMES, PatchRows, PresentRows, TrainedDropout, kind_of
+from mtmusic.models.musicnn import FEATURES_VERSION, PatchRows, PresentRows, TrainedDropout, kind_of
 from mtmusic.models.saving import weights_hash
 from mtmusic.models.transfer import first_blocks
 

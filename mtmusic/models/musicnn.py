@@ -15,14 +15,20 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from mtmusic.constants import FEATURE_BINS, HOP_LENGTH, LOGMEL_HOP_LENGTH, LOGMEL_SAMPLE_RATE, PAD_VALUE, SAMPLE_RATE
+from mtmusic.constants import (
+    FEATURE_BINS,
+    HOP_LENGTH,
+    LOGMEL_HOP_LENGTH,
+    LOGMEL_SAMPLE_RATE,
+    PAD_VALUE,
+    PATCH_FRAMES,
+    SAMPLE_RATE,
+)
 from mtmusic.errors import UserError
 from mtmusic.mel import mel_frequencies
 from mtmusic.models.cpu import layer_type
 from mtmusic.models.cpu.normalization import FusedBatchNormalization
 from mtmusic.models.layers import PACKAGE, Float32Layer, FrameMask, Tensor
-
-PATCH_FRAMES = 187
 
 FEATURES = ("mean", "penultimate")
 """What a head may ask for: 753 time means, or the 200 features before the tags."""

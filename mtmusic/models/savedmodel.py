@@ -15,27 +15,23 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtmusic.constants import FEATURE_BINS, LOUDEST_WHERE_LEVEL_COUNTS, PAD_VALUE
+from mtmusic.cards import ASSETS, CARD_FILE, SAVED_MODEL_FILE, find_run, locate, read_card
+from mtmusic.constants import (
+    EMBEDDING,
+    FEATURE_BINS,
+    LOUDEST_WHERE_LEVEL_COUNTS,
+    PAD_VALUE,
+    PATCH_FRAMES,
+    PENULTIMATE,
+)
 from mtmusic.errors import UserError
 from mtmusic.files import whole_folder, write_json
 from mtmusic.models.frontend import Logmel, LogMelSpectrogram
 from mtmusic.models.heads import head_alone
-from mtmusic.models.musicnn import DENSE_UNITS, PATCH_FRAMES, PatchMean, embedding, kind_of
-from mtmusic.models.saving import (
-    CARD_FILE,
-    SAVED_MODEL_FILE,
-    answers,
-    find_run,
-    load,
-    locate,
-    named_outputs,
-    read_card,
-    weights_hash,
-)
+from mtmusic.models.musicnn import DENSE_UNITS, PatchMean, embedding, kind_of
+from mtmusic.models.saving import answers, load, named_outputs, weights_hash
 
 SERVE, EMBED, WAVEFORM, HEAD = "serve", "embed", "waveform", "head"
-EMBEDDING, PENULTIMATE = "embedding", "penultimate"
-ASSETS = "assets"
 LARGEST_DIFFERENCE = 1e-4
 
 Ask = Callable[..., dict[str, np.ndarray]]
@@ -95,7 +91,7 @@ def open_model(path: Path | str) -> OpenedModel:
         model, card = load(path)
         functions = signatures(model, card, locate(path)[1])
         asks = {name: partial(_ask, function) for name, function in functions.items()}
-        head = _head(asks, functions[HEAD].get_concrete_function(), _trunk(model, card)) if HEAD in asks else None
+        head = _head(asks, functions[HEAD].input_signature, _trunk(model, card)) if HEAD in asks else None
         return OpenedModel(card, asks[SERVE], asks[EMBED], head)
     card = read_card(path / ASSETS)
     try:
@@ -106,17 +102,17 @@ def open_model(path: Path | str) -> OpenedModel:
         raise UserError(f"Expected a SavedModel of mtmusic, got one that cannot be loaded: {path}: {reason}") from error
     _require_fit(functions[SERVE], card, path)
     asks = {name: partial(_ask_loaded, loaded, name) for name in loaded.signatures}
-    head = _head(asks, loaded.signatures[HEAD], str(path)) if HEAD in asks else None
+    head = _head(asks, loaded.signatures[HEAD].structured_input_signature, str(path)) if HEAD in asks else None
     return OpenedModel(card, asks[SERVE], asks[EMBED], head)
 
 
-def _head(asks: Mapping[str, Ask], function: Any, trunk: str) -> Head:
-    return Head(partial(asks[HEAD], name="features"), _taken(function), trunk)
+def _head(asks: Mapping[str, Ask], takes: Any, trunk: str) -> Head:
+    return Head(partial(asks[HEAD], name="features"), _taken(takes), trunk)
 
 
-def _taken(head: Any) -> str:
-    """The output of `embed` that the concrete function `head` takes."""
-    (features,) = tf.nest.flatten(head.structured_input_signature)
+def _taken(signature: Any) -> str:
+    """The output of `embed` that a function with this input signature takes."""
+    (features,) = tf.nest.flatten(signature)
     return PENULTIMATE if features.shape[1] == DENSE_UNITS else EMBEDDING
 
 
@@ -243,8 +239,8 @@ def signatures(
         return {name: tf.cast(features, tf.float32) for name, features in outputs.items()}
 
     functions = {
-        SERVE: tf.function(answer, input_signature=[spectrograms]),
-        EMBED: tf.function(embed, input_signature=[spectrograms]),
+        SERVE: _traced(answer, spectrograms),
+        EMBED: _traced(embed, spectrograms),
     }
     if front_end is not None:
 
@@ -257,7 +253,7 @@ def signatures(
                 samples = _required(samples, scaled, "Expected samples from -1 to 1, got a peak above 4")
             return answer(front_end(samples))
 
-        functions[WAVEFORM] = tf.function(waveform, [tf.TensorSpec((None, None), tf.float32, "samples")])
+        functions[WAVEFORM] = _traced(waveform, tf.TensorSpec((None, None), tf.float32, "samples"))
     kind = kind_of(model.get_layer("backbone"))
     if kind and kind["feature"] == "logmel" and card["frames"] is None:
         alone = head_alone(model)
@@ -267,8 +263,13 @@ def signatures(
             patches = features[:, tf.newaxis] if kind["features"] == "patches" else features
             return named_outputs(alone(patches, training=False), card)
 
-        functions[HEAD] = tf.function(head, input_signature=[takes])
+        functions[HEAD] = _traced(head, takes)
     return functions
+
+
+def _traced(function: Callable[..., Any], takes: tf.TensorSpec) -> Any:
+    """A tf.function. Nothing in it needs AutoGraph, which is most of the time of a trace."""
+    return tf.function(function, input_signature=[takes], autograph=False)
 
 
 def _embedder(model: keras.Model) -> keras.Model:
@@ -319,7 +320,7 @@ def _largest_difference(
     ]
     if HEAD in served:
         patch = examples[:, :PATCH_FRAMES]
-        rows = embedder.predict(patch, verbose=0)[_taken(served[HEAD])]
+        rows = embedder.predict(patch, verbose=0)[_taken(served[HEAD].structured_input_signature)]
         pairs.append((answers(model, card, patch), served[HEAD](features=tf.constant(rows))))
     if sound is not None:
         spectrogram = _as_trained(tf.constant(sound.spectrogram.T[np.newaxis]), card["frames"]).numpy()

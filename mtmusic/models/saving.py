@@ -5,13 +5,11 @@ Of a model on a frozen pretrained trunk the head alone is stored, with a hash of
 
 import contextlib
 import hashlib
-import json
-import math
 import shutil
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,27 +17,23 @@ from typing import Any
 import keras
 import numpy as np
 
+from mtmusic.cards import (
+    CARD_FILE,
+    EXAMPLES_FILE,
+    LICENSE_FILE,
+    MODEL_FILE,
+    PRETRAINED,
+    TRUNK,
+    find_run,
+    locate,
+    read_card,
+)
 from mtmusic.constants import FEATURE_BINS
 from mtmusic.errors import UserError
-from mtmusic.files import cache_folders, whole_file, write_from_memory, write_json
+from mtmusic.files import whole_file, write_from_memory, write_json
 from mtmusic.models.heads import head_alone, on_backbone
 from mtmusic.models.musicnn import kind_of, musicnn_backbone
 from mtmusic.models.precision import layers_compute_in
-
-MODEL_FILE, CARD_FILE, EXAMPLES_FILE = "model.keras", "card.json", "examples.npz"
-SAVED_MODEL_FILE = "saved_model.pb"
-LICENSE_FILE = "LICENSE"
-
-OWN_BACKBONE = "own"
-"""On the card of a model that `save_run` saved, in the place of a kind of backbone."""
-
-TRUNK = "musicnn"
-"""The name of the pretrained trunk's run."""
-
-PRETRAINED = Path(__file__).parent / "pretrained"
-"""Runs that come with the package."""
-
-MOST_FRAMES = 10**6  # six hours at full rate
 
 SAME_MODEL = {"float32": 0.01, "bfloat16": 0.05}
 """How much a model's answers may differ between two machines, as a share of the largest, by its precision: each
@@ -107,28 +101,6 @@ def load_model(path: Path | str, **options: Any) -> keras.Model:
     return on_backbone(model, _trunk_backbone(trunk, file)) if trunk else model
 
 
-def find_run(name: Path | str) -> Path:
-    """Where a run is that is given by a path or a name: the path, else NAME in ./saved_models, in MTMUSIC_CACHE/models,
-    or among those that come with the package.
-
-    Gives the path itself where there is none. Raises UserError where the pretrained trunk is missing.
-    """
-    path = Path(name)
-    places = [path]
-    if path.name == str(path):
-        cached = [folder / "models" for folder in cache_folders()]
-        places += [folder / path for folder in (Path("saved_models"), *cached, PRETRAINED)]
-    for place in places:
-        if place.is_file() or any((place / file).is_file() for file in (MODEL_FILE, SAVED_MODEL_FILE)):
-            return place
-    if str(name) == TRUNK:
-        raise UserError(
-            f"Expected the pretrained trunk {TRUNK}, found none: `mtmusic get-pretrained` fetches it; "
-            "what make setup fetched is in saved_models of the clone"
-        )
-    return path
-
-
 def weights_hash(model: keras.Model) -> str:
     """32 hexadecimal digits of the backbone's weights: names, shapes and bytes. The same on every machine.
 
@@ -189,45 +161,6 @@ def _trunk_backbone(trunk: Mapping[str, str], file: Path) -> keras.Model:
         layer.set_weights(source.get_layer(layer.name).get_weights() if layer.weights else [])
         layer.trainable = False
     return backbone
-
-
-def locate(path: Path | str) -> tuple[Path, Path]:
-    """The run's folder and its model.keras. Raises UserError where there is none, for a SavedModel too."""
-    path = find_run(path)
-    file = path if path.suffix == ".keras" else path / MODEL_FILE
-    if not file.is_file():
-        if (path / SAVED_MODEL_FILE).is_file():
-            raise UserError(
-                f"Expected a run's folder or its {MODEL_FILE}, got an exported SavedModel, which only predicts: {path}"
-            )
-        raise UserError(f"Expected a run's folder or its {MODEL_FILE}, found no {file}")
-    return file.parent, file
-
-
-def own_folder(path: Path | str) -> Path:
-    """Where what is made of a run goes: its folder; of one that comes with the package, that name in saved_models."""
-    folder = locate(path)[0]
-    return Path("saved_models") / folder.name if folder.parent == PRETRAINED else folder
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """The card next to the model. Raises UserError where it is missing or not one of ours."""
-    path = folder / CARD_FILE
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"Expected the model's card, got none that can be read: {path}: {error}") from error
-    needed = {"task", "feature", "beat", "frames"}
-    if isinstance(card, dict):
-        needed |= {"genre": {"classes"}, "tags": {"tags"}}.get(str(card.get("task")), {"targets", "label_means"})
-    missing = needed - set(card) if isinstance(card, dict) else needed
-    if missing:
-        raise UserError(f"Expected a card with {', '.join(sorted(needed))}; got none of {sorted(missing)} in {path}")
-    if broken := [name for name, good in _VALUES.items() if name in card and not good(card[name])]:
-        raise UserError(f"Expected a card as it was written, got {broken[0]} {card[broken[0]]!r} in {path}")
-    if unknown := [task for task in card.get("targets", ()) if task not in card["label_means"]]:
-        raise UserError(f"Expected a label mean of each target, got none of {', '.join(unknown)} in {path}")
-    return card
 
 
 def answers(model: keras.Model, card: dict[str, Any], spectrograms: np.ndarray) -> dict[str, np.ndarray]:
@@ -294,38 +227,6 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _fits(array: np.ndarray, shape: tuple[int | None, ...]) -> bool:
     """Whether the array has this shape, in which None is any length."""
     return array.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, array.shape, strict=True))
-
-
-def trained_on_demo(card: Mapping[str, Any]) -> bool:
-    """Whether the model, or the one whose backbone it was started from, learnt from the demo corpus."""
-    return bool(card.get("data", {}).get("demo") or card.get("source", {}).get("demo"))
-
-
-def _is_names(value: Any) -> bool:
-    named = isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
-    return named and len(set(value)) == len(value)
-
-
-def _is_frames(value: Any) -> bool:
-    return type(value) is int and 0 < value <= MOST_FRAMES  # a bool is an int too
-
-
-_VALUES: dict[str, Callable[[Any], bool]] = {
-    "feature": lambda value: value in tuple(FEATURE_BINS),
-    "beat": lambda value: isinstance(value, bool),
-    "frames": lambda value: value is None or _is_frames(value),
-    "clip_frames": _is_frames,
-    "data": lambda value: isinstance(value, dict),
-    "source": lambda value: isinstance(value, dict),
-    "clip_seconds": lambda value: value is None or (isinstance(value, int | float) and 0 < value < math.inf),
-    "sample_rate": lambda value: type(value) is int and value > 0,
-    "classes": _is_names,
-    "tags": _is_names,
-    "trunk": lambda value: isinstance(value, dict) and {"name", "weights", "feature", "features"} <= set(value),
-    "targets": _is_names,
-    "label_means": lambda value: isinstance(value, dict),
-}
-"""What the card's values must be for a model to be fed by them."""
 
 
 def _require_fit(model: keras.Model, card: dict[str, Any], path: Path) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from mtmusic.cards import locate
 from mtmusic.errors import UserError
 from mtmusic.models.musicnn import FEATURES, kind_of, musicnn_backbone
-from mtmusic.models.saving import load, locate
+from mtmusic.models.saving import load
 
 UNFROZEN_RATE = 0.1
 """A trained backbone is changed slowly, or the fresh head's first gradients would undo it."""

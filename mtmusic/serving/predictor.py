@@ -1,19 +1,23 @@
-"""Saved models and a song -> an answer. The models are loaded once, and asked about files, waveforms and arrays."""
+"""Saved models and a song -> an answer. The models are loaded once, and asked about files, waveforms and arrays.
+
+TensorFlow is imported with the first model, so that songs can be begun with before.
+"""
 
 import math
 import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtmusic.audio.extraction import find_songs, reason_of
+from mtmusic.audio.extraction import KILLED, InOrder, find_songs, reason_of
 from mtmusic.audio.windows import (
     BEAT,
     FULL,
@@ -26,7 +30,9 @@ from mtmusic.audio.windows import (
     song_features,
     waveform_features,
 )
+from mtmusic.cards import TRUNK, find_card, trained_on_demo
 from mtmusic.constants import (
+    EMBEDDING,
     FEATURE_BINS,
     FEATURE_ROWS,
     FUSED_BINS,
@@ -36,12 +42,14 @@ from mtmusic.constants import (
     LOGMEL_SAMPLE_RATE,
     MEL_BINS,
     PAD_VALUE,
+    PATCH_FRAMES,
+    PENULTIMATE,
     SAMPLE_RATE,
 )
 from mtmusic.errors import UserError
-from mtmusic.models.musicnn import PATCH_FRAMES
-from mtmusic.models.savedmodel import EMBEDDING, PENULTIMATE, Ask, OpenedModel, open_model
-from mtmusic.models.saving import trained_on_demo
+
+if TYPE_CHECKING:
+    from mtmusic.models.savedmodel import Ask
 
 PRETRAINED = ("musicnn", "mood_musicnn")
 """The runs that answer where none is named."""
@@ -55,8 +63,10 @@ SHORTEST_SECONDS = 1.0
 BATCH_FRAMES = 4096
 """Frames that a model is given at once: a CNN's first block holds 64 kB a frame and more."""
 
-SONGS_AT_ONCE = 16
-"""Songs of a folder whose features are in memory together."""
+FIRST_SONGS = 1, 2, 4
+SONGS_AT_ONCE = 8
+"""Songs of a folder that are answered together. The first ones are fewer, since the models are traced meanwhile, and
+worker processes go on with the next."""
 
 SONG, WARNING, GENRE, TAGS, TEMPO = "song", "warning", "genre", "tags", "tempo"
 """SONG, WARNING, TEMPO: keys next to those of the models: no task may be named so."""
@@ -129,6 +139,41 @@ def predict(path: str | os.PathLike[str], *, timeline: bool = False) -> SongAnsw
     return _pretrained().answer(path, timeline=timeline)
 
 
+@dataclass(frozen=True)
+class Begun:
+    """Songs that worker processes have begun with. asked: the songs, the kinds of windows, and whether with a mel."""
+
+    asked: tuple[list[Path], set[Kind], bool]
+    songs: InOrder[SongFeatures]
+
+
+@contextmanager
+def begin(
+    runs: Sequence[Path | str],
+    paths: list[Path],
+    *,
+    window: float | None = None,
+    jobs: int = -1,
+    timelines: bool = False,
+) -> Iterator[Begun | None]:
+    """Worker processes begin with the songs before TensorFlow is imported; `predict_folder` takes what they have made.
+
+    The windows are what the runs' cards promise. None where a card or `window` is wrong, which the Predictor says.
+    """
+    try:
+        cards = list(map(find_card, runs or PRETRAINED))
+        kinds = _features(_kind(card, _on_trunk(card), _checked(window)) for card in cards)
+    except UserError:
+        begun = None
+    else:
+        begun = Begun((paths, kinds, timelines), song_features(paths, kinds, timelines, jobs))
+    try:
+        yield begun
+    finally:
+        if begun:
+            begun.songs.close()
+
+
 class Predictor:
     """Predicts tags, genre and affect: `Predictor("saved_models/genre_cnn").predict("song.mp3")`.
 
@@ -145,6 +190,8 @@ class Predictor:
     """
 
     def __init__(self, *runs: Path | str) -> None:
+        from mtmusic.models.savedmodel import open_model
+
         self.runs = runs or PRETRAINED
         self._models = [open_model(run) for run in self.runs]
         names = Counter([SONG, WARNING, TEMPO, *(name for model in self._models for name in _names(model.card))])
@@ -252,41 +299,48 @@ class Predictor:
         timelines: bool = False,
         embed: bool = False,
         apart: bool = False,
+        begun: "Begun | None" = None,
     ) -> Iterator[SongAnswer]:
         """Yields the answer of every song below the folder, or of the files and folders in a list, sorted by path.
 
-        Features are made by `jobs` processes, -1: one a core. Some 16 songs are in memory at a time, however many there
-        are; a song over ten minutes, or a lone one, is answered part by part by this process. A song that cannot be
-        read has failed, and stops nothing. embed: each answer is {"embedding": what `embed` gives}, without a timeline.
-        apart: a lone song is read by a process of its own too, so that one which kills it has failed as any other.
+        Features are made by `jobs` processes, -1: one a core, while the models answer. Some 16 songs are in memory at a
+        time, however many there are; a song over ten minutes, or a lone one, is answered part by part by this process.
+        A song that cannot be read has failed, and stops nothing. embed: each answer is {"embedding": what `embed`
+        gives}, without a timeline. apart: a lone song is read by a process of its own too, so that one which kills it
+        has failed as any other.
+        begun: what `begin` has begun for the same songs.
         Raises UserError at once where there is no song, and as `timeline` and `embed`.
         """
         places = [folder] if isinstance(folder, str | os.PathLike) else folder
         kinds = self._embedding_kinds(window) if embed else self._kinds(window)
         if timelines:
             _require_one_length(kinds)
-        return self._answers(find_songs(map(Path, places)), kinds, jobs, timelines, embed, apart)
+        paths = find_songs(map(Path, places))
+        if begun and begun.asked == (paths, _features(kinds), timelines):
+            return self._answers(begun.songs, kinds, timelines, embed)
+        if len(paths) == 1 and not apart:
+            return self._answers(iter([(paths[0], SongFeatures(long=True))]), kinds, timelines, embed)
+        return self._made_and_answered(paths, kinds, jobs, timelines, embed)
+
+    def _made_and_answered(
+        self, paths: list[Path], kinds: list[Kind], jobs: int, timelines: bool, embed: bool
+    ) -> Iterator[SongAnswer]:
+        with closing(song_features(paths, _features(kinds), timelines, jobs)) as songs:
+            yield from self._answers(songs, kinds, timelines, embed)
 
     def _answers(
-        self,
-        paths: list[Path],
-        kinds: list[Kind],
-        jobs: int,
-        timelines: bool,
-        embed: bool = False,
-        apart: bool = False,
+        self, songs: Iterator[tuple[Path, SongFeatures | None]], kinds: list[Kind], timelines: bool, embed: bool
     ) -> Iterator[SongAnswer]:
-        remaining = iter(paths)
-        while some := list(islice(remaining, SONGS_AT_ONCE)):
-            alone = {path: SongFeatures(long=True) for path in some}
-            features = (
-                dict(song_features(some, _features(kinds), timelines, jobs)) if len(paths) > 1 or apart else alone
-            )
-            whole = [path for path in some if not (features[path].failure or features[path].long)]
-            asked = zip(whole, self._ask([features[path] for path in whole], kinds, embed), strict=True)
-            answers = {path: self._with_heads(features[path], said, kinds) for path, said in asked}
-            for path in some:
-                song, said = features.pop(path), answers.get(path)
+        """songs: paths and features, None of one that killed its worker process."""
+        for count in chain(FIRST_SONGS, repeat(SONGS_AT_ONCE)):
+            some = {path: song or SongFeatures(failure=KILLED) for path, song in islice(songs, count)}
+            if not some:
+                return
+            whole = [path for path, song in some.items() if not (song.failure or song.long)]
+            asked = zip(whole, self._ask([some[path] for path in whole], kinds, embed), strict=True)
+            answers = {path: self._with_heads(some[path], said, kinds) for path, said in asked}
+            for path in [*some]:
+                song, said = some.pop(path), answers.get(path)
                 if song.long:
                     try:
                         song, said = self._ask_parts(file_features(path, _features(kinds), timelines), kinds, embed)
@@ -300,7 +354,7 @@ class Predictor:
     def _kinds(self, window: float | None) -> list[Kind]:
         """Each model's windows. Raises UserError as `require_window`."""
         require_window(window)
-        return [_kind(model, window) for model in self._models]
+        return [_kind(model.card, model.head is not None, _checked(window)) for model in self._models]
 
     def _embedding_kinds(self, window: float | None) -> list[Kind]:
         if len(self._models) > 1:
@@ -399,12 +453,22 @@ def clip_seconds(card: Mapping[str, Any]) -> float:
     return card.get("clip_seconds") or LAB_SECONDS
 
 
-def _kind(model: OpenedModel, window: float | None) -> Kind:
-    card = model.card
+def _kind(card: Mapping[str, Any], on_trunk: bool, window: float | None) -> Kind:
     if card["task"] == TAGS:
         return PATCH_SECONDS, PATCHES
-    array = TIMES if model.head else LOGMEL if card["feature"] == LOGMEL else BEAT if card["beat"] else FULL
+    array = TIMES if on_trunk else LOGMEL if card["feature"] == LOGMEL else BEAT if card["beat"] else FULL
     return window or clip_seconds(card), array
+
+
+def _on_trunk(card: Mapping[str, Any]) -> bool:
+    """Whether the model will have a `head`."""
+    return card.get("backbone") == TRUNK and card["feature"] == LOGMEL and card["frames"] is None
+
+
+def _checked(window: float | None) -> float | None:
+    if window is not None and not SHORTEST_SECONDS <= window < math.inf:
+        raise UserError(f"Expected `window` of {SHORTEST_SECONDS:g} second or more, got {window:g}")
+    return window
 
 
 def _arrays(kind: Kind) -> Kind:
@@ -489,7 +553,7 @@ def _require_array(array: np.ndarray, bins: int) -> None:
         raise UserError(f"Expected logmel, which is at least 0, got {array.min():g} in the array")
 
 
-def _in_batches(ask: Ask, arrays: Sequence[np.ndarray], feature: str) -> dict[str, np.ndarray]:
+def _in_batches(ask: "Ask", arrays: Sequence[np.ndarray], feature: str) -> dict[str, np.ndarray]:
     """The model's outputs for (bins, frames) arrays, one row an array. Arrays of like length share a batch."""
     rows = FEATURE_ROWS.get(feature, slice(None))
     order = sorted(range(len(arrays)), key=lambda i: arrays[i].shape[1])

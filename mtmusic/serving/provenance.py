@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtmusic.models.saving import CARD_FILE, MODEL_FILE, PRETRAINED, SAVED_MODEL_FILE, find_run
+from mtmusic.cards import CARD_FILE, MODEL_FILE, PRETRAINED, SAVED_MODEL_FILE, find_run
 from mtmusic.serving.predictor import Predictor
 
 

@@ -2,22 +2,24 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
 from mtmusic.audio.extraction import find_songs, song_ids
+from mtmusic.cards import CARD_FILE, OWN_BACKBONE, read_card
 from mtmusic.errors import UserError
-from mtmusic.evaluation import plots
 from mtmusic.files import refuse_taken, write_csv, write_json
-from mtmusic.models.saving import CARD_FILE, OWN_BACKBONE, read_card
-from mtmusic.serving.predictor import GENRE, SONG, TAGS, TEMPO, WARNING, Answer, Predictor, SongAnswer, Timeline
+from mtmusic.serving.predictor import GENRE, SONG, TAGS, TEMPO, WARNING, Answer, Predictor, SongAnswer, Timeline, begin
 from mtmusic.serving.provenance import describe
+
+if TYPE_CHECKING:
+    from mtmusic.evaluation.plots import Figure
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +69,21 @@ def predict_songs(options: PredictOptions) -> int:
     pictures = _pictures(options.timelines, paths)
     refuse_taken((options.csv, options.json, *pictures.values()), options.overwrite)
     models = [latest_run() if str(model) == LATEST else model for model in options.models]
-    predictor = Predictor(*models)
+    given: dict[str, Any] = {"window": options.window, "jobs": options.jobs, "timelines": bool(pictures)}
+    with begin(models, paths, **given) as begun:
+        predictor = Predictor(*models)
+        songs = predictor.predict_folder(paths, **given, begun=begun)
+        return _log_and_write(options, models, paths, pictures, predictor, songs)
+
+
+def _log_and_write(
+    options: PredictOptions,
+    models: Sequence[Path | str],
+    paths: Sequence[Path],
+    pictures: Mapping[Path, Path],
+    predictor: Predictor,
+    songs: Iterator[SongAnswer],
+) -> int:
     if tuple(models) != options.models or not models:
         logger.info(f"Models: {' and '.join(map(str, predictor.runs))}")
     if predictor.warning:
@@ -76,7 +92,6 @@ def predict_songs(options: PredictOptions) -> int:
     width = max(map(len, shown.values()))
     answers: list[tuple[Path, Answer]] = []
     failed = 0
-    songs = predictor.predict_folder(paths, window=options.window, jobs=options.jobs, timelines=bool(pictures))
     with tqdm(total=len(paths), desc="Predicting", unit="song", delay=PROGRESS_AFTER_SECONDS, disable=None) as progress:
         for song in songs:
             if song.answer and not answers:
@@ -86,6 +101,8 @@ def predict_songs(options: PredictOptions) -> int:
                 answers.append((song.path, with_doubts(song)))
             failed += _log_trouble(song)
             if song.timeline and pictures:
+                from mtmusic.evaluation import plots
+
                 picture = timeline_picture(song.timeline, song.path.name, predictor.tag_groups)
                 plots.save_figure(picture, pictures[song.path])
             progress.update()
@@ -209,11 +226,13 @@ def _created(card: Path) -> str:
         return ""
 
 
-def timeline_picture(timeline: Timeline, title: str, groups: Mapping[str, str], narrow: bool = False) -> plots.Figure:
+def timeline_picture(timeline: Timeline, title: str, groups: Mapping[str, str], narrow: bool = False) -> "Figure":
     """The spectrogram above; genre, the song's top tags of SHOWN_GROUPS and affect below. groups: of each tag.
 
     narrow: for a phone.
     """
+    from mtmusic.evaluation import plots
+
     panels: dict[str, plots.Panel] = {}
     if timeline.tags:
         scores = {tag: np.array([step[tag] for step in timeline.tags]) for tag in timeline.tags[0]}

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from mtmusic.cards import MODEL_FILE, locate, read_card
 from mtmusic.data.labels import ALONE
 from mtmusic.errors import UserError
 from mtmusic.evaluation import plots
 from mtmusic.evaluation.bootstrap import Fold, cross_scores, measures, model_scores
 from mtmusic.evaluation.reports.run import write_report
 from mtmusic.files import write_json
-from mtmusic.models.saving import MODEL_FILE, locate, read_card, refuse_tags
+from mtmusic.models.saving import refuse_tags
 from mtmusic.training.evaluate import task_of
 from mtmusic.training.run_folder import CLIPS_FILE, PREDICTIONS, log_known_test_clips, require_free
 from mtmusic.training.task import Task

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mtmusic.cards import MODEL_FILE, own_folder
 from mtmusic.data.folder import LoadOptions, data_table, require_rate
 from mtmusic.data.labels import GenreClasses
 from mtmusic.errors import UserError
 from mtmusic.files import refuse_other_things, replace_folder
-from mtmusic.models.saving import MODEL_FILE, load, own_folder, refuse_tags
+from mtmusic.models.saving import load, refuse_tags
 from mtmusic.training.affect import AffectTask
 from mtmusic.training.genre import GenreTask
 from mtmusic.training.recipes import Recipe, recipe_from_card
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def task_of(card: Mapping[str, Any]) -> Task:
-    """The task of a saved model. card: as `saving.read_card` gives it, of genre or affect."""
+    """The task of a saved model. card: as `cards.read_card` gives it, of genre or affect."""
     return GenreTask.from_card(card) if card["task"] == "genre" else AffectTask.from_card(card)
 
 

@@ -6,21 +6,13 @@ from pathlib import Path
 from mtmusic.audio.features import fused_spectrogram, logmel_filters, logmel_spectrogram, mel_filters
 from mtmusic.audio.resampling import resample
 from mtmusic.audio.synthesis import synthesise
+from mtmusic.cards import ASSETS, CARD_FILE, LICENSE_FILE, SAVED_MODEL_FILE, locate, own_folder, read_card
 from mtmusic.constants import FEATURE_ROWS, LOGMEL_SAMPLE_RATE, SAMPLE_RATE
 from mtmusic.errors import UserError
 from mtmusic.files import refuse_other_things
 from mtmusic.models.conversion import FILES, NAMES, export_converted, require_convertible, require_packages
-from mtmusic.models.savedmodel import ASSETS, Sound, export_savedmodel, no_waveform
-from mtmusic.models.saving import (
-    CARD_FILE,
-    LICENSE_FILE,
-    SAVED_MODEL_FILE,
-    load,
-    locate,
-    own_folder,
-    read_card,
-    read_examples,
-)
+from mtmusic.models.savedmodel import Sound, export_savedmodel, no_waveform
+from mtmusic.models.saving import load, read_examples
 
 SAVEDMODEL = "savedmodel"
 FOLDERS = {SAVEDMODEL: "saved_model", **{kind: kind for kind in FILES}}

@@ -14,11 +14,12 @@ import numpy as np
 from mtmusic.audio.features import logmel_spectrogram
 from mtmusic.audio.resampling import resample
 from mtmusic.audio.synthesis import STYLES, synthesise
+from mtmusic.cards import CARD_FILE, LICENSE_FILE, TRUNK
 from mtmusic.constants import LOGMEL_SAMPLE_RATE, SAMPLE_RATE
 from mtmusic.errors import UserError
 from mtmusic.files import cache_folder, refuse_other_things, whole_folder
 from mtmusic.models.musicnn import load_checkpoint_weights, musicnn_backbone, tagger
-from mtmusic.models.saving import CARD_FILE, LICENSE_FILE, TRUNK, save, weights_hash
+from mtmusic.models.saving import save, weights_hash
 from mtmusic.training.recipes import Recipe, architecture
 from mtmusic.training.run_folder import seed_everything, versions
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import keras
 
+from mtmusic.cards import TRUNK, locate, read_card
 from mtmusic.errors import UserError
 from mtmusic.models.backbones import CNN_BLOCKS, POOL, STATISTICS, cnn_backbone, lstm_backbone, statistics_backbone
 from mtmusic.models.heads import Neck, neck
 from mtmusic.models.musicnn import musicnn_backbone
 from mtmusic.models.nystroem import KERNELS
 from mtmusic.models.precision import layers_compute_in, supported
-from mtmusic.models.saving import TRUNK, locate, read_card
 from mtmusic.models.trainer import TrainingConfig
 
 logger = logging.getLogger(__name__)
@@ -263,7 +263,7 @@ def task_weights(recipe: Recipe, tasks: Sequence[str]) -> dict[str, float] | Non
 
 
 def build_backbone(recipe: Recipe, stock: bool = False) -> keras.Model:
-    """The recipe's backbone with fresh weights. stock: of Keras's own layers alone, for exports."""
+    """The recipe's backbone with fresh weights. stock: of Keras's own layers alone, to compare with."""
     with layers_compute_in(recipe.precision):
         if recipe.backbone == "statistics":
             return statistics_backbone(

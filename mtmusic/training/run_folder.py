@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtmusic import __version__
+from mtmusic.cards import CARD_FILE, OWN_BACKBONE, locate, read_card, trained_on_demo
 from mtmusic.constants import FEATURE_BINS, LOGMEL_SAMPLE_RATE, SAMPLE_RATE
 from mtmusic.data.folder import AffectData, FolderData, song_names
 from mtmusic.data.labels import (
@@ -35,7 +36,7 @@ from mtmusic.data.spectrograms import array_frames
 from mtmusic.errors import UserError
 from mtmusic.evaluation.reports.run import write_report
 from mtmusic.files import locked, refuse_other_things, replace_folder, whole_folder, write_csv, write_json
-from mtmusic.models.saving import CARD_FILE, OWN_BACKBONE, locate, read_card, save, trained_on_demo
+from mtmusic.models.saving import save
 from mtmusic.training.recipes import Recipe, architecture
 from mtmusic.training.task import Evaluation, Task, examples
 

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from mtmusic.cards import locate, read_card
 from mtmusic.constants import FEATURE_BINS
 from mtmusic.data.folder import FolderData, LoadOptions, data_table, require_rate
 from mtmusic.data.labels import Clips, concatenate
@@ -22,7 +23,7 @@ from mtmusic.files import content_hash, write_text
 from mtmusic.models import nystroem
 from mtmusic.models.distribution import find_devices
 from mtmusic.models.frozen import embedded, head_alone, is_fixed
-from mtmusic.models.saving import locate, read_card, save
+from mtmusic.models.saving import save
 from mtmusic.models.trainer import (
     OVERFIT_EPOCHS,
     TrainingConfig,

@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,17 @@ import soundfile
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from mtmusic.audio import extraction
-from mtmusic.audio.extraction import Excerpt, Outcome, Song, extract_song, extract_songs, find_songs, plain_id, song_ids
+from mtmusic.audio.extraction import (
+    Excerpt,
+    InOrder,
+    Outcome,
+    Song,
+    extract_song,
+    extract_songs,
+    find_songs,
+    plain_id,
+    song_ids,
+)
 from mtmusic.audio.features import full_and_beat_spectrograms, logmel_spectrogram
 from mtmusic.audio.loading import load_waveform
 from mtmusic.audio.synthesis import synthesise
@@ -219,6 +230,51 @@ def check_that_the_third_failed(outcomes: list[Outcome], folder: Path) -> None:
 def test_a_song_that_kills_its_worker_fails_alone(song: Path, tmp_path: Path) -> None:
     songs = songs_of(song, tmp_path)
     check_that_the_third_failed(list(extract_songs(songs, Excerpt(), save_unless_third, jobs=2)), tmp_path)
+
+
+def name_unless_third(path: Path) -> str:
+    if path.stem == "3":
+        os._exit(1)
+    return path.name
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 9])
+def test_in_order_the_one_that_kills_its_worker_fails_alone(ahead: int) -> None:
+    paths = [Path(number) for number in "5432167"]
+    assert list(InOrder(name_unless_third, paths, 2, ahead)) == [
+        (path, None if path.name == "3" else path.name) for path in paths
+    ]
+
+
+def test_what_only_dies_next_to_others_does_not_fail(tmp_path: Path) -> None:
+    paths = [tmp_path / number for number in "123"]
+    assert list(InOrder(dies_once, paths, 2)) == [(path, path.name) for path in paths]
+
+
+def dies_once(path: Path) -> str:
+    if path.name == "2" and not path.exists():
+        path.touch()
+        os._exit(1)
+    return path.name
+
+
+def test_one_job_works_as_it_is_asked_and_in_this_process() -> None:
+    done: list[Path] = []
+    results = InOrder(lambda path: done.append(path) or os.getpid(), [Path("a"), Path("b")], jobs=1)
+    assert done == []
+    assert next(results) == (Path("a"), os.getpid())
+    assert done == [Path("a")]
+    results.close()
+    assert list(results) == []
+
+
+def test_what_is_dropped_is_not_begun(tmp_path: Path) -> None:
+    paths = [tmp_path / str(number) for number in range(40)]
+    with closing(InOrder(Path.touch, paths, jobs=2, ahead=40)) as results:
+        next(results)
+    assert list(results) == []
+    gc.collect()
+    assert len(list(tmp_path.iterdir())) < 40
 
 
 def test_a_song_that_kills_its_worker_on_a_cluster(song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -298,7 +298,8 @@ def test_steps_are_ranges_of_numbers(capsys, text):
 def test_tensorflow_writes_nothing_as_it_is_imported():
     """From 2.17 on it does, whatever its log level; what comes after the import is shown."""
     program = (
-        "import os; from mtmusic.cli import common; common.quieten_tensorflow(); import keras; os.write(2, b'after')"
+        "import gc, os; from mtmusic.cli import common; common.quieten_tensorflow(); common.quieten_tensorflow(); "
+        "import keras; os.write(2, b'after'); assert gc.isenabled() and gc.get_freeze_count() > 100_000"
     )
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True, env=environment)

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mtmusic.cards import find_run
 from mtmusic.cli.export_model import FORMATS
 from mtmusic.errors import UserError
 from mtmusic.models import conversion
 from mtmusic.models.backbones import cnn_backbone, statistics_backbone
 from mtmusic.models.conversion import FILES, NEEDED, open_converted
 from mtmusic.models.heads import genre_classifier
-from mtmusic.models.saving import answers, find_run, load, save
+from mtmusic.models.saving import answers, load, save
 from mtmusic.models.transfer import freeze, load_backbone
 from mtmusic.training.export import FOLDERS, export_model
 from tests.runs import logmel_examples, tiny_card, tiny_examples, write_tiny_run

@@ -77,3 +77,20 @@ def test_the_arguments_are_those_of_the_shell(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["mtmusic", "compare-runs", "one"])
     assert main() == 2
     assert capsys.readouterr().err == "error: Expected two runs or more to compare, got 1\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["--version"], 0), (["absent"], 2), (["predict", "--help"], 0), (["predict", "--no"], 2)]
+)
+def test_the_program_ends_as_the_command(arguments, code):
+    """What was registered meanwhile is called, and what it wrote is seen; Python's own taking apart is left out."""
+    program = """
+import atexit, sys
+from mtmusic.cli import main
+command, main.main = main.main, lambda: (atexit.register(print, "late", end=""), command())[1]
+atexit.register(print, "unseen")
+sys.exit(main.program())
+"""
+    ended = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    assert ended.returncode == code
+    assert ended.stdout.endswith("late")

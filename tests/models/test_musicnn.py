@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mtmusic.cards import find_run
 from mtmusic.constants import PAD_VALUE
 from mtmusic.errors import UserError
 from mtmusic.models.musicnn import (
@@ -21,7 +22,7 @@ from mtmusic.models.musicnn import (
     musicnn_backbone,
     tagger,
 )
-from mtmusic.models.saving import find_run, load
+from mtmusic.models.saving import load
 from mtmusic.models.transfer import freeze, set_backbone_weights
 from tests.runs import logmel_examples, randomise
 

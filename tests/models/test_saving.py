@@ -9,23 +9,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mtmusic.cards import find_run, read_card, trained_on_demo
 from mtmusic.errors import UserError
 from mtmusic.models.backbones import cnn_backbone, lstm_backbone
 from mtmusic.models.heads import genre_classifier, multitask_regressor
 from mtmusic.models.musicnn import musicnn_backbone
 from mtmusic.models.precision import layers_compute_in
-from mtmusic.models.saving import (
-    answers,
-    find_run,
-    load,
-    load_model,
-    read_card,
-    read_examples,
-    refuse_tags,
-    save,
-    trained_on_demo,
-    weights_hash,
-)
+from mtmusic.models.saving import answers, load, load_model, read_examples, refuse_tags, save, weights_hash
 from mtmusic.models.trainer import TrainingConfig, fit
 from mtmusic.models.transfer import freeze, load_backbone, set_backbone_weights, unfreeze
 from tests.runs import logmel_examples, write_random_trunk

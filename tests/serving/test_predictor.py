@@ -3,6 +3,7 @@ import shutil
 import tracemalloc
 import types
 import warnings
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,17 +14,19 @@ import soundfile
 
 import mtmusic
 from mtmusic.audio import features, windows
+from mtmusic.audio.extraction import InOrder, find_songs
 from mtmusic.audio.features import fused_spectrogram, logmel_spectrogram, mel_db, mel_power, stft
 from mtmusic.audio.loading import load_waveform
 from mtmusic.audio.synthesis import synthesise
 from mtmusic.errors import UserError
+from mtmusic.models import savedmodel
 from mtmusic.models.heads import genre_classifier, head_alone, multitask_regressor
 from mtmusic.models.musicnn import embedding
 from mtmusic.models.savedmodel import export_savedmodel
 from mtmusic.models.saving import answers, load, save
 from mtmusic.models.transfer import freeze, load_backbone
 from mtmusic.serving import predictor as predictor_module
-from mtmusic.serving.predictor import Predictor, clip_seconds
+from mtmusic.serving.predictor import Predictor, begin, clip_seconds
 from tests.runs import CLASSES, logmel_examples, tiny_card, tiny_examples, write_random_trunk, write_tiny_run
 
 TASKS = ("valence", "joyful activation")
@@ -292,21 +295,55 @@ def test_a_folder_with_only_bad_songs(genre, tmp_path):
 
 
 def test_memory_holds_a_few_songs_of_a_folder(genre, tmp_path, monkeypatch):
-    """The next songs are read only once these are answered."""
-    asked = []
+    """However many there are: those that are answered together, and those that are made ahead."""
     monkeypatch.setattr(predictor_module, "SONGS_AT_ONCE", 2)
-    original = windows.song_features
-    monkeypatch.setattr(
-        predictor_module, "song_features", lambda paths, *rest: asked.append(len(paths)) or original(paths, *rest)
-    )
-    for name in "abcde":
-        soundfile.write(tmp_path / f"{name}.wav", synthesise("Jazz", 0, 1.0)[0], RATE)
-    songs = genre.predict_folder(tmp_path, jobs=1)
+    monkeypatch.setattr(windows, "SONGS_AHEAD", 3)
+    begun = []
+    monkeypatch.setattr(InOrder, "_submitted", lambda self, path: begun.append(path) or done(self.work(path)))
+    for number in range(12):
+        (tmp_path / f"{number}.wav").write_bytes(b"no audio")
+    songs = genre.predict_folder(tmp_path, jobs=2)
     assert isinstance(songs, types.GeneratorType)
-    next(songs)
-    assert asked == [2]
-    assert len(list(songs)) == 4
-    assert asked == [2, 2, 1]
+    assert not begun
+    for answered, _ in enumerate(songs, 1):
+        assert len(begun) < answered + 4 + 3
+    assert begun == sorted(tmp_path.iterdir())
+
+
+def done(result):
+    future = Future()
+    future.set_result(result)
+    return future
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_a_folder_has_the_same_answers_however_it_is_read(both, runs, songs, monkeypatch, ahead):
+    (songs / "bad.mp3").write_bytes(b"no audio")
+    wanted = list(both.predict_folder(songs, jobs=1))
+    monkeypatch.setattr(windows, "SONGS_AHEAD", ahead)
+    ours = (runs / "genre", runs / "affect")
+    with begin(ours, find_songs([songs]), jobs=2) as begun:
+        answered = list(both.predict_folder(songs, jobs=2, begun=begun))
+        assert not begun.songs.begun  # what was begun was taken
+    assert [(song.path, song.failure, song.doubts) for song in answered] == [
+        (song.path, song.failure, song.doubts) for song in wanted
+    ]
+    for one, other in zip(answered, wanted, strict=True):
+        assert one.answer.get("genre") == pytest.approx(other.answer.get("genre"), abs=1e-5)
+
+
+def test_what_was_begun_for_other_windows_is_not_taken(both, runs, songs):
+    wanted = [song.answer for song in both.predict_folder(songs, jobs=1)]
+    with begin([runs / "genre"], find_songs([songs]), jobs=1) as begun:
+        answers = [song.answer for song in both.predict_folder(songs, jobs=1, begun=begun)]
+        assert next(begun.songs)[0] == songs / "a.wav"
+    assert answers == wanted
+
+
+@pytest.mark.parametrize(("run", "window"), [("absent", None), ("genre", 0.1)])
+def test_nothing_is_begun_where_the_predictor_will_refuse(runs, songs, run, window):
+    with begin([runs / run], find_songs([songs]), window=window, jobs=1) as begun:
+        assert begun is None
 
 
 def test_a_song_is_decoded_once_and_its_features_made_once(runs, songs, monkeypatch):
@@ -535,7 +572,7 @@ def test_the_songs_answer_without_a_predictor(named, recording, monkeypatch):
     assert answer.answer == named.predict(recording)
     assert answer["valence"] == answer.answer["valence"]
     assert (answer.doubts, answer.timeline) == ((), None)
-    monkeypatch.setattr(predictor_module, "open_model", lambda run: pytest.fail("was loaded again"))
+    monkeypatch.setattr(savedmodel, "open_model", lambda run: pytest.fail("was loaded again"))
     assert mtmusic.predict(str(recording), timeline=True).timeline.tags
     predictor_module._pretrained.cache_clear()
 

@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from mtmusic.cards import find_run
 from mtmusic.cli.cross_validate import main as cross_validate
 from mtmusic.cli.evaluate import main as evaluate
 from mtmusic.cli.get_pretrained import main
 from mtmusic.cli.train_affect import main as train_affect
 from mtmusic.cli.train_genre import main as train_genre
 from mtmusic.errors import UserError
-from mtmusic.models.saving import find_run, load, weights_hash
+from mtmusic.models.saving import load, weights_hash
 from mtmusic.training import pretrained
 from mtmusic.training.pretrained import TAG_GROUPS, default_folder, get_pretrained
 from tests.folders import write_tiny_affect_folder, write_tiny_genre_folder

@@ -8,13 +8,13 @@ import keras
 import numpy as np
 import pytest
 
+from mtmusic.cards import read_card
 from mtmusic.data.folder import FolderData, LoadOptions, load_affect_split
 from mtmusic.data.labels import read_affect_labels, read_genre_labels
 from mtmusic.data.spectrograms import read_array
 from mtmusic.errors import UserError
 from mtmusic.models.backbones import cnn_backbone, lstm_backbone
 from mtmusic.models.heads import genre_classifier, multitask_regressor
-from mtmusic.models.saving import read_card
 from mtmusic.serving.predictor import Predictor
 from mtmusic.serving.songs import latest_run
 from mtmusic.training.compare import own_scores, read_predictions

@@ -6,10 +6,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from mtmusic.cards import TRUNK
 from mtmusic.data.labels import Clips
 from mtmusic.data.pipeline import make_dataset
 from mtmusic.data.spectrograms import read_array
-from mtmusic.models.saving import TRUNK
 from mtmusic.models.transfer import load_backbone, set_backbone_weights
 from mtmusic.training.recipes import Recipe, build_backbone
 from mtmusic.training.task import kept_batches

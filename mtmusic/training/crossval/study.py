@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from mtmusic.cards import TRUNK, locate
 from mtmusic.data.folder import (
     FolderData,
     LoadOptions,
@@ -31,7 +32,6 @@ from mtmusic.evaluation.reports.crossval import write_cross_page
 from mtmusic.files import refuse_other_things, replace_folder, write_json
 from mtmusic.models.distribution import find_devices
 from mtmusic.models.precision import supported
-from mtmusic.models.saving import TRUNK, locate
 from mtmusic.training.affect import AffectTask
 from mtmusic.training.crossval.baselines import (
     AFFECT_BASELINES,
