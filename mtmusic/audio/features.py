@@ -1,9 +1,9 @@
-"""Sound -> mel spectrogram, chromagram and beats: the lab's fused arrays, 140 rows a frame; or logmel, 96 rows.
+"""Waveform to mel spectrogram, chromagram and beats: the lab's fused arrays of 140 rows, or logmel arrays of 96 rows.
 
 The numbers of the fused arrays are those of the lab's helper code (slp-ntua/patrec-labs, lab3), which calls librosa for
-each step. The steps share one STFT here, the slow ones are written for speed, and nothing is compiled: librosa compiles
-some when it is imported and some at their first call, which takes seconds, needs a folder to write to, and leaves
-broken files where several processes do it at once.
+each step. Here the steps share one STFT and the slow ones are written for speed. Nothing is compiled: librosa compiles
+functions at its import and at their first call, which takes seconds, needs a folder to write to, and leaves broken
+files if several processes do it at once.
 """
 
 from collections.abc import Sequence
@@ -40,10 +40,26 @@ LOWEST_POWER = 1e-10
 
 
 def fused_spectrogram(waveform: np.ndarray, beat: bool = False) -> np.ndarray:
-    """(samples,) float32 mono at SAMPLE_RATE -> (140, frames) float32: 128 rows of mel in dB, 12 of chroma.
+    """Mel spectrogram and chromagram of a waveform, as the lab's arrays hold them.
 
-    A frame is HOP_LENGTH samples, or with `beat` the time from one beat to the next: then each value is the median
-    over the frames in between (mel's is taken on power), and a clip without beats is one frame.
+    A frame is HOP_LENGTH (512) samples. With `beat` a frame is the time from one beat to the next, and each value is
+    the median over the frames between. Mel's median is of the power. A clip without beats is one frame.
+
+    Args:
+        waveform: Mono waveform `(samples,)` in float32 at SAMPLE_RATE (22,050 Hz).
+        beat: Whether to synchronise the frames with the beats.
+
+    Returns:
+        The array `(140, frames)` in float32: 128 rows of mel in dB below the clip's maximum, at least -80, and 12 rows
+        of chroma from 0 to 1.
+
+    Examples:
+        >>> from mtmusic.audio.features import fused_spectrogram
+        >>> from mtmusic.audio.synthesis import synthesise
+        >>> waveform, labels = synthesise("Rock", seed=0, seconds=2.0)
+        >>> array = fused_spectrogram(waveform)
+        >>> array.shape, float(array[:128].max())  # 1 + 44100 // 512 frames
+        ((140, 87), 0.0)
     """
     if beat:
         return full_and_beat_spectrograms(waveform)[1]
@@ -54,9 +70,14 @@ def fused_spectrogram(waveform: np.ndarray, beat: bool = False) -> np.ndarray:
 def full_and_beat_spectrograms(
     waveform: np.ndarray, tempos: list[float] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`fused_spectrogram` without and with `beat`, at little more than the cost of the second alone.
+    """`fused_spectrogram` without and with `beat`, in little more time than the second takes.
 
-    tempos: the clip's beats a minute are added to it, where it has onsets.
+    Args:
+        waveform: Mono waveform `(samples,)` in float32 at SAMPLE_RATE (22,050 Hz).
+        tempos: A list to which the clip's tempo in beats a minute is added, if it has onsets.
+
+    Returns:
+        The full-rate array and the beat-synchronised array, `(140, frames)` each.
     """
     spectrum = stft(waveform)
     power, pitch_classes = mel_power(spectrum), chroma(waveform, spectrum)
@@ -70,9 +91,15 @@ def full_and_beat_spectrograms(
 def fused_spectrograms(
     waveform: np.ndarray, rates: Sequence[bool], tempos: list[float] | None = None
 ) -> Sequence[np.ndarray]:
-    """A (140, frames) array for each of the rates, [False], [True] or [False, True], in one pass.
+    """A fused array for each rate, in one pass.
 
-    tempos: as `full_and_beat_spectrograms`.
+    Args:
+        waveform: Mono waveform `(samples,)` in float32 at SAMPLE_RATE (22,050 Hz).
+        rates: `[False]` for full rate, `[True]` for beat-synchronised, or `[False, True]` for both.
+        tempos: A list to which the clip's tempo in beats a minute is added, if beats are asked for and it has onsets.
+
+    Returns:
+        An array `(140, frames)` for each of the rates.
     """
     if not any(rates):
         return [fused_spectrogram(waveform)]
@@ -80,10 +107,21 @@ def fused_spectrograms(
 
 
 def logmel_spectrogram(waveform: np.ndarray) -> np.ndarray:
-    """(samples,) float32 mono at LOGMEL_SAMPLE_RATE -> (96, frames) float32: log10(1 + 10000 power) in mel bands.
+    """Logarithmic mel spectrogram of a waveform, the input of musicnn (Pons and Serra 2019).
 
-    A frame is LOGMEL_HOP_LENGTH samples. The level stays: nothing is normalised, and silence is 0. The input of musicnn
-    (Pons and Serra 2019).
+    A frame is LOGMEL_HOP_LENGTH (256) samples. The level is kept: nothing is normalised, and silence is 0.
+
+    Args:
+        waveform: Mono waveform `(samples,)` in float32 at LOGMEL_SAMPLE_RATE (16,000 Hz).
+
+    Returns:
+        The array `(96, frames)` in float32: log10(1 + 10000 * power) in mel bands.
+
+    Examples:
+        >>> from mtmusic.audio.features import logmel_spectrogram
+        >>> logmel = logmel_spectrogram(np.zeros(16_000, "float32"))
+        >>> logmel.shape, float(logmel.max())  # 1 + 16000 // 256 frames
+        ((96, 63), 0.0)
     """
     power = logmel_filters() @ np.abs(stft(waveform, LOGMEL_FFT_LENGTH, LOGMEL_HOP_LENGTH)) ** 2
     return np.log10(1 + 10_000 * power).astype(np.float32, copy=False)
@@ -100,7 +138,16 @@ def _medians(array: np.ndarray, beats: np.ndarray) -> np.ndarray:
 
 
 def stft(waveform: np.ndarray, length: int = FFT_LENGTH, hop: int = HOP_LENGTH) -> np.ndarray:
-    """(samples,) -> (1 + length // 2, frames) complex, frames = 1 + samples // hop, centred: librosa.stft's numbers."""
+    """Short-time Fourier transform with centred Hann windows, with the same numbers as librosa.stft.
+
+    Args:
+        waveform: Waveform `(samples,)`.
+        length: Length of a window in samples.
+        hop: Samples from one frame to the next.
+
+    Returns:
+        The spectrum `(1 + length // 2, 1 + samples // hop)`, complex.
+    """
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(waveform, length // 2), length)[::hop]
     spectrum = np.empty((len(windows), 1 + length // 2), np.result_type(waveform, np.complex64))
     hann = _hann(length)
@@ -133,19 +180,34 @@ def _added(frames: np.ndarray) -> np.ndarray:
 
 
 def mel_power(spectrum: np.ndarray) -> np.ndarray:
-    """(1025, frames) complex -> (128, frames) power in mel bands."""
+    """Power in mel bands.
+
+    Args:
+        spectrum: The spectrum `(1025, frames)`, complex.
+
+    Returns:
+        The power `(128, frames)`.
+    """
     return mel_filters() @ np.abs(spectrum) ** 2
 
 
 @cache
 def mel_filters() -> np.ndarray:
-    """(128, 1025) float32: librosa's filter bank, a row a mel band, a column a frequency of the FFT."""
+    """librosa's bank of mel filters at SAMPLE_RATE (22,050 Hz).
+
+    Returns:
+        The filters `(128, 1025)` in float32: a row for each mel band, a column for each frequency of the FFT.
+    """
     return _mel_filters(SAMPLE_RATE, FFT_LENGTH, MEL_BINS)
 
 
 @cache
 def logmel_filters() -> np.ndarray:
-    """(96, 257) float32, as `mel_filters`."""
+    """The bank of mel filters of logmel, at LOGMEL_SAMPLE_RATE (16,000 Hz).
+
+    Returns:
+        The filters `(96, 257)` in float32: a row for each mel band, a column for each frequency of the FFT.
+    """
     return _mel_filters(LOGMEL_SAMPLE_RATE, LOGMEL_FFT_LENGTH, LOGMEL_BINS)
 
 
@@ -164,15 +226,29 @@ def _decibels(power: np.ndarray) -> np.ndarray:
 
 
 def mel_db(power: np.ndarray) -> np.ndarray:
-    """(128, frames) power -> dB below the clip's own maximum, at least MEL_FLOOR_DB."""
+    """Decibels below the clip's own maximum, at least MEL_FLOOR_DB (-80).
+
+    Args:
+        power: Power in mel bands `(128, frames)`.
+
+    Returns:
+        The decibels `(128, frames)`.
+    """
     decibels = _decibels(power)
     return np.maximum(decibels - decibels.max(), MEL_FLOOR_DB)
 
 
 def percussive(spectrum: np.ndarray, samples: int) -> np.ndarray:
-    """(1025, frames) complex -> (samples,): the percussive part, librosa.effects.hpss with its defaults.
+    """The percussive part of a waveform, with the same numbers as librosa.effects.hpss with its defaults.
 
     Method: Fitzgerald, "Harmonic/percussive separation using median filtering" (DAFx 2010).
+
+    Args:
+        spectrum: The spectrum of the waveform `(1025, frames)`, complex.
+        samples: Length of the waveform.
+
+    Returns:
+        The waveform of the percussive part `(samples,)`.
     """
     magnitude = np.abs(spectrum)
     across_bins = _row_medians(magnitude.T)
@@ -203,11 +279,25 @@ def _soft_mask(part: np.ndarray, rest: np.ndarray) -> np.ndarray:
 
 
 def beat_frames(percussive_waveform: np.ndarray) -> np.ndarray:
-    """(samples,) -> (beats,) int: the frames on which beats fall, librosa.beat.beat_track with its defaults."""
+    """The frames of beats, with the same numbers as librosa.beat.beat_track with its defaults.
+
+    Args:
+        percussive_waveform: The percussive part of a waveform `(samples,)` at SAMPLE_RATE (22,050 Hz).
+
+    Returns:
+        The frame of each beat `(beats,)` int.
+    """
     return track_beats(onset_strengths(percussive_waveform))
 
 
 def onset_strengths(percussive_waveform: np.ndarray) -> np.ndarray:
-    """(samples,) -> (frames,): how much rises at each frame."""
+    """How much the percussive part of a waveform rises at each frame.
+
+    Args:
+        percussive_waveform: The percussive part of a waveform `(samples,)` at SAMPLE_RATE (22,050 Hz).
+
+    Returns:
+        The strengths `(frames,)`.
+    """
     decibels = _decibels(mel_power(stft(percussive_waveform)))
     return onset_strength(np.maximum(decibels, decibels.max() + MEL_FLOOR_DB))

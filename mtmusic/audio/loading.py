@@ -1,4 +1,4 @@
-"""A song's file -> mono float32 at a sample rate, as librosa.load gives it, or an error that names the file."""
+"""A song's file to a mono waveform at a sample rate, as librosa.load gives it, or an error that names the file."""
 
 import warnings
 from collections.abc import Iterable, Iterator
@@ -37,25 +37,32 @@ ZERO_OF_TYPE = {"int8": 0, "uint8": 128, "int16": 0, "int32": 0}
 def load_waveform(
     path: Path | str, offset: float = 0.0, duration: float | None = None, sample_rate: int = SAMPLE_RATE
 ) -> np.ndarray:
-    """(samples,) float32, mono, at `sample_rate` Hz: librosa.load's numbers. Only the part asked for is decoded.
+    """Loads a song, or a part of it, as a mono waveform, with the same numbers as librosa.load.
 
-    An mp3 that does not state its length is decoded to its end, where librosa.load stops at an estimate. A damaged file
-    gives what comes before the damage, and a file of several parts the first of them.
+    Only the part asked for is decoded. An mp3 that does not state its length is decoded to its end, where librosa.load
+    stops at an estimate. A damaged file gives what comes before the damage, and a file of several parts the first of
+    them. Warns of silence, of clipping, of songs shorter than five seconds, of seconds whose channels cancel each
+    other, and of parts of the file that are missing or left out.
 
     Args:
         path: The song's file.
-        offset: Seconds to leave out first.
+        offset: Seconds to skip at the beginning.
         duration: Seconds to load. A song that ends earlier gives what it has.
-        sample_rate: In Hz. At another rate than SAMPLE_RATE the level counts, since logmel keeps it.
+        sample_rate: Sample rate in Hz. At another rate than SAMPLE_RATE (22,050) the level is checked too, because
+            logmel keeps it.
 
     Returns:
-        The samples, with full scale 1. Warns of silence, of clipping, of clips under five seconds, of seconds whose
-        channels cancel each other, and of a part of the file that is missing or left out.
+        The waveform `(samples,)` in float32, with full scale 1.
 
     Raises:
-        UserError: For what is no file, cannot be decoded, or is empty; for NaN, infinity and samples beyond 1e6, or
-            beyond 4 where the level counts; for channels that cancel each other; for a sample rate that no sound has;
-            for more than 24 hours; for an offset below 0 or a duration that is not above 0.
+        UserError: The file is missing, cannot be decoded or is empty; it holds NaN or infinite samples, samples above
+            1e6, or above 4 where the level is checked; its channels cancel each other; its sample rate is not one of
+            sound; it is longer than 24 hours; or `offset` is negative or `duration` is not positive.
+
+    Examples:
+        >>> from mtmusic.audio.loading import load_waveform
+        >>> load_waveform("song.wav").shape  # 6 seconds at 22,050 Hz
+        (132300,)
     """
     waveform, doubts = load_with_doubts(Path(path), offset, duration, sample_rate)
     for doubt in doubts:
@@ -66,7 +73,20 @@ def load_waveform(
 def load_with_doubts(
     path: Path, offset: float = 0.0, duration: float | None = None, sample_rate: int = SAMPLE_RATE
 ) -> tuple[np.ndarray, list[str]]:
-    """As `load_waveform`, with its warnings as a list: Python's warnings are not safe in threads."""
+    """Like `load_waveform`, with its warnings as a list, because Python's warnings are not safe in threads.
+
+    Args:
+        path: The song's file.
+        offset: Seconds to skip at the beginning.
+        duration: Seconds to load.
+        sample_rate: Sample rate in Hz.
+
+    Returns:
+        The waveform `(samples,)` in float32, and the warnings.
+
+    Raises:
+        UserError: As `load_waveform`.
+    """
     doubts: list[str] = []
     blocks = stream_waveform(path, sample_rate, offset=offset, duration=duration, doubts=doubts)
     return np.concatenate([*blocks]), doubts
@@ -81,10 +101,26 @@ def stream_waveform(
     duration: float | None = None,
     doubts: list[str] | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yields `load_waveform`'s samples, the very same numbers, in blocks, in one pass and in memory for a block or two.
+    """Loads a song in blocks, in one pass, with the same samples as `load_waveform`. Only a block or two are in memory.
 
-    Each block has round(block_seconds * sample_rate) samples, the last one what remains, one or more. doubts: a list
-    that gets the warnings when the song is over. Raises UserError as `load_waveform`, at whichever block it is.
+    Args:
+        path: The song's file.
+        sample_rate: Sample rate in Hz.
+        block_seconds: Length of a block.
+        offset: Seconds to skip at the beginning.
+        duration: Seconds to load.
+        doubts: A list to which the warnings are added at the end of the song.
+
+    Yields:
+        The waveform in blocks of `round(block_seconds * sample_rate)` samples. The last block may be shorter.
+
+    Raises:
+        UserError: As `load_waveform`, when the block is reached.
+
+    Examples:
+        >>> from mtmusic.audio.loading import stream_waveform
+        >>> [block.shape for block in stream_waveform("song.wav", block_seconds=4.0)]
+        [(88200,), (44100,)]
     """
     path = Path(path)
     _require_part(path, offset, duration)
@@ -124,11 +160,26 @@ def resampled(
     target_rate: int = SAMPLE_RATE,
     doubts: list[str] | None = None,
 ) -> np.ndarray:
-    """(samples,) at any rate in Hz -> (samples,) float32 at `target_rate`.
+    """Resamples a waveform, after the checks of `load_waveform`.
 
-    samples: floating-point numbers, full scale 1, or 8-, 16- or 32-bit integers, which are scaled by their type.
-    doubts: a list that gets the warnings. Raises UserError for other shapes and kinds of numbers, for a rate that no
-    sound has, and as `load_waveform`.
+    Args:
+        samples: The waveform `(samples,)`, in floating-point numbers with full scale 1, or in 8-, 16- or 32-bit
+            integers, which are scaled by their type.
+        sample_rate: Sample rate of `samples` in Hz.
+        target_rate: Sample rate of the result in Hz.
+        doubts: A list to which the warnings are added.
+
+    Returns:
+        The waveform `(samples,)` in float32.
+
+    Raises:
+        UserError: `samples` is of another shape or type, `sample_rate` is not one of sound, or the samples are refused
+            as `load_waveform` refuses them.
+
+    Examples:
+        >>> from mtmusic.audio.loading import resampled
+        >>> resampled(np.sin(np.arange(88200)), sample_rate=44_100).shape
+        (44100,)
     """
     integers = str(samples.dtype) in ZERO_OF_TYPE
     if samples.ndim != 1 or (samples.dtype.kind != "f" and not integers):

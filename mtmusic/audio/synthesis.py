@@ -103,9 +103,25 @@ STYLES = {
 
 
 def synthesise(genre: str, seed: int, seconds: float) -> tuple[np.ndarray, dict[str, float]]:
-    """(samples,) float32 at SAMPLE_RATE, peak 0.9, and {"valence", "energy", "danceability"} in [0, 1].
+    """Synthesises a clip of music, for demonstrations and tests. It says nothing about real songs.
 
-    Raises ValueError for a genre that is not in STYLES, and for less than one second, which may hold no note.
+    Args:
+        genre: The style, one of STYLES.
+        seed: Seed of what varies within a style.
+        seconds: Length of the clip, at least 1.
+
+    Returns:
+        The waveform `(samples,)` in float32 at SAMPLE_RATE (22,050 Hz) with peak 0.9, and the labels "valence",
+        "energy" and "danceability" from 0 to 1.
+
+    Raises:
+        ValueError: The genre is not one of STYLES, or the clip is shorter than a second, which may hold no note.
+
+    Examples:
+        >>> from mtmusic.audio.synthesis import synthesise
+        >>> waveform, labels = synthesise("Rock", seed=0, seconds=1.0)
+        >>> waveform.shape, sorted(labels)
+        ((22050,), ['danceability', 'energy', 'valence'])
     """
     if genre not in STYLES:
         raise ValueError(f"Expected one of {', '.join(STYLES)}, got {genre!r}")

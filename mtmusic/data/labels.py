@@ -1,4 +1,4 @@
-"""Label files to Clips, with every quirk of the lab's folders, and back."""
+"""Label files read to `Clips`, with all variants of the lab's folders, and written."""
 
 import csv
 import json
@@ -42,7 +42,13 @@ MISSING = {"", "-", "na", "n/a", "nan", "none", "null", "<na>", "#n/a"}
 
 
 class Problem(NamedTuple):
-    """A label row or an array that cannot be used. kind: a name for all such. clip: its id. text: the line to show."""
+    """A label row or an array that cannot be used.
+
+    Attributes:
+        kind: The name of its kind, "duplicate id" for example.
+        clip: The clip's id.
+        text: The line to show.
+    """
 
     kind: str
     clip: str
@@ -63,8 +69,25 @@ ALONE = "clip "
 class Clips:
     """The labelled clips of one split, in the order of the label file.
 
-    targets: for genre (clips,) int64, the class's index in `classes`; for affect (clips, tasks) float32 in [0, 1],
-    NaN where a label is missing. groups: (clips,) names (artists, say), whose clips stay in one split, or None.
+    Attributes:
+        ids: Id of each clip.
+        paths: Array file of each clip.
+        targets: For genre `(clips,)` int64, each clip's index in `classes`. For affect `(clips, tasks)` float32 in [0,
+            1], NaN where a label is missing.
+        classes: Names of the classes, for genre.
+        tasks: Names of the tasks, for affect.
+        groups: Name of each clip's group `(clips,)`, its artist for example, or None. A group's clips stay in one
+            split.
+        digests: Hash of each array's content, where the arrays were read, else None.
+
+    Examples:
+        >>> clips = mtmusic.read_genre_labels("data/genre_beat")
+        >>> len(clips), clips.classes
+        (24, ('Blues', 'Jazz', 'Rock'))
+        >>> clips.counts()
+        {'Blues': 8, 'Jazz': 8, 'Rock': 8}
+        >>> clips.take([0, 8]).targets
+        array([0, 1])
     """
 
     ids: tuple[str, ...]
@@ -81,11 +104,18 @@ class Clips:
 
     @property
     def group_names(self) -> np.ndarray:
-        """(clips,) names; without groups each clip is its own."""
+        """Name of each clip's group `(clips,)`. Without groups each clip is a group of its own."""
         return self.groups if self.groups is not None else np.array([f"{ALONE}{i}" for i in self.ids])
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "Clips":
-        """The clips at these positions, in this order."""
+        """Selects clips by position.
+
+        Args:
+            indices: Positions of the clips, in the order wanted.
+
+        Returns:
+            These clips as `Clips`.
+        """
         return replace(
             self,
             ids=tuple(self.ids[i] for i in indices),
@@ -96,23 +126,48 @@ class Clips:
         )
 
     def by_id(self) -> "Clips":
-        """The same clips, sorted by `id_order`: for what must not depend on the order of the label file."""
+        """Sorts the clips by id, for results that must not depend on the order of the label file.
+
+        Returns:
+            The same clips in the order of `id_order`.
+        """
         return self.take(sorted(range(len(self)), key=lambda i: id_order(self.ids[i])))
 
     def counts(self) -> dict[str, int]:
-        """Clips of each class, or labelled clips of each task."""
+        """Counts clips.
+
+        Returns:
+            The number of clips of each class, or of labelled clips of each task.
+        """
         if self.classes:
             return {name: int(np.sum(self.targets == i)) for i, name in enumerate(self.classes)}
         return {name: int(np.sum(~np.isnan(self.targets[:, i]))) for i, name in enumerate(self.tasks)}
 
     def class_weights(self) -> list[float]:
-        """Of each class: one over its clips, so that all classes count alike, and 1 for each clip where they do."""
+        """Weights for `genre_classifier`, with which all classes count alike.
+
+        Returns:
+            The weight of each class, inversely proportional to its number of clips. If all classes are of one size,
+            each is 1.
+        """
         return [len(self) / (len(self.classes) * max(count, 1)) for count in self.counts().values()]
 
     def select(self, tasks: Sequence[str]) -> "Clips":
-        """The targets of these tasks alone, in this order, and the clips that have a label for one of them.
+        """Selects tasks.
 
-        Raises UserError for a task that the clips have no labels of.
+        Args:
+            tasks: Names of the tasks, in the order wanted.
+
+        Returns:
+            `Clips` with the targets of these tasks only, without the clips that have no label for any of them.
+
+        Raises:
+            UserError: The clips have no labels of a task.
+
+        Examples:
+            >>> clips = mtmusic.read_affect_labels("data/affect_beat")
+            >>> clips.select(["energy", "valence"]).targets.shape
+            (30, 2)
         """
         if unknown := [task for task in tasks if task not in self.tasks]:
             raise UserError(f"Expected tasks among {', '.join(self.tasks)}, got {', '.join(unknown)}")
@@ -121,16 +176,35 @@ class Clips:
         return replace(self, targets=targets, tasks=tuple(tasks)).take(labelled)
 
     def label_means(self) -> dict[str, float]:
-        """Of each task, missing labels left out; a task without labels is an error of the caller."""
+        """Mean label of each task, for the heads' argument `means`.
+
+        Returns:
+            The mean of each task over its labelled clips. Each task needs at least one label.
+        """
         return dict(zip(self.tasks, np.nanmean(self.targets, axis=0, dtype=np.float64).tolist(), strict=True))
 
     def label_variances(self) -> dict[str, float]:
-        """As `label_means`; divided by the number of labels."""
+        """Variance of each task's labels, for the heads' argument `variances`.
+
+        Returns:
+            The variance of each task over its labelled clips, divided by their number.
+        """
         return dict(zip(self.tasks, np.nanvar(self.targets, axis=0, dtype=np.float64).tolist(), strict=True))
 
 
 def concatenate(first: Clips, second: Clips) -> Clips:
-    """Both splits' clips, of equal classes or tasks, as one."""
+    """Joins the clips of two splits.
+
+    Args:
+        first: Clips of one split.
+        second: Clips of another, with the same classes or tasks.
+
+    Returns:
+        The clips of both as `Clips`. Groups are kept if both have them.
+
+    Raises:
+        ValueError: Classes or tasks differ.
+    """
     if (first.classes, first.tasks) != (second.classes, second.tasks):
         raise ValueError(f"Expected equal classes and tasks, got {first.classes + first.tasks} and others")
     grouped = first.groups is not None and second.groups is not None
@@ -145,23 +219,57 @@ def concatenate(first: Clips, second: Clips) -> Clips:
 
 
 def is_missing(cell: str) -> bool:
+    """Whether a cell of a table says that a label is missing: it is empty, "-", "NA", "NaN", "None" or "null".
+
+    Args:
+        cell: The cell's text.
+
+    Returns:
+        Whether it does.
+    """
     return cell.strip().lower() in MISSING
 
 
 def label_value(cell: str) -> float:
-    """NaN for a missing label. Raises ValueError for what is no number; unlike Python, 0.00_1 is none."""
+    """The number in a cell of a label file.
+
+    Args:
+        cell: The cell's text.
+
+    Returns:
+        The number, NaN for a missing label.
+
+    Raises:
+        ValueError: The cell holds no number. Underscores, as in 0.00_1, are refused.
+    """
     if "_" in cell:
         raise ValueError(f"could not convert string to float: {cell!r}")
     return math.nan if is_missing(cell) else float(cell)
 
 
 def one_form(text: str) -> str:
-    """The text in Unicode's composed form (NFC): a Mac's file names have é as two characters, tables as one."""
+    """Normalises text to Unicode's composed form (NFC), because file names of a Mac hold é as two characters.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The text in NFC.
+    """
     return unicodedata.normalize("NFC", text)
 
 
 def refuse_taken_names(tasks: Sequence[str], path: Path) -> None:
-    """Raises UserError for tasks whose names a run's files or an answer need for something else, or cannot hold."""
+    """Checks the names of tasks.
+
+    Args:
+        tasks: Names of the tasks.
+        path: The file that holds them, for the message.
+
+    Raises:
+        UserError: A name is used by a run's files or by answers, holds a character that CSV files give a meaning, or
+            differs from another only in case and spaces.
+    """
     prefixes = ("true_", "genre.", "tags.")
     if broken := [task for task in tasks if not task or set(task) & set(',"\t\n\r')]:
         raise UserError(
@@ -176,7 +284,14 @@ def refuse_taken_names(tasks: Sequence[str], path: Path) -> None:
 
 
 def near_twins(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of different names that are the same without regard to case and spaces."""
+    """Finds names that differ only in case and spaces.
+
+    Args:
+        names: Names.
+
+    Returns:
+        The pairs of such names.
+    """
     first: dict[str, str] = {}
     twins = []
     for name in sorted(set(names)):
@@ -187,9 +302,23 @@ def near_twins(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def genre_mapping(classes: GenreClasses) -> Mapping[str, str | None] | None:
-    """LAB_CLASSES for "lab"; None for "all" (every raw name is its own class); else a mapping or a JSON file's path.
+    """How raw genre names become classes.
 
-    The file holds one object: raw name -> class, null drops the clip. Raises UserError where it does not.
+    Args:
+        classes: "lab" for LAB_CLASSES, which merges 20 raw genres into the lab's 10 classes. "all" makes each raw genre
+            a class. A mapping from raw name to class is taken as it is, or read from a JSON file by its path; None
+            (null) drops a genre's clips.
+
+    Returns:
+        The mapping from raw name to class, or None for "all".
+
+    Raises:
+        UserError: The file cannot be read, or does not hold one JSON object of names.
+
+    Examples:
+        >>> from mtmusic.data.labels import genre_mapping
+        >>> genre_mapping("lab")["Psych-Rock"]
+        'Rock'
     """
     if not isinstance(classes, str):
         return classes
@@ -211,11 +340,29 @@ def read_genre_labels(
     classes: GenreClasses = "lab",
     known: Sequence[str] = (),
 ) -> Clips:
-    """The clips of `<split>_labels.txt`: TAB separated, header `Id<TAB>Genre`.
+    """Reads the labels of a genre folder's split, as in the lab's step 4.
 
-    classes: see `genre_mapping`. known: the classes in order, where they are given already (by the train split, by
-    a model); by default those that the file holds, in alphabetical order. Raises UserError for a file or a row that
-    cannot be used.
+    The file is `<split>_labels.txt`, TAB separated, with the header `Id<TAB>Genre`. Each clip's array is in the folder
+    `<split>`. An id ends before the first dot: `1042.beatsync.fused.npy.gz` names clip 1042.
+
+    Args:
+        folder: The data folder.
+        split: "train", "validation" or "test".
+        classes: How raw genre names become classes, see `genre_mapping`.
+        known: Names of the classes in order, where the training split or a model gives them. By default the classes
+            that the file holds, in alphabetical order.
+
+    Returns:
+        The labelled clips as `Clips`, with class indices `(clips,)` as targets.
+
+    Raises:
+        UserError: The file is missing or is not a genre folder's, or a row cannot be used. All such rows are listed.
+
+    Examples:
+        >>> train = mtmusic.read_genre_labels("data/genre_beat")
+        >>> test = mtmusic.read_genre_labels("data/genre_beat", "test", known=train.classes)
+        >>> len(train), len(test), test.classes
+        (24, 9, ('Blues', 'Jazz', 'Rock'))
     """
     clips, problems = scan_genre_labels(folder, split, classes, known)
     if problems:
@@ -224,9 +371,25 @@ def read_genre_labels(
 
 
 def read_affect_labels(folder: Path | str, split: str = "train") -> Clips:
-    """The clips of `<split>_labels.txt`: comma separated, header `Id,<task>,...`; an empty cell is a missing label.
+    """Reads the labels of an affect folder's split, as in the lab's step 8.
 
-    Raises UserError for a file or a row that cannot be used.
+    The file is `<split>_labels.txt`, comma separated, with the header `Id,<task>,...`. Labels are from 0 to 1, and an
+    empty cell is a missing label. Each clip's array is in the folder `<split>`.
+
+    Args:
+        folder: The data folder.
+        split: "train", "validation" or "test".
+
+    Returns:
+        The labelled clips as `Clips`, with targets `(clips, tasks)`.
+
+    Raises:
+        UserError: The file is missing or is not an affect folder's, or a row cannot be used. All such rows are listed.
+
+    Examples:
+        >>> clips = mtmusic.read_affect_labels("data/affect_beat")
+        >>> clips.tasks, clips.targets.shape
+        (('valence', 'energy', 'danceability'), (30, 3))
     """
     clips, problems = scan_affect_labels(folder, split)
     if problems:
@@ -240,9 +403,19 @@ def scan_genre_labels(
     classes: GenreClasses = "lab",
     known: Sequence[str] = (),
 ) -> tuple[Clips, list[Problem]]:
-    """As `read_genre_labels`, but rows that cannot be used are left out and listed, a line each.
+    """Like `read_genre_labels`, but leaves out rows that cannot be used, and lists them.
 
-    Raises UserError where no row's genre is one of the classes too.
+    Args:
+        folder: The data folder.
+        split: "train", "validation" or "test".
+        classes: How raw genre names become classes, see `genre_mapping`.
+        known: Names of the classes in order, see `read_genre_labels`.
+
+    Returns:
+        The labelled clips, and a `Problem` for each row that was left out.
+
+    Raises:
+        UserError: The file cannot be used, or no row's genre is one of the classes.
     """
     mapping = genre_mapping(classes)
     path = label_path(folder, split)
@@ -289,7 +462,18 @@ def _other_genres(genres: Iterable[str], known: Sequence[str], path: Path) -> st
 
 
 def scan_affect_labels(folder: Path | str, split: str) -> tuple[Clips, list[Problem]]:
-    """As `read_affect_labels`, but rows that cannot be used are left out and listed, a line each."""
+    """Like `read_affect_labels`, but leaves out rows that cannot be used, and lists them.
+
+    Args:
+        folder: The data folder.
+        split: "train", "validation" or "test".
+
+    Returns:
+        The labelled clips, and a `Problem` for each row that was left out.
+
+    Raises:
+        UserError: The file cannot be used.
+    """
     path = label_path(folder, split)
     header, rows = _read_rows(path, ",")
     tasks = tuple(header[1:])
@@ -320,7 +504,18 @@ def scan_affect_labels(folder: Path | str, split: str) -> tuple[Clips, list[Prob
 
 
 def scan_unlabelled(folder: Path | str, split: str) -> tuple[Clips, list[Problem]]:
-    """Every array of a split that has no labels, by id: Clips without tasks."""
+    """Finds the arrays of a split without labels.
+
+    Args:
+        folder: The data folder.
+        split: "train", "validation" or "test".
+
+    Returns:
+        The clips in the order of their ids, as `Clips` without classes and tasks, and an empty list of problems.
+
+    Raises:
+        UserError: An array is not named after an id.
+    """
     ids = sorted(array_ids(folder, split), key=id_order)
     kind = folder_feature(folder)
     suffix = SUFFIXES[kind][0]
@@ -332,7 +527,15 @@ def scan_unlabelled(folder: Path | str, split: str) -> tuple[Clips, list[Problem
 
 
 def array_ids(folder: Path | str, split: str) -> set[str]:
-    """The ids of a split's arrays, labelled or not: their names without .fused.full.npy or .logmel.npy (.gz)."""
+    """The ids of a split's arrays, labelled or not.
+
+    Args:
+        folder: The data folder.
+        split: "train", "validation" or "test".
+
+    Returns:
+        The arrays' names without `.fused.full.npy` or `.logmel.npy`, with or without `.gz`.
+    """
     return {
         one_form(path.name.removesuffix(suffix))
         for suffix in SUFFIXES[folder_feature(folder)]
@@ -341,44 +544,107 @@ def array_ids(folder: Path | str, split: str) -> set[str]:
 
 
 def row_ids(folder: Path | str, split: str) -> set[str]:
-    """The ids of a split's label rows, usable or not."""
+    """The ids of a split's label rows, usable or not.
+
+    Args:
+        folder: The data folder.
+        split: "train", "validation" or "test".
+
+    Returns:
+        The ids.
+
+    Raises:
+        UserError: The label file is missing or cannot be read.
+    """
     path = label_path(folder, split)
     _, rows = _read_rows(path, "\t" if _is_genre_header(path) else ",")
     return {clip_id(cells[0]) for _, cells in rows}
 
 
 def is_genre_folder(folder: Path | str) -> bool:
-    """Whether the train labels are of genres, by their header; else they should be of affect. Raises UserError."""
+    """Whether a data folder holds labels of genre, by the header of its training labels. Otherwise they are of affect.
+
+    Args:
+        folder: The data folder.
+
+    Returns:
+        Whether it does.
+
+    Raises:
+        UserError: The label file is missing.
+
+    Examples:
+        >>> from mtmusic.data.labels import is_genre_folder
+        >>> is_genre_folder("data/genre_beat"), is_genre_folder("data/affect_beat")
+        (True, False)
+    """
     path = label_path(folder, "train")
     _require_label_file(path)
     return _is_genre_header(path)
 
 
 def label_path(folder: Path | str, split: str) -> Path:
-    """`<split>_labels.txt`, which lies next to the folder of the split."""
+    """The label file of a split, `<split>_labels.txt`, which is next to the split's folder.
+
+    Args:
+        folder: The data folder.
+        split: "train", "validation" or "test".
+
+    Returns:
+        The file's path, whether it exists or not.
+    """
     return Path(folder) / f"{split}_labels.txt"
 
 
 def has_label_rows(folder: Path | str, split: str) -> bool:
-    """Whether the split's label file is there and holds more than its header."""
+    """Whether a split's label file exists and holds more than its header.
+
+    Args:
+        folder: The data folder.
+        split: "train", "validation" or "test".
+
+    Returns:
+        Whether it does.
+    """
     path = label_path(folder, split)
     return path.is_file() and sum(bool(line.strip()) for line in path.read_bytes().splitlines()) > 1
 
 
 def id_order(name: str) -> tuple[int, str]:
-    """The key that sorts ids as a reader would: 9 before 10, numbers before names."""
+    """The key that sorts ids as a reader would: 9 before 10, and numbers before names.
+
+    Args:
+        name: An id.
+
+    Returns:
+        The key.
+    """
     return (int(name), name) if name.isdecimal() else (sys.maxsize, name)
 
 
 def clip_id(name: str) -> str:
-    """The text before the first dot: label files write 1042.beatsync.fused.npy.gz for 1042.fused.full.npy."""
+    """The id in a cell of a label file: the text before its first dot.
+
+    Args:
+        name: The cell's text, `1042.beatsync.fused.npy.gz` for example.
+
+    Returns:
+        The id.
+    """
     return one_form(name.strip().split(".")[0])
 
 
 def folder_feature(folder: Path | str) -> str:
-    """The kind of the folder's arrays, "fused" or "logmel": as features.json tells, else as they are named.
+    """The kind of a folder's arrays, by its features.json, else by the arrays' names.
 
-    Raises UserError for other features, and where there are arrays of both kinds.
+    Args:
+        folder: The data folder.
+
+    Returns:
+        "fused" or "logmel".
+
+    Raises:
+        UserError: features.json names another feature, or there are arrays of both kinds.
     """
     if content := read_features_json(folder):
         feature = content.get("feature", "fused")
@@ -393,9 +659,19 @@ def folder_feature(folder: Path | str) -> str:
 
 
 def is_beat_synchronised(folder: Path | str) -> bool | None:
-    """From features.json, else `beatsync` in the labels, else a folder name that ends in _beat; None: unknown.
+    """Whether a folder's arrays are beat-synchronised.
 
-    Logmel arrays never are.
+    This is known from features.json, else from `beatsync` in the label files, else from a folder name that ends in
+    `_beat`. Logmel arrays never are.
+
+    Args:
+        folder: The data folder.
+
+    Returns:
+        Whether they are, or None if the folder does not say.
+
+    Raises:
+        UserError: features.json cannot be read.
     """
     folder = Path(folder)
     if folder_feature(folder) == "logmel":
@@ -408,12 +684,29 @@ def is_beat_synchronised(folder: Path | str) -> bool | None:
 
 
 def is_synthetic(folder: Path | str) -> bool:
-    """Whether the folder holds synthesised music, by its features.json."""
+    """Whether a data folder holds synthesised music, by its features.json.
+
+    Args:
+        folder: The data folder.
+
+    Returns:
+        Whether it does.
+    """
     return bool(read_features_json(folder).get("synthetic"))
 
 
 def read_features_json(folder: Path | str) -> dict[str, Any]:
-    """features.json: how the arrays were made ("sample_rate", "hop_length", "beat", ...); empty where it is absent."""
+    """Reads features.json, which says how a folder's arrays were made: "sample_rate", "hop_length", "beat" and others.
+
+    Args:
+        folder: The data folder.
+
+    Returns:
+        What it holds. Empty if there is no such file.
+
+    Raises:
+        UserError: The file holds something else.
+    """
     path = Path(folder) / "features.json"
     if not path.is_file():
         return {}
@@ -429,13 +722,29 @@ def read_features_json(folder: Path | str) -> dict[str, Any]:
 def write_genre_labels(
     folder: Path, split: str, ids: Sequence[str], genres: Sequence[str], name: str = "{id}.fused.full.npy.gz"
 ) -> None:
-    """`<split>_labels.txt` of a genre folder; `name` is how the file writes an id (the lab has three ways)."""
+    """Writes `<split>_labels.txt` of a genre folder.
+
+    Args:
+        folder: The data folder.
+        split: "train", "validation" or "test".
+        ids: Id of each clip.
+        genres: Raw genre of each clip.
+        name: How the file writes an id. The lab's files have three forms.
+    """
     rows = [f"{name.format(id=i)}\t{genre}" for i, genre in zip(ids, genres, strict=True)]
     write_text(label_path(folder, split), "\n".join(["Id\tGenre", *rows]) + "\n")
 
 
 def write_affect_labels(folder: Path, split: str, ids: Sequence[str], tasks: Sequence[str], values: np.ndarray) -> None:
-    """`<split>_labels.txt` of an affect folder; values (clips, tasks), three decimals, NaN an empty cell."""
+    """Writes `<split>_labels.txt` of an affect folder.
+
+    Args:
+        folder: The data folder.
+        split: "train", "validation" or "test".
+        ids: Id of each clip.
+        tasks: Names of the tasks.
+        values: Labels `(clips, tasks)` from 0 to 1, NaN for a missing one. They are written with three decimals.
+    """
     cells = [["" if math.isnan(value) else f"{value:.3f}" for value in row] for row in values]
     rows = [",".join([i, *row]) for i, row in zip(ids, cells, strict=True)]
     write_text(label_path(folder, split), "\n".join([",".join(["Id", *tasks]), *rows]) + "\n")
@@ -526,7 +835,18 @@ def _groups(folder: Path | str, ids: Sequence[str]) -> np.ndarray | None:
 
 
 def read_groups(path: Path, ids: Sequence[str]) -> np.ndarray:
-    """(clips,) each clip's group from a file of `id,group`, a clip without one being its own. Raises UserError."""
+    """Reads the groups of clips from a file with the columns `id,group`.
+
+    Args:
+        path: The file, groups.csv of a data folder for example.
+        ids: Ids of the clips.
+
+    Returns:
+        Name of each clip's group `(clips,)`. A clip that the file does not name is a group of its own.
+
+    Raises:
+        UserError: The file is missing or has other columns.
+    """
     if not path.is_file():
         raise UserError(f"Expected a file of id,group, got none: {path}")
     header, rows = _read_rows(path, ",")
@@ -537,7 +857,17 @@ def read_groups(path: Path, ids: Sequence[str]) -> np.ndarray:
 
 
 def group_ids(folder: Path | str) -> list[str]:
-    """The ids that the folder's groups.csv names; none without that file."""
+    """The ids that a folder's groups.csv names.
+
+    Args:
+        folder: The data folder.
+
+    Returns:
+        The ids. Empty if there is no such file.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
     path = Path(folder) / "groups.csv"
     return [clip_id(cells[0]) for _, cells in _read_rows(path, ",")[1]] if path.is_file() else []
 
@@ -547,5 +877,12 @@ def _shown(header: Sequence[str]) -> str:
 
 
 def two_of_different_classes(clips: Clips) -> list[int]:
-    """Positions of the first clip and of the first one of another class."""
+    """The positions of the first clip, and of the first clip of another class.
+
+    Args:
+        clips: Clips of genre.
+
+    Returns:
+        Both positions.
+    """
     return [0, int(np.argmax(clips.targets != clips.targets[0]))]

@@ -1,4 +1,4 @@
-"""Clips to a tf.data.Dataset of (spectrogram, target) batches, ragged to padded."""
+"""Clips to a `tf.data.Dataset` of padded batches `(spectrogram, target)`."""
 
 from pathlib import Path
 
@@ -22,17 +22,39 @@ def make_dataset(
     cache: str | Path | None = None,
     buckets: int = 1,
 ) -> tf.data.Dataset:
-    """Batches for `model.fit`, `evaluate` and `predict`.
+    """Makes batches for `model.fit`, `evaluate` and `predict`, as in the lab's step 4.
 
-    Each is (spectrogram, target): float32 (batch, frames, bins) in the array's own units, absent frames filled with
-    PAD_VALUE, and the clips' targets, (batch,) or (batch, tasks).
+    Each batch is `(spectrogram, target)`: a float32 spectrogram `(batch, frames, bins)` in the units of the arrays on
+    disk, with absent frames filled with PAD_VALUE, and targets `(batch,)` for genre or `(batch, tasks)` for affect.
 
-    feature: "mel" (128 bins), "chroma" (12) or "fused" (140); "logmel" (96) of a logmel folder. frames: longer clips
-    are cut to their first `frames`, shorter ones padded; None pads to the longest of the batch. shuffle: another order
-    each epoch, the same epochs for the same seed. cache: "memory", or a path for a file (which must not be in use
-    elsewhere); None reads the arrays anew each epoch. buckets: over 1, clips of like length share a batch, so that less
-    is padding.
-    Raises UserError for a feature that the arrays do not hold.
+    Args:
+        clips: The clips, from `read_genre_labels` or `read_affect_labels`.
+        feature: "mel" (128 bins), "chroma" (12 bins) or "fused" (140 bins). "logmel" (96 bins) for a folder of logmel
+            arrays.
+        batch_size: Clips of a batch.
+        frames: Frames of each clip. Longer clips are cut to their first frames, and shorter ones are padded. None pads
+            to the longest clip of the batch.
+        shuffle: Whether each epoch has another order. The orders depend on `seed` only.
+        seed: Seed of the orders.
+        cache: "memory", or the path of a file that nothing else uses, to keep arrays that were read. None reads them
+            anew in each epoch.
+        buckets: Number of groups of clips of similar length. A batch has clips of one group, so there is less padding.
+            Used only if `frames` is None.
+
+    Returns:
+        A `tf.data.Dataset` whose cardinality is known.
+
+    Raises:
+        UserError: The arrays do not hold the feature.
+
+    Examples:
+        >>> clips = mtmusic.read_genre_labels("data/genre_beat")
+        >>> ds = mtmusic.make_dataset(clips, "fused", batch_size=8, frames=20)
+        >>> len(ds)
+        3
+        >>> spectrogram, target = next(iter(ds))
+        >>> spectrogram.shape, target.shape
+        (TensorShape([8, 20, 140]), TensorShape([8]))
     """
     bins = FEATURE_BINS[feature]
     for path in clips.paths:

@@ -1,6 +1,7 @@
-"""Read and write one array on disk.
+"""Arrays on disk, read and written one at a time.
 
-"fused": (140, frames), rows 0-127 mel in dB, rows 128-139 chroma. "logmel": (96, frames), log10(1 + 10000 power).
+A fused array is `(140, frames)`: rows 0 to 127 are mel in dB, rows 128 to 139 chroma. A logmel array is `(96, frames)`:
+log10(1 + 10000 * power).
 """
 
 import gzip
@@ -33,9 +34,15 @@ _PARSER = threading.Lock()
 
 
 def array_path(folder: Path, clip_id: str, kind: str | None = None) -> Path | None:
-    """The clip's array in the folder, .npy or .npy.gz, or None. kind: "fused" or "logmel", by default either.
+    """Finds a clip's array in a folder. A name with accents is found in both of Unicode's forms.
 
-    A name with accents is found in both of Unicode's forms.
+    Args:
+        folder: The folder of a split.
+        clip_id: The clip's id.
+        kind: "fused" or "logmel", by default either.
+
+    Returns:
+        The path of the .npy or .npy.gz file, or None.
     """
     suffixes = SUFFIXES[kind] if kind else [suffix for both in SUFFIXES.values() for suffix in both]
     names = dict.fromkeys([clip_id, *(unicodedata.normalize(form, clip_id) for form in ("NFC", "NFD"))])
@@ -45,12 +52,27 @@ def array_path(folder: Path, clip_id: str, kind: str | None = None) -> Path | No
 
 
 def array_kind(path: Path) -> str:
-    """ "logmel" by the file's name, else "fused"."""
+    """The kind of an array, by the file's name.
+
+    Args:
+        path: The file.
+
+    Returns:
+        "logmel" or "fused".
+    """
     return "logmel" if path.name.endswith(SUFFIXES["logmel"]) else "fused"
 
 
 def require_feature(path: Path, feature: str) -> None:
-    """Raises UserError where the array is of the kind that does not hold the feature."""
+    """Checks that an array's kind holds a feature.
+
+    Args:
+        path: The array's file.
+        feature: "mel", "chroma", "fused" or "logmel".
+
+    Raises:
+        UserError: It does not.
+    """
     if array_kind(path) == "logmel" and feature != "logmel":
         raise UserError(
             f'Expected the feature "logmel", the only one of logmel arrays, got "{feature}" for {path}: '
@@ -64,16 +86,39 @@ def require_feature(path: Path, feature: str) -> None:
 
 
 def read_array(path: Path) -> np.ndarray:
-    """The array as float32, (140, frames) or, where its name is a logmel array's, (96, frames).
+    """Reads an array.
 
-    Raises UserError, naming the file, for anything else than a whole .npy (or .npy.gz) of finite float16, float32
-    or float64 numbers in so many rows and at least one frame. Pickled data is refused, never loaded.
+    Args:
+        path: A .npy file or a .npy.gz file.
+
+    Returns:
+        The array in float32: `(96, frames)` if the name is a logmel array's, else `(140, frames)`.
+
+    Raises:
+        UserError: The file is not a whole array of finite float16, float32 or float64 numbers in as many rows and at
+            least one frame, or holds PAD_VALUE. The message names the file. Pickled data is refused and never loaded.
+
+    Examples:
+        >>> from mtmusic.data.spectrograms import read_array
+        >>> clips = mtmusic.read_genre_labels("data/genre_beat")
+        >>> read_array(clips.paths[0]).shape[0]
+        140
     """
     return usable(read_stored(path), path)
 
 
 def read_stored(path: Path) -> np.ndarray:
-    """The numbers as they are stored, whatever their shape. Raises UserError where there are none to read."""
+    """Reads the numbers of an array as they are stored, whatever their shape.
+
+    Args:
+        path: A .npy file or a .npy.gz file.
+
+    Returns:
+        The stored array.
+
+    Raises:
+        UserError: The file is not a whole array of floating-point numbers.
+    """
     with _opened(path) as file:
         shape, fortran_order, dtype = _read_header(file, path)
         content = file.read()  # to the end, where gzip compares its checksum
@@ -83,7 +128,18 @@ def read_stored(path: Path) -> np.ndarray:
 
 
 def usable(stored: np.ndarray, path: Path) -> np.ndarray:
-    """As float32. Raises UserError for other shapes, NaN, infinity and what would pass for padding."""
+    """Checks the numbers of an array.
+
+    Args:
+        stored: The stored array.
+        path: Its file, which says the kind.
+
+    Returns:
+        The array in float32.
+
+    Raises:
+        UserError: It has another shape, NaN or infinite numbers, or values that would mean padding.
+    """
     _require_shape(stored.shape, path)
     array = as_float32(stored)
     if not np.isfinite(array).all():
@@ -97,15 +153,36 @@ def usable(stored: np.ndarray, path: Path) -> np.ndarray:
 
 
 def as_float32(stored: np.ndarray) -> np.ndarray:
-    """What lies beyond its range becomes infinite."""
+    """Converts an array to float32. Numbers beyond its range become infinite.
+
+    Args:
+        stored: The array.
+
+    Returns:
+        The array in float32.
+    """
     with np.errstate(all="ignore"):
         return stored.astype(np.float32)
 
 
 def read_spectrogram(path: Path, feature: str) -> np.ndarray:
-    """One feature of the array, "mel", "chroma", "fused" or "logmel", time first: (frames, bins) float32.
+    """Reads one feature of an array, time first.
 
-    Raises UserError as `read_array` and `require_feature`.
+    Args:
+        path: A .npy file or a .npy.gz file.
+        feature: "mel" (128 bins), "chroma" (12 bins) or "fused" (140 bins). "logmel" (96 bins) for a logmel array.
+
+    Returns:
+        The spectrogram `(frames, bins)` in float32.
+
+    Raises:
+        UserError: The array does not hold the feature, or cannot be used, see `read_array`.
+
+    Examples:
+        >>> from mtmusic.data.spectrograms import read_spectrogram
+        >>> clips = mtmusic.read_genre_labels("data/genre_beat")
+        >>> read_spectrogram(clips.paths[0], "chroma").shape[1]
+        12
     """
     require_feature(path, feature)
     array = read_array(path)
@@ -113,7 +190,17 @@ def read_spectrogram(path: Path, feature: str) -> np.ndarray:
 
 
 def array_frames(path: Path) -> int:
-    """Number of frames, from the file's header alone. Raises UserError as `read_array`."""
+    """The number of frames of an array, from the file's header only.
+
+    Args:
+        path: A .npy file or a .npy.gz file.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        UserError: The header cannot be read, or is of another shape.
+    """
     with _opened(path) as file:
         shape, _, _ = _read_header(file, path)
         _require_shape(shape, path)
@@ -121,7 +208,15 @@ def array_frames(path: Path) -> int:
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Writes an array of the kind that the name says, whole or not at all; .gz at the name's end compresses it."""
+    """Writes an array whole or not at all, as the kind that the name says. A name that ends in .gz compresses it.
+
+    Args:
+        path: The file.
+        array: `(140, frames)`, or `(96, frames)` for logmel.
+
+    Raises:
+        ValueError: The array has another shape.
+    """
     bins = FEATURE_BINS[array_kind(path)]
     if array.ndim != 2 or array.shape[0] != bins:
         raise ValueError(f"Expected ({bins}, frames), got {array.shape} for {path}")

@@ -1,4 +1,4 @@
-"""Hold-out, k-fold and subsets: seeded, stratified, a group's clips always in one part."""
+"""Hold-out, k-fold and subsets: seeded, stratified, and with a group's clips always in one part."""
 
 import warnings
 from collections.abc import Iterator
@@ -13,10 +13,27 @@ TARGET_BINS = 4
 
 
 def hold_out(clips: Clips, fraction: float = 0.2, seed: int = 0) -> tuple[Clips, Clips]:
-    """Splits the clips in two; the second has about `fraction` of them.
+    """Splits clips in two.
 
-    Stratified by class, or by quartile of the mean standardised target. With groups the fraction is rounded to
-    1/k: the split is then one of k folds. Raises UserError where there are too few clips, classes or groups.
+    The split is stratified by class, or by quartile of the mean standardised target. A group's clips stay together.
+    With groups the fraction is rounded to 1/k, because the part is one of k folds.
+
+    Args:
+        clips: Clips to split.
+        fraction: Share of the clips in the second part, between 0 and 1.
+        seed: Seed of the split.
+
+    Returns:
+        The clips that are kept, and the clips that are held out.
+
+    Raises:
+        UserError: The fraction is not between 0 and 1, or there are too few clips, classes or groups.
+
+    Examples:
+        >>> clips = mtmusic.read_genre_labels("data/genre_beat")
+        >>> train, validation = mtmusic.hold_out(clips, fraction=0.25)
+        >>> train.counts(), validation.counts()
+        ({'Blues': 6, 'Jazz': 6, 'Rock': 6}, {'Blues': 2, 'Jazz': 2, 'Rock': 2})
     """
     if not 0 < fraction < 1:
         raise UserError(f"Expected a share between 0 and 1 for the hold-out, got {fraction:g}")
@@ -32,7 +49,26 @@ def hold_out(clips: Clips, fraction: float = 0.2, seed: int = 0) -> tuple[Clips,
 
 
 def k_fold(clips: Clips, folds: int = 5, seed: int = 0) -> Iterator[tuple[Clips, Clips]]:
-    """Yields (rest, fold) `folds` times; every clip is in one fold. Raises UserError where there are too few."""
+    """Splits clips into folds, stratified as `hold_out` does. Each clip is in one fold, and a group's clips are in one
+    fold.
+
+    Args:
+        clips: Clips to split.
+        folds: Number of folds, 2 or more.
+        seed: Seed of the split.
+
+    Yields:
+        The other folds' clips, and the fold's clips.
+
+    Raises:
+        UserError: There are too few clips, classes or groups.
+
+    Examples:
+        >>> from mtmusic.data.splits import k_fold
+        >>> clips = mtmusic.read_affect_labels("data/affect_beat")
+        >>> [(len(rest), len(fold)) for rest, fold in k_fold(clips, folds=3)]
+        [(20, 10), (20, 10), (20, 10)]
+    """
     strata = stratification(clips)
     smallest = int(np.bincount(strata).min(initial=len(clips), where=np.bincount(strata) > 0))
     groups = len(clips) if clips.groups is None else len(set(clips.groups))
@@ -52,9 +88,23 @@ def _folds(clips: Clips, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np
 
 
 def subset(clips: Clips, size: int, seed: int = 0) -> Clips:
-    """`size` of the clips, stratified, each class with one at least; all of them where there are no more.
+    """Selects a stratified part of the clips, with at least one clip of each class.
 
-    Raises UserError below one a class.
+    Args:
+        clips: Clips to select from.
+        size: Number of clips. All are returned if there are no more.
+        seed: Seed of the selection.
+
+    Returns:
+        The selected clips, in their order.
+
+    Raises:
+        UserError: `size` is smaller than the number of classes.
+
+    Examples:
+        >>> from mtmusic.data.splits import subset
+        >>> subset(mtmusic.read_genre_labels("data/genre_beat"), 6).counts()
+        {'Blues': 2, 'Jazz': 2, 'Rock': 2}
     """
     if size >= len(clips):
         return clips
@@ -70,7 +120,15 @@ def subset(clips: Clips, size: int, seed: int = 0) -> Clips:
 
 
 def stratification(clips: Clips) -> np.ndarray:
-    """(clips,) int: the class, or the quartile of the clip's mean standardised target (missing ones left out)."""
+    """What `hold_out` and `k_fold` stratify by.
+
+    Args:
+        clips: Clips of genre or affect.
+
+    Returns:
+        The class of each clip, or the quartile of its mean standardised target (missing labels left out), `(clips,)`
+        int.
+    """
     if clips.classes:
         return clips.targets
     targets = np.ma.masked_invalid(clips.targets)

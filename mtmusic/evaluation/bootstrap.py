@@ -1,4 +1,4 @@
-"""Predictions to scores with 95 % bootstrap intervals over groups, and the paired differences of several recipes.
+"""Scores with 95 % bootstrap intervals over groups, and paired differences between recipes.
 
 A draw takes as many groups as there are, with replacement. A clip that is drawn twice scores as two equal clips would.
 """
@@ -21,8 +21,12 @@ INTERVAL = np.array((0.025, 0.975))
 
 @dataclass(frozen=True)
 class Fold:
-    """The clips of one fold's test part. groups: (clips,) names; None, each clip is its own. true: class indices
-    (clips,), or (clips, tasks) with NaN where a label is missing."""
+    """The test clips of one fold.
+
+    Attributes:
+        groups: Name of each clip's group `(clips,)`, or None if each clip is a group of its own.
+        true: Class indices `(clips,)`, or labels `(clips, tasks)` with NaN where one is missing.
+    """
 
     groups: Sequence[str] | np.ndarray | None
     true: np.ndarray
@@ -33,12 +37,29 @@ Answers = Sequence[Sequence[np.ndarray]]
 
 
 def cross_scores(folds: Sequence[Fold], recipes: Mapping[str, Answers], tasks: Sequence[str], seed: int = 0) -> dict:
-    """ "recipes": of each `accuracy` and `macro_f1`, or `rho` and `rho_<task>`; "comparisons": of each two.
+    """Scores of several recipes over folds and seeds, and the difference between each two recipes.
 
-    A score is that of a fold, the mean over seeds, then over folds: {mean, sd, low, high}. low and high: the 95 %
-    bootstrap interval over groups, drawn within folds, all seeds evaluated on the same draw. sd: of the seeds, None for
-    one. A comparison is the first's score less the second's on the same draws: {value, low, high}. tasks: none for
-    genre.
+    A score is the mean over folds of the mean over seeds. Groups are drawn within folds, and all seeds and recipes are
+    evaluated on the same draws. The intervals are bias-corrected, see `interval`.
+
+    Args:
+        folds: The test clips of each fold.
+        recipes: Answers of each recipe: by fold, and in it by seed, `(clips, classes)` or `(clips, tasks)`.
+        tasks: Names of the tasks. Empty for genre.
+        seed: Seed of the draws.
+
+    Returns:
+        "recipes": for each recipe "accuracy" and "macro_f1", or "rho" and "rho_<task>", with "mean", "sd" over seeds
+        (None for one seed), "low" and "high". "comparisons": for each two recipes the score of the first minus the
+        second's, with "value", "low" and "high".
+
+    Examples:
+        >>> from mtmusic.evaluation.bootstrap import Fold, cross_scores
+        >>> fold = Fold(groups=None, true=np.array([0, 1, 0, 1]))
+        >>> right, wrong = np.eye(2)[[0, 1, 0, 1]], np.eye(2)[[1, 0, 1, 0]]
+        >>> scores = cross_scores([fold], {"right": [[right]], "wrong": [[wrong]]}, tasks=())
+        >>> scores["recipes"]["right"]["accuracy"]["mean"], scores["comparisons"][0]["accuracy"]["value"]
+        (1.0, 1.0)
     """
     rng = np.random.default_rng(seed)
     by_fold = [
@@ -60,7 +81,17 @@ def cross_scores(folds: Sequence[Fold], recipes: Mapping[str, Answers], tasks: S
 def model_scores(
     fold: Fold, answers: np.ndarray, tasks: Sequence[str] = (), seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """One model's, see `cross_scores`; answers: (clips, classes) or (clips, tasks)."""
+    """Scores of one model on one set of clips, see `cross_scores`.
+
+    Args:
+        fold: The test clips.
+        answers: The model's answers, `(clips, classes)` or `(clips, tasks)`.
+        tasks: Names of the tasks. Empty for genre.
+        seed: Seed of the draws.
+
+    Returns:
+        For each measure "mean", "sd" (None), "low" and "high".
+    """
     return cross_scores([fold], {"model": [[answers]]}, tasks, seed)["recipes"]["model"]
 
 
@@ -108,9 +139,21 @@ def _difference(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
 
 
 def group_draws(groups: Sequence[Any] | np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
-    """As many groups as there are, drawn with replacement: (resamples, clips), how often each clip is drawn.
+    """Draws as many groups as there are, with replacement.
 
-    groups: (clips,) names. What they are called does not change the draws, only which clips share one.
+    Args:
+        groups: Name of each clip's group `(clips,)`. The draws depend on which clips share a name, not on the names.
+        rng: Generator of random numbers.
+        resamples: Number of draws.
+
+    Returns:
+        How often each clip is drawn, `(resamples, clips)`.
+
+    Examples:
+        >>> from mtmusic.evaluation.bootstrap import group_draws
+        >>> counts = group_draws(["Ella", "Ella", "Nina"], np.random.default_rng(0), resamples=100)
+        >>> counts.shape, bool((counts[:, 0] == counts[:, 1]).all())
+        ((100, 3), True)
     """
     numbers: dict[Any, int] = {}
     member = [numbers.setdefault(name, len(numbers)) for name in groups]
@@ -121,10 +164,23 @@ def group_draws(groups: Sequence[Any] | np.ndarray, rng: np.random.Generator, re
 
 
 def interval(value: float, drawn: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of a score from (resamples,) scores of draws, bias-corrected (Efron 1981).
+    """The 95 % interval of a score from the scores of draws, bias-corrected (Efron 1981).
 
-    Draws of groups upset the balance of classes, and repeat clips: scores like F1 and rho are lower on them than on
-    the clips themselves. Where half of the draws lie below `value`, it is the plain percentile interval.
+    Draws of groups change the balance of classes and repeat clips, so scores like F1 and rho are lower on them than on
+    the clips themselves. If half of the draws are below `value`, this is the plain percentile interval.
+
+    Args:
+        value: Score on the clips themselves.
+        drawn: Scores of the draws `(resamples,)`.
+
+    Returns:
+        The lower and the upper end.
+
+    Examples:
+        >>> from mtmusic.evaluation.bootstrap import interval
+        >>> low, high = interval(0.5, np.linspace(0, 1, 1001))
+        >>> round(low, 3), round(high, 3)
+        (0.025, 0.975)
     """
     sides = np.sign(np.round(drawn - value, 9))  # equal means of several scores may differ in their last digits
     below = (1 - sides.mean()) / 2
@@ -134,12 +190,30 @@ def interval(value: float, drawn: np.ndarray) -> tuple[float, float]:
 
 
 def accuracy(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """true, predicted: (clips,) class indices; counts: (resamples, clips) -> (resamples,)."""
+    """The accuracy on each draw.
+
+    Args:
+        true: True class indices `(clips,)`.
+        predicted: Predicted class indices `(clips,)`.
+        counts: How often each clip is drawn, `(resamples, clips)`.
+
+    Returns:
+        The accuracies `(resamples,)`.
+    """
     return counts @ (true == predicted) / counts.sum(axis=1)
 
 
 def macro_f1(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """As `accuracy`: the mean F1 of the classes that the drawn clips have."""
+    """The mean F1 of the classes that a draw has, on each draw.
+
+    Args:
+        true: True class indices `(clips,)`.
+        predicted: Predicted class indices `(clips,)`.
+        counts: How often each clip is drawn, `(resamples, clips)`.
+
+    Returns:
+        The scores `(resamples,)`.
+    """
     classes = np.unique(true)
     of_true, of_predicted = (counts @ (values[:, None] == classes) for values in (true, predicted))
     hits = counts @ ((true == predicted)[:, None] & (true[:, None] == classes))
@@ -148,9 +222,15 @@ def macro_f1(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> np.
 
 
 def spearman(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """true, predicted: (clips,), NaN where a label is missing; counts: (resamples, clips) -> (resamples,).
+    """Spearman's rank correlation on each draw. It is 0 if all drawn clips have one label, or one prediction.
 
-    0 where the drawn clips are all equal in one of the two.
+    Args:
+        true: Labels `(clips,)`, NaN where one is missing.
+        predicted: Predictions `(clips,)`.
+        counts: How often each clip is drawn, `(resamples, clips)`.
+
+    Returns:
+        The correlations `(resamples,)`.
     """
     known = ~np.isnan(true)
     counts = counts[:, known]
@@ -170,12 +250,26 @@ def _ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def measures(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a recipe's or a comparison's row in results.json: what has an interval."""
+    """The entries of a recipe's or a comparison's row that have an interval.
+
+    Args:
+        row: A row of `cross_scores`.
+
+    Returns:
+        These entries by name.
+    """
     return {name: one for name, one in row.items() if isinstance(one, Mapping) and "low" in one}
 
 
 def scores_table(scores: Mapping[str, Any]) -> str:
-    """For the terminal: a line a recipe and one a comparison, a column a measure."""
+    """Scores as text for the terminal: a line for each recipe and each comparison, a column for each measure.
+
+    Args:
+        scores: The result of `cross_scores`.
+
+    Returns:
+        The table.
+    """
     rows = {
         name: {key: _cell(one, "mean") for key, one in measures(row).items()} for name, row in scores["recipes"].items()
     }

@@ -1,4 +1,4 @@
-"""Predictions in, numbers out: reports fit for JSON (no NaN) and their tables for the terminal."""
+"""Predictions to scores: reports that JSON can hold (no NaN), and their tables for the terminal."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -28,12 +28,31 @@ AFFECT_SCORES = ("spearman", "spearman_low", "spearman_high", "pearson", "r2", "
 def genre_report(
     true: np.ndarray, predicted: np.ndarray, classes: Sequence[str], groups: Groups = None, seed: int = 0
 ) -> dict[str, Any]:
-    """Accuracy with its interval, macro and micro averages, scores by class, confusion.
+    """Scores of a genre classifier: accuracy with its interval, averages, scores by class, and confusion.
 
-    Both arrays are class indices, `(clips,)`. Rows of `confusion` are true classes, columns predicted ones.
-    A class without clips, or never predicted, scores 0 and counts so in the macro averages. The interval is of the
-    bootstrap over `groups`.
-    Raises ValueError for other shapes or no clips.
+    A class that has no clips, or is never predicted, scores 0 and counts so in the macro averages. The accuracy has a
+    95 % bootstrap interval over groups.
+
+    Args:
+        true: True class indices `(clips,)`.
+        predicted: Predicted class indices `(clips,)`.
+        classes: Names of the classes.
+        groups: Name of each clip's group `(clips,)`, or None if each clip is a group of its own.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The report: "clips", "accuracy", "accuracy_low", "accuracy_high", "macro_precision", "macro_recall", "macro_f1",
+        "micro_precision", "micro_recall", "micro_f1", "per_class" and "confusion". Rows of "confusion" are true
+        classes, columns are predicted ones.
+
+    Raises:
+        ValueError: The arrays have other shapes or no clips.
+
+    Examples:
+        >>> from mtmusic.evaluation.metrics import genre_report
+        >>> report = genre_report(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), ["Jazz", "Rock"])
+        >>> report["accuracy"], report["confusion"]
+        (0.75, [[1, 1], [0, 2]])
     """
     true, predicted = _same_clips(true, predicted, dims=1)
     accuracy = float(accuracy_score(true, predicted))
@@ -71,7 +90,24 @@ def _per_class(true: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) 
 
 
 def genre_table(report: dict[str, Any]) -> str:
-    """The classification report as text: a line a class, then the averages and the accuracy."""
+    """The genre report as text for the terminal: a line for each class, then the averages and the accuracy.
+
+    Args:
+        report: A report of `genre_report`.
+
+    Returns:
+        The table.
+
+    Examples:
+        >>> from mtmusic.evaluation.metrics import genre_report, genre_table
+        >>> print(genre_table(genre_report(np.array([0, 1]), np.array([0, 1]), ["Jazz", "Rock"])))
+                  precision  recall     f1  clips
+        Jazz          1.000   1.000  1.000      1
+        Rock          1.000   1.000  1.000      1
+        <BLANKLINE>
+        macro         1.000   1.000  1.000      2
+        accuracy      1.000  (95 % interval 1.000 to 1.000)
+    """
     width = max(len("accuracy"), *(len(name) for name in report["per_class"]))
     lines = [f"{'':{width}}  precision  recall     f1  clips"]
     for name, row in report["per_class"].items():
@@ -89,10 +125,25 @@ def _genre_line(name: str, width: int, row: dict[str, Any], clips: int) -> str:
 
 
 def spearman(true: np.ndarray, predicted: np.ndarray) -> float:
-    """Spearman's rank correlation of two `(clips,)` arrays; clips whose target is NaN are left out.
+    """Spearman's rank correlation, the lab's measure of affect. Clips whose target is NaN are left out.
 
-    Where it is undefined (fewer than 3 labelled clips, constant targets or predictions, predictions that
-    are not finite) it is 0.0, with a RuntimeWarning that says why. Raises ValueError for other shapes.
+    It is undefined with fewer than 3 labelled clips, with constant targets or predictions, and with predictions that
+    are not finite. Then it counts as 0.0, with a RuntimeWarning that says why.
+
+    Args:
+        true: Labels `(clips,)`.
+        predicted: Predictions `(clips,)`.
+
+    Returns:
+        The correlation, from -1 to 1.
+
+    Raises:
+        ValueError: The arrays have other shapes.
+
+    Examples:
+        >>> from mtmusic.evaluation.metrics import spearman
+        >>> spearman(np.array([0.1, 0.2, 0.3, np.nan]), np.array([0.2, 0.5, 0.9, 0.4]))
+        1.0
     """
     true, predicted = _labelled(*_same_clips(true, predicted, dims=1))
     if reason := _undefined(true, predicted):
@@ -129,13 +180,33 @@ def affect_report(
     groups: Groups = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Scores by task: `spearman` holds each task's rho and their `mean`, `per_task` the rest.
+    """Scores of an affect regressor for each task, as in the lab's steps 8 and 10.
 
-    Both arrays are `(clips, tasks)`; NaN targets are left out. `mse_constant` is the error of always
-    answering `baseline_mean[task]`, the train mean: a model above it has learnt nothing.
-    With fewer than 3 labelled clips rho is 0.0 and the other scores of that task are None. Intervals are of the
-    bootstrap over `groups`, all tasks of a clip drawn together, so that the mean has one too.
-    Raises ValueError for other shapes.
+    With fewer than 3 labelled clips a task's rho is 0.0 and its other scores are None. Intervals are of the 95 %
+    bootstrap over groups, with all tasks of a clip drawn together, so the mean of rho has one too.
+
+    Args:
+        true: Labels `(clips, tasks)`, NaN where one is missing.
+        predicted: Predictions `(clips, tasks)`.
+        tasks: Names of the tasks.
+        baseline_mean: Mean training label of each task. "mse_constant" is the error of predicting it for every clip; a
+            model with a larger error has learned nothing.
+        groups: Name of each clip's group `(clips,)`, or None if each clip is a group of its own.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The report: "clips", "spearman" (rho of each task, and their "mean"), "spearman_mean_low", "spearman_mean_high"
+        and "per_task".
+
+    Raises:
+        ValueError: The arrays have other shapes.
+
+    Examples:
+        >>> from mtmusic.evaluation.metrics import affect_report
+        >>> labels = np.array([[0.1], [0.4], [0.9]])
+        >>> report = affect_report(labels, labels**2, ["valence"], {"valence": 0.5})
+        >>> report["spearman"]
+        {'valence': 1.0, 'mean': 1.0}
     """
     true, predicted = _same_clips(true, predicted, dims=2)
     intervals = model_scores(Fold(groups, true), predicted, tasks, seed)
@@ -172,7 +243,14 @@ def _task_scores(
 
 
 def affect_table(report: dict[str, Any]) -> str:
-    """The affect report as text: a line a task, then, of several, the mean of Spearman's rho."""
+    """The affect report as text for the terminal: a line for each task, then the mean of rho if there are several.
+
+    Args:
+        report: A report of `affect_report`.
+
+    Returns:
+        The table.
+    """
     width = max(len("mean"), *(len(task) for task in report["per_task"]))
     lines = [f"{'':{width}}  spearman   95 % interval  pearson       r2     mse  constant  clips"]
     for task, row in report["per_task"].items():

@@ -1,8 +1,8 @@
-"""The networks below the heads: functional models named "backbone".
+"""Backbones: the networks below the heads, functional Keras models named "backbone".
 
-They take (batch, frames, bins) in the array's own units, absent frames filled with PAD_VALUE, and give
-(batch, features). The layers of block N are named blockN_*, which is what `transfer.freeze` counts. With `stock` a
-backbone is built of Keras's own layers where `cpu` has quicker ones; weights and numbers are the same.
+A backbone takes spectrograms `(batch, frames, bins)` in the units of the arrays on disk, with absent frames filled with
+PAD_VALUE, and returns features `(batch, features)`. It normalises its input itself. The layers of block N are named
+`blockN_*`; `models.transfer.freeze` counts blocks by these names.
 """
 
 from collections.abc import Sequence
@@ -67,10 +67,29 @@ def lstm_backbone(
     dropout: float = 0.0,
     stock: bool = False,
 ) -> keras.Model:
-    """The lab's step 5: the LSTM's state after each clip's last present frame.
+    """An LSTM that reads a clip frame by frame, as in the lab's step 5.
 
-    (batch, any number of frames, bins) -> (batch, units), or (batch, 2 * units) where bidirectional: each direction's
-    state after the last frame that it reads. Clips need one present frame or more. dropout follows each layer.
+    The features are the LSTM's state after the clip's last present frame, so padding does not change them.
+
+    Args:
+        feature: "mel" (128 bins), "chroma" (12 bins) or "fused" (140 bins).
+        units: Size of the LSTM's state.
+        layers_count: Number of LSTM layers.
+        bidirectional: Whether each layer reads the clip in both directions.
+        dropout: Dropout rate after each layer.
+        stock: Whether to use Keras's own layers where `models.cpu` has faster ones. Weights and results are the same.
+
+    Returns:
+        A `keras.Model` named "backbone" from `(batch, frames, bins)`, with any number of frames, to `(batch, units)`,
+        or to `(batch, 2 * units)` if it is bidirectional. Each clip needs at least one present frame.
+
+    Raises:
+        UserError: The feature is unknown.
+
+    Examples:
+        >>> backbone = mtmusic.lstm_backbone("chroma", units=64)
+        >>> backbone.input_shape, backbone.output_shape
+        ((None, None, 12), (None, 64))
     """
     spectrogram, x, mask = _normalised(feature, None)
     for number in range(1, layers_count + 1):
@@ -95,16 +114,38 @@ def cnn_backbone(
     dropout: float = 0.0,
     stock: bool = False,
 ) -> keras.Model:
-    """The lab's step 7: four blocks of Conv2D 5x5, BatchNorm, ReLU, MaxPool 2; or others by their table.
+    """A CNN of four blocks, as in the lab's step 7, or of other blocks.
 
-    The convolutions have no bias: BatchNorm would take it out again, and its gradient is a pass over all activations.
+    A block is a convolution, BatchNorm, ReLU and max pooling. The convolutions have no bias, because BatchNorm would
+    remove it. Pooling stops dividing the bins at one: chroma has 12.
 
-    pooling "flatten", the lab's: (batch, frames, bins) -> (batch, frames // 16 * (bins // 16) * 8), so 512 features
-    for 128 frames of mel. pooling "masked": (batch, any number, bins) -> (batch, ceil(bins / 16) * 8), the mean over
-    present frames; padding changes neither the answer nor BatchNorm's statistics, and `frames` is not used.
-    Poolings stop dividing the bins at one (chroma has 12). dense: units of a block behind them, with dropout on either
-    side; then (batch, dense). Raises UserError for fewer frames than a flat one's poolings leave one of (16), and for
-    a masked one with another `pool` than 2, whose pooling would not begin at the first frame.
+    Args:
+        feature: "mel" (128 bins), "chroma" (12 bins) or "fused" (140 bins).
+        frames: Frames of each clip. Only `pooling="flatten"` uses it.
+        pooling: "flatten", as in the lab, gives the last block's values as they are, for clips of one length. "masked"
+            gives their mean over present frames, for clips of any length. Then padding changes neither the features nor
+            BatchNorm's statistics.
+        blocks: Filters and kernel size of each block.
+        pool: Frames, and bins, that each block's pooling makes one.
+        dense: Units of a dense block after the last pooling, 0 for none.
+        dropout: Dropout rate on either side of the dense block.
+        stock: Whether to use Keras's own layers where `models.cpu` has faster ones. Weights and results are the same.
+
+    Returns:
+        A `keras.Model` named "backbone" from `(batch, frames, bins)` to `(batch, features)`. With the default blocks,
+        "flatten" gives `frames // 16 * (bins // 16) * 8` features, so 512 for 128 frames of mel, and "masked" gives
+        `ceil(bins / 16) * 8`. With a dense block there are `dense` features.
+
+    Raises:
+        UserError: `frames` is smaller than what the poolings make one frame (16 by default), `pool` is not 2 with
+            `pooling="masked"`, or the feature is unknown.
+        ValueError: `pooling` is neither "flatten" nor "masked".
+
+    Examples:
+        >>> mtmusic.cnn_backbone("mel", frames=128).output_shape
+        (None, 512)
+        >>> mtmusic.cnn_backbone("mel", pooling="masked").output_shape
+        (None, 64)
     """
     masked, shortest = pooling == "masked", pool ** len(blocks)
     if pooling not in ("flatten", "masked"):
@@ -137,14 +178,33 @@ def statistics_backbone(
     dropout: float = 0.0,
     stock: bool = False,
 ) -> keras.Model:
-    """Statistics of a clip's present frames, and how near they are to those of known clips.
+    """Statistics of a clip's present frames, compared with those of known clips by kernels.
 
-    (batch, any number of frames, bins) -> (batch, centres). parts: of mel "embedding" (mean and covariance of the
-    cepstrum), "changes" (of the cepstrum from frame to frame) and "roughness"; of chroma "moments" (mean and
-    deviation) and "intervals"; "fused" has all of them, another feature its own. Padding changes nothing.
-    kernels: see `NystroemFeatures`. `nystroem.adapt` it to the training clips before the head is trained. centres 0:
-    the statistics themselves, normalised. dropout: behind them. Raises ValueError where the feature has none of the
-    parts.
+    Padding does not change the features. Adapt the backbone to the training clips with `models.nystroem.adapt` before
+    the head is trained.
+
+    Args:
+        feature: "mel" (128 bins), "chroma" (12 bins) or "fused" (140 bins).
+        centres: Number of training clips that a clip is compared with, see `NystroemFeatures`. 0 gives the normalised
+            statistics themselves.
+        parts: Which statistics. Of mel: "embedding" (mean and covariance of the cepstrum), "changes" (of the cepstrum
+            from frame to frame) and "roughness". Of chroma: "moments" (mean and deviation) and "intervals". "fused" has
+            all of them. Parts that the feature does not have are left out.
+        kernels: The kernels of `NystroemFeatures`.
+        dropout: Dropout rate after the features.
+        stock: Whether to use Keras's own layers where `models.cpu` has faster ones. Weights and results are the same.
+
+    Returns:
+        A `keras.Model` named "backbone" from `(batch, frames, bins)`, with any number of frames, to `(batch, centres)`.
+
+    Raises:
+        ValueError: The feature has none of the parts.
+        UserError: The feature is unknown.
+
+    Examples:
+        >>> from mtmusic.models.backbones import statistics_backbone
+        >>> statistics_backbone("chroma", centres=16).output_shape
+        (None, 16)
     """
     parts = [part for part in parts if part in {"mel": MEL_PARTS, "chroma": CHROMA_PARTS}.get(feature, STATISTICS)]
     if not parts:

@@ -1,4 +1,7 @@
-"""Heads: they take a backbone and give a compiled model."""
+"""Heads: they put outputs on a backbone and return a compiled model.
+
+Freeze a backbone before it gets a head, with `models.transfer.freeze`: Keras takes note when the model is compiled.
+"""
 
 import math
 import re
@@ -28,11 +31,26 @@ Neck = Callable[[Tensor], Tensor]
 
 
 def neck(kind: str, hidden: int = 0, centres: int = 0, dropout: float = 0.0) -> Neck | None:
-    """For features that nothing normalises, as those of a pretrained trunk.
+    """Layers between a backbone's features and the outputs, for features that nothing normalises.
 
-    kind: "plain" is none; "linear" standardises by the train clips; "mlp" adds a layer of `hidden` units, with dropout
-    on either side; "kernel" is Nystroem features of `centres` train clips, which standardise too. What takes its
-    numbers from the train clips is set by `nystroem.adapt`.
+    The features of a pretrained trunk are such. `models.nystroem.adapt` sets what a neck takes from the training clips.
+
+    Args:
+        kind: "plain" for none, "linear" to standardise the features by the training clips, "mlp" for a hidden layer
+            after that, or "kernel" for Nystroem features, which standardise too.
+        hidden: Units of the hidden layer of "mlp".
+        centres: Number of training clips that "kernel" compares a clip with.
+        dropout: Dropout rate on either side of the hidden layer of "mlp", or after "linear".
+
+    Returns:
+        A function from `(batch, features)` to `(batch, features)`, for the heads' argument `neck`, or None for "plain".
+
+    Examples:
+        >>> from mtmusic.models.heads import neck
+        >>> backbone = mtmusic.lstm_backbone(units=8)
+        >>> model = mtmusic.genre_classifier(backbone, ["Jazz", "Rock"], neck=neck("mlp", hidden=16))
+        >>> model.get_layer("neck_dense").output.shape
+        (None, 16)
     """
     if kind == "plain":
         return None
@@ -51,9 +69,21 @@ def neck(kind: str, hidden: int = 0, centres: int = 0, dropout: float = 0.0) -> 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Standardization(Float32Layer):
-    """(batch, features) -> (batch, features), of mean 0 and deviation 1 on the clips that it was adapted to.
+    """Standardises features by the mean and the standard deviation of the clips that it was adapted to.
 
-    Nothing in it is trained; before `adapt` it gives 0. A feature that does not vary gives 0 too.
+    Takes and returns `(batch, features)`. Before `adapt`, and for a feature that does not vary, it returns 0. No weight
+    of it is trained. It neither uses nor passes on a Keras mask.
+
+    Args:
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Examples:
+        >>> from mtmusic.models.heads import Standardization
+        >>> layer = Standardization()
+        >>> layer.build((None, 1))
+        >>> layer.adapt(np.array([[1.0], [3.0]]))
+        >>> layer(np.array([[5.0]])).numpy()
+        array([[3.]], dtype=float32)
     """
 
     def build(self, x_shape: tuple[int | None, ...]) -> None:
@@ -62,10 +92,16 @@ class Standardization(Float32Layer):
 
     @property
     def adapted(self) -> bool:
+        """Whether `adapt` was called."""
         return bool(np.any(self.deviation != 0))
 
     def adapt(self, features: np.ndarray, seed: int = 0) -> None:
-        """features: (clips, features). seed: not used."""
+        """Sets mean and deviation.
+
+        Args:
+            features: Features of the training clips, `(clips, features)`.
+            seed: Not used.
+        """
         for weight, values in zip((self.mean, self.deviation), moments(features), strict=True):
             weight.assign(values)
 
@@ -75,7 +111,12 @@ class Standardization(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class DecayedAdam(keras.optimizers.Adam):
-    """Adam whose weight decay leaves biases alone; a copy made from its settings does so too."""
+    """Adam whose weight decay leaves biases unchanged, also after its settings were copied or loaded.
+
+    Args:
+        *args: Arguments of `keras.optimizers.Adam`.
+        **kwargs: Keyword arguments of `keras.optimizers.Adam`.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -90,13 +131,33 @@ def genre_classifier(
     class_weights: Sequence[float] | None = None,
     neck: Neck | None = None,
 ) -> keras.Model:
-    """Logits (batch, classes) on the backbone's features; softmax cross-entropy and Adam, as the lab has it.
+    """A genre classifier: a dense layer of logits on a backbone, with softmax cross-entropy and Adam, as in the lab.
 
-    `keras.ops.softmax(model.predict(x))` are probabilities; `predict(x).argmax(axis=1)` needs none.
+    Targets are class indices `(batch,)`. `keras.ops.softmax(model.predict(x))` gives probabilities, and
+    `model.predict(x).argmax(axis=1)` gives classes.
 
-    Targets are (batch,) class indices. weight_decay: see `_adam`. class_weights: of each class's clips in the loss
-    (`Clips.class_weights`); by default all count alike. A backbone that is to be frozen must be so before
-    (`transfer.freeze`). neck: see `neck`.
+    Args:
+        backbone: A model named "backbone" from `(batch, frames, bins)` to `(batch, features)`. Freeze it before.
+        classes: Names of the classes, in the order of the indices.
+        learning_rate: Adam's learning rate.
+        weight_decay: Share, times the learning rate, that each step subtracts from the weights but not from biases
+            (AdamW, Loshchilov and Hutter 2019).
+        class_weights: Weight of each class's clips in the loss, as `Clips.class_weights` gives them. By default all
+            clips count alike.
+        neck: Layers between features and logits, see `neck`.
+
+    Returns:
+        A compiled `keras.Model` from `(batch, frames, bins)` to logits `(batch, classes)`.
+
+    Raises:
+        UserError: The model given is not a backbone.
+
+    Examples:
+        >>> clips = mtmusic.read_genre_labels("data/genre_beat")
+        >>> model = mtmusic.genre_classifier(mtmusic.lstm_backbone("mel", units=8), clips.classes)
+        >>> history = model.fit(mtmusic.make_dataset(clips, "mel", shuffle=True), epochs=1, shuffle=False, verbose=0)
+        >>> model.output_shape
+        (None, 3)
     """
     spectrogram, features = _features(backbone, neck)
     logits = layers.Dense(len(classes), dtype="float32", name="genre")(features)
@@ -122,13 +183,40 @@ def affect_regressor(
     weight_decay: float = 0.0,
     neck: Neck | None = None,
 ) -> keras.Model:
-    """One task in [0, 1], sigmoid (batch, 1), the lab's step 8.
+    """A regressor of one task in [0, 1]: one sigmoid output on a backbone, as in the lab's step 8.
 
-    Targets are (batch, 1), NaN where a label is missing. means, variances: the train labels' (`Clips.label_means`,
-    `Clips.label_variances`). The head's bias starts at the mean, else at 0.5; the error is divided by the variance,
-    else by 1, so that a loss and a `normalized_mse` of 1 is what a constant prediction gets. error: "mse" or "huber".
-    weight_decay: see `_adam`. neck: see `neck`.
-    A backbone that is to be frozen must be so before (`transfer.freeze`).
+    Targets are `(batch, 1)`, NaN where a label is missing. A loss and a `normalized_mse` of 1 is what a constant
+    prediction gets.
+
+    Args:
+        backbone: A model named "backbone" from `(batch, frames, bins)` to `(batch, features)`. Freeze it before.
+        task: Name of the task, "valence" for example.
+        means: Mean label of each task, as `Clips.label_means` gives it. The output starts there, by default at 0.5.
+        variances: Variance of each task's labels, as `Clips.label_variances` gives it. The error is divided by it, by
+            default by 1.
+        error: "mse", or "huber" (Huber 1964) for an error that grows linearly above 0.1.
+        learning_rate: Adam's learning rate.
+        weight_decay: Share, times the learning rate, that each step subtracts from the weights but not from biases
+            (AdamW, Loshchilov and Hutter 2019).
+        neck: Layers between features and output, see `neck`.
+
+    Returns:
+        A compiled `keras.Model` from `(batch, frames, bins)` to `(batch, 1)`.
+
+    Raises:
+        UserError: The model given is not a backbone.
+        ValueError: `error` is neither "mse" nor "huber".
+
+    Examples:
+        >>> clips = mtmusic.read_affect_labels("data/affect_beat").select(["valence"])
+        >>> model = mtmusic.affect_regressor(
+        ...     mtmusic.lstm_backbone("mel", units=8),
+        ...     "valence",
+        ...     means=clips.label_means(),
+        ...     variances=clips.label_variances(),
+        ... )
+        >>> model.output_shape
+        (None, 1)
     """
     spectrogram, features = _features(backbone, neck)
     prediction = _sigmoid_heads(features, [task], means)[0]
@@ -152,12 +240,40 @@ def multitask_regressor(
     weight_decay: float = 0.0,
     neck: Neck | None = None,
 ) -> keras.Model:
-    """One trunk and one sigmoid head a task, concatenated to (batch, tasks) in their order; the lab's step 10.
+    """A regressor of several tasks in [0, 1]: one sigmoid head for each task on a shared backbone, as in the lab's step
+    10.
 
-    Targets are (batch, tasks), NaN where a label is missing. means, variances: as `affect_regressor`. weights: of each
-    task's error in the loss (`losses.WeightedLoss`); by default one over its variance. learned_weights: trained with
-    the model instead (`losses.TaskUncertainty`). error: "mse" or "huber". weight_decay: see `_adam`. neck: see `neck`.
-    Raises UserError for weights that do not fit the tasks.
+    Targets are `(batch, tasks)`, NaN where a label is missing.
+
+    Args:
+        backbone: A model named "backbone" from `(batch, frames, bins)` to `(batch, features)`. Freeze it before.
+        tasks: Names of the tasks, in the order of the targets.
+        means: Mean label of each task, as `Clips.label_means` gives it. The outputs start there, by default at 0.5.
+        variances: Variance of each task's labels, as `Clips.label_variances` gives it.
+        weights: Weight of each task's error in the loss, see `losses.WeightedLoss`. By default 1 divided by the task's
+            variance.
+        learned_weights: Whether the weights are trained with the model instead, see `losses.TaskUncertainty`.
+        error: "mse", or "huber" (Huber 1964) for an error that grows linearly above 0.1.
+        learning_rate: Adam's learning rate.
+        weight_decay: Share, times the learning rate, that each step subtracts from the weights but not from biases
+            (AdamW, Loshchilov and Hutter 2019).
+        neck: Layers between features and outputs, see `neck`.
+
+    Returns:
+        A compiled `keras.Model` from `(batch, frames, bins)` to `(batch, tasks)`.
+
+    Raises:
+        UserError: The model given is not a backbone, or `weights` lacks a task, is negative, or is 0 for all tasks.
+        ValueError: `error` is neither "mse" nor "huber".
+
+    Examples:
+        >>> model = mtmusic.multitask_regressor(
+        ...     mtmusic.lstm_backbone("mel", units=8),
+        ...     ["valence", "energy"],
+        ...     weights={"valence": 1.0, "energy": 0.5},
+        ... )
+        >>> model.predict(np.zeros((2, 10, 128)), verbose=0).shape
+        (2, 2)
     """
     spectrogram, features = _features(backbone, neck)
     heads = _sigmoid_heads(features, tasks, means)
@@ -174,8 +290,16 @@ def multitask_regressor(
 
 
 def head_alone(model: keras.Model) -> keras.Model:
-    """The layers on the backbone, compiled alike: (batch, features) -> answers. Layers and optimizer are the model's
-    own, so that training it trains the model."""
+    """The layers on a model's backbone as a model of their own.
+
+    Layers and optimizer are shared, so training the head trains the model.
+
+    Args:
+        model: A model with a layer "backbone".
+
+    Returns:
+        A `keras.Model` from `(batch, features)` to the outputs, compiled as `model` is.
+    """
     backbone = model.get_layer("backbone")
     calls = [call for calls in model._nodes_by_depth.values() for call in calls]  # a joined head's own are others
     features = next(call for call in calls if call.operation is backbone).output_tensors[0]
@@ -183,13 +307,29 @@ def head_alone(model: keras.Model) -> keras.Model:
 
 
 def on_backbone(head: keras.Model, backbone: keras.Model) -> keras.Model:
-    """The model of which this is the `head_alone`: its layers, on a backbone that gives what it takes."""
+    """The opposite of `head_alone`: a head's layers on a backbone.
+
+    Args:
+        head: A model from `(batch, features)` to outputs.
+        backbone: A backbone that gives these features.
+
+    Returns:
+        A `keras.Model` from `(batch, frames, bins)` to the outputs, compiled as `head` is.
+    """
     spectrogram = keras.Input(backbone.input_shape[1:], dtype="float32", name="spectrogram")
     return compiled_as(head, type(head)(spectrogram, head.call(backbone(spectrogram)), name=head.name))
 
 
 def compiled_as(model: keras.Model, other: keras.Model) -> keras.Model:
-    """The other model, with this one's loss, metrics and optimizer."""
+    """Compiles a model with the loss, the metrics and the optimizer of another.
+
+    Args:
+        model: The model to take them from.
+        other: The model to compile.
+
+    Returns:
+        `other`.
+    """
     if model.compiled:
         other.compile_from_config(model.get_compile_config())
         other.optimizer = model.optimizer

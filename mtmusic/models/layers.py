@@ -1,6 +1,7 @@
-"""Normalisation, the mask of present frames, and pooling over those alone.
+"""Layers that normalise spectrograms, find the present frames, and pool over those only.
 
-The mask is an ordinary tensor, handed from layer to layer: Keras's implicit mask does not pass a Conv2D.
+The mask of present frames is an ordinary tensor that is passed to the layers that need it, because Keras's implicit
+mask does not pass a Conv2D.
 """
 
 from typing import Any, TypeAlias
@@ -20,7 +21,11 @@ Tensor: TypeAlias = keras.KerasTensor | tf.Tensor
 
 
 class Float32Layer(keras.layers.Layer):
-    """A layer that computes in float32 under every precision policy."""
+    """A layer that computes in float32 under every dtype policy.
+
+    Args:
+        **kwargs: Arguments of `keras.layers.Layer`.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
@@ -28,13 +33,26 @@ class Float32Layer(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class SpectrogramNormalization(Float32Layer):
-    """Mel's [-80, 0] dB and chroma's [0, 1] to [-1, 1]; absent frames to 0.
+    """Scales mel from [-80, 0] dB and chroma from [0, 1] to [-1, 1].
 
-    The ranges are fixed, not statistics of a training set: the model takes what is on disk, and fine-tuning changes
-    nothing here. Gives no implicit mask: see FrameMask.
+    Takes and returns `(batch, frames, bins)`. The ranges are fixed and not statistics of a training set, so a model
+    takes arrays as they are on disk, and fine-tuning does not change the scale.
 
-    (batch, frames, bins) -> (batch, frames, bins); the first `mel_bins` bins are mel, the others chroma.
-    Raises UserError for clips of other bins, and, where it was built for a number of frames, of other frames or any.
+    Masking: absent frames, filled with PAD_VALUE, become 0. The layer neither uses nor creates a Keras mask;
+    `FrameMask` gives the present frames.
+
+    Args:
+        mel_bins: How many of the first bins are mel. The others are chroma.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Raises:
+        UserError: When called with another number of bins, or of frames, than it was built for.
+
+    Examples:
+        >>> from mtmusic.models.layers import SpectrogramNormalization
+        >>> frame = np.array([[[-80.0, -40.0, 0.0, 1.0]]])  # two bins of mel, two of chroma
+        >>> SpectrogramNormalization(mel_bins=2)(frame).numpy()
+        array([[[-1.,  0., -1.,  1.]]], dtype=float32)
     """
 
     def __init__(self, mel_bins: int, **kwargs: Any) -> None:
@@ -66,9 +84,21 @@ class SpectrogramNormalization(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class FrameMask(Float32Layer):
-    """(batch, frames, bins) in the array's own units -> (batch, frames) bool: which frames are not padding.
+    """Finds the present frames of a spectrogram.
 
-    A frame is absent where every bin holds PAD_VALUE; a silent frame is present.
+    Takes `(batch, frames, bins)` in the units of the arrays on disk, and returns `(batch, frames)` bool.
+
+    Masking: a frame is absent if all of its bins hold PAD_VALUE. A silent frame is present. The result is an ordinary
+    tensor and not a Keras mask.
+
+    Args:
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Examples:
+        >>> from mtmusic.models.layers import FrameMask
+        >>> spectrogram = np.array([[[-80.0, -80.0], [-1024.0, -1024.0]]])  # a silent frame, an absent one
+        >>> FrameMask()(spectrogram).numpy()
+        array([[ True, False]])
     """
 
     def call(self, spectrogram: Tensor) -> Tensor:
@@ -77,9 +107,20 @@ class FrameMask(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class StridedMask(keras.layers.Layer):
-    """(batch, frames) bool -> (batch, ceil(frames / stride), 1) bool: which frames are present after pooling.
+    """Finds the present frames after pooling.
 
-    Absent frames stand at the end, so a pooled frame is present where the first of its frames is.
+    Takes the mask `(batch, frames)` bool, and returns `(batch, ceil(frames / stride), 1)` bool.
+
+    Masking: absent frames are at the end of a clip, so a pooled frame is present if the first of its frames is.
+
+    Args:
+        stride: Frames that the pooling makes one.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Examples:
+        >>> from mtmusic.models.layers import StridedMask
+        >>> StridedMask(2)(np.array([[True, True, True, False, False]])).numpy().squeeze()
+        array([ True,  True, False])
     """
 
     def __init__(self, stride: int, **kwargs: Any) -> None:
@@ -95,10 +136,21 @@ class StridedMask(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ZeroAbsentFrames(keras.layers.Layer):
-    """Sets absent frames to 0, what 'same' padding puts beyond the last frame: so they reach no neighbour.
+    """Sets absent frames to 0, so that they do not reach their neighbours in a convolution or a pooling.
 
-    x (batch, frames, bins, channels), present (batch, frames, 1) bool -> the shape of x. Ends the implicit mask that
-    BatchNormalization makes of its `mask` argument and Conv2D would warn of.
+    Takes `x`, `(batch, frames, bins, channels)`, and `present`, `(batch, frames, 1)` bool; returns the shape of `x`.
+
+    Masking: 0 is what "same" padding puts after the last frame. The layer ends the implicit mask that
+    BatchNormalization creates from its argument `mask`.
+
+    Args:
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Examples:
+        >>> from mtmusic.models.layers import ZeroAbsentFrames
+        >>> x, present = np.ones((1, 2, 1, 1)), np.array([[[True], [False]]])
+        >>> ZeroAbsentFrames()(x, present).numpy().squeeze()
+        array([1., 0.], dtype=float32)
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -116,7 +168,20 @@ class ZeroAbsentFrames(keras.layers.Layer):
 class MaskedAveragePooling(Float32Layer):
     """The mean over present frames.
 
-    x (batch, frames, bins, channels), present (batch, frames, 1) bool -> (batch, bins * channels).
+    Takes `x`, `(batch, frames, bins, channels)`, and `present`, `(batch, frames, 1)` bool; returns
+    `(batch, bins * channels)`.
+
+    Masking: absent frames count neither in the sum nor in the number of frames. A clip needs at least one present
+    frame.
+
+    Args:
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Examples:
+        >>> from mtmusic.models.layers import MaskedAveragePooling
+        >>> x, present = np.array([[[[1.0]], [[3.0]], [[9.0]]]]), np.array([[[True], [True], [False]]])
+        >>> MaskedAveragePooling()(x, present).numpy()
+        array([[2.]], dtype=float32)
     """
 
     def call(self, x: Tensor, present: Tensor) -> Tensor:

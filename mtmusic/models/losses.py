@@ -1,7 +1,7 @@
-"""Losses that weigh: several tasks as one number, missing labels left out; and clips by their class.
+"""Losses: several tasks weighted in one number, missing labels left out, and clips weighted by their class.
 
-Of tasks, targets and predictions are (batch, tasks); a target that is NaN is a missing label. It counts neither in a
-task's sum nor in the number that divides it, and its gradient is zero.
+Targets and predictions of tasks are `(batch, tasks)`. A target that is NaN is a missing label. It counts neither in the
+sum of its task's errors nor in the number that divides it, and its gradient is 0.
 """
 
 import math
@@ -23,10 +23,27 @@ LOG_VARIANCE_RANGE = (-8.0, 0.0)
 
 
 def task_losses(targets: Tensor, predictions: Tensor, tasks: int, error: str = "mse") -> tuple[Tensor, Tensor]:
-    """Of each task: its mean error over the labelled clips, 0 where there are none, and their number; (tasks,) both.
+    """The mean error of each task over its labelled clips.
 
-    error: "mse", or "huber" (Huber 1964) with HUBER_DELTA. Raises ValueError unless both are (batch, tasks):
-    (batch,) against (batch, 1) would broadcast to (batch, batch), and the network would learn the mean.
+    Args:
+        targets: Labels `(batch, tasks)`, NaN where one is missing.
+        predictions: Predictions `(batch, tasks)`.
+        tasks: Number of tasks.
+        error: "mse", or "huber" (Huber 1964), which is linear above 0.1.
+
+    Returns:
+        The mean errors `(tasks,)`, 0 for a task without labels, and the numbers of labelled clips `(tasks,)`.
+
+    Raises:
+        ValueError: Targets and predictions are not both `(batch, tasks)`. `(batch,)` with `(batch, 1)` would broadcast
+            to `(batch, batch)`, and the network would learn the mean.
+
+    Examples:
+        >>> from mtmusic.models.losses import task_losses
+        >>> targets = np.array([[0.5, np.nan], [0.5, 1.0]], "float32")
+        >>> losses, counts = task_losses(targets, np.zeros((2, 2), "float32"), tasks=2)
+        >>> losses.numpy(), counts.numpy()
+        (array([0.25, 1.  ], dtype=float32), array([2., 1.], dtype=float32))
     """
     sums, counts = _sums(targets, predictions, tasks, error)
     return sums / ops.maximum(counts, 1), counts
@@ -49,9 +66,18 @@ def _sums(targets: Tensor, predictions: Tensor, tasks: int, error: str) -> tuple
 def complete_weights(
     weights: Mapping[str, float] | None, tasks: Sequence[str], variances: Mapping[str, float] | None = None
 ) -> dict[str, float]:
-    """The weights in the tasks' order; by default one over each task's label variance, else 1.
+    """Checks the weights of tasks, and fills in the default.
 
-    Raises UserError for a weight that is missing, unknown, negative or no number, and where all are 0.
+    Args:
+        weights: Weight of each task, or None for 1 divided by its variance.
+        tasks: Names of the tasks.
+        variances: Variance of each task's labels. By default 1.
+
+    Returns:
+        The weight of each task, in the order of `tasks`.
+
+    Raises:
+        UserError: `weights` names other tasks, lacks one, is negative or infinite, or is 0 for all tasks.
     """
     if weights is None:
         return {task: 1 / variances[task] if variances else 1.0 for task in tasks}
@@ -67,12 +93,27 @@ def complete_weights(
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class WeightedLoss(Float32Layer):
-    """The weighted sum of the tasks' losses, the lab's step 10: `model.compile(loss=WeightedLoss(tasks, weights))`.
+    """The weighted sum of the tasks' mean errors, as in the lab's step 10, for `model.compile(loss=...)`.
 
-    targets, predictions (batch, tasks), NaN a missing label -> a scalar. weights: by task, else 1 each; the heads give
-    one over each label variance (`complete_weights`).
-    error: as `task_losses`, which also says what is raised. Holds no variables: learned weights are in
-    `TaskUncertainty`.
+    Takes targets and predictions `(batch, tasks)` and returns a scalar. Targets that are NaN are left out, see
+    `task_losses`. The loss has no variables; `TaskUncertainty` learns weights. It neither uses nor passes on a Keras
+    mask.
+
+    Args:
+        tasks: Names of the tasks, in the order of the targets.
+        weights: Weight of each task. By default 1.
+        error: "mse", or "huber" (Huber 1964), which is linear above 0.1.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: `error` is neither "mse" nor "huber", or the loss is called with other shapes.
+        UserError: `weights` lacks a task, is negative, or is 0 for all tasks.
+
+    Examples:
+        >>> from mtmusic.models.losses import WeightedLoss
+        >>> loss = WeightedLoss(["valence", "energy"], {"valence": 1.0, "energy": 0.5})
+        >>> float(loss(np.ones((4, 2), "float32"), np.zeros((4, 2), "float32")))
+        1.5
     """
 
     def __init__(
@@ -95,12 +136,26 @@ class WeightedLoss(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class TaskUncertainty(Float32Layer):
-    """Learned weights: homoscedastic uncertainty (Kendall, Gal and Cipolla 2018, arXiv:1705.07115).
+    """Learns the weights of tasks as homoscedastic uncertainties (Kendall, Gal and Cipolla 2018, arXiv:1705.07115).
 
-    Stands behind the heads and passes predictions (batch, tasks) on as they are, so that its log-variances are
-    variables of the model: trained, saved and resumed with it. `loss` is half the sum over tasks of
-    exp(-s) * error + s, s being the task's log-variance. s starts at the label variance's logarithm, and is clamped
-    to LOG_VARIANCE_RANGE after each step. The loss falls with the variances too: choose no epoch by it.
+    The layer is the last of an `UncertaintyWeightedModel` and passes predictions `(batch, tasks)` on unchanged. Its
+    log-variances are variables of the model, so they are trained, saved and resumed with it. The loss is half the sum
+    over tasks of `exp(-s) * error + s`, where `s` is the task's log-variance. `s` starts at the logarithm of the label
+    variance and is clipped to [-8, 0] after each step. The loss decreases with the variances too, so do not choose an
+    epoch by it. The layer neither uses nor passes on a Keras mask.
+
+    Args:
+        tasks: Names of the tasks, in the order of the targets.
+        variances: Variance of each task's labels.
+        error: "mse", or "huber" (Huber 1964), which is linear above 0.1.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Examples:
+        >>> from mtmusic.models.losses import TaskUncertainty
+        >>> layer = TaskUncertainty(["valence", "energy"], {"valence": 0.25, "energy": 0.5})
+        >>> layer.build((None, 2))
+        >>> {task: round(weight, 3) for task, weight in layer.learned()["weights"].items()}
+        {'valence': 2.0, 'energy': 1.0}
     """
 
     def __init__(self, tasks: Sequence[str], variances: Mapping[str, float], error: str = "mse", **kwargs: Any) -> None:
@@ -122,13 +177,29 @@ class TaskUncertainty(Float32Layer):
         return predictions
 
     def loss(self, targets: Tensor, predictions: Tensor) -> Tensor:
-        """A scalar; a task without a label in the batch adds nothing, its log-variance neither."""
+        """The loss of a batch.
+
+        Args:
+            targets: Labels `(batch, tasks)`, NaN where one is missing.
+            predictions: Predictions `(batch, tasks)`.
+
+        Returns:
+            A scalar. A task without a label in the batch adds neither its error nor its log-variance.
+
+        Raises:
+            ValueError: Targets and predictions are not both `(batch, tasks)`.
+        """
         losses, counts = task_losses(targets, predictions, len(self.tasks), self.error)
         terms = ops.exp(-self.log_variances) * losses + self.log_variances
         return ops.sum(ops.where(counts > 0, terms, 0.0)) / 2
 
     def learned(self) -> dict[str, dict[str, float]]:
-        """By task: the log-variance, and the weight exp(-s) / 2 that it gives the task's error."""
+        """What was learned.
+
+        Returns:
+            "log_variances", the log-variance `s` of each task, and "weights", the factor `exp(-s) / 2` of each task's
+            error.
+        """
         values = ops.convert_to_numpy(self.log_variances).tolist()
         return {
             "log_variances": dict(zip(self.tasks, values, strict=True)),
@@ -141,20 +212,44 @@ class TaskUncertainty(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class UncertaintyWeightedModel(keras.Model):
-    """A functional model that trains by the loss of its layer "uncertainty", a `TaskUncertainty`.
+    """A functional model that is trained by the loss of its layer "uncertainty", a `TaskUncertainty`.
 
-    A loss given to `compile` would be another layer after loading, with variables that no optimizer knows.
+    A loss given to `compile` would be a different layer after loading, whose variables no optimizer trains.
+    `multitask_regressor(..., learned_weights=True)` returns such a model.
     """
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any) -> Tensor:
+        """The loss of the layer "uncertainty".
+
+        Args:
+            x: Not used.
+            y: Labels `(batch, tasks)`, NaN where one is missing.
+            y_pred: Predictions `(batch, tasks)`.
+            *args: Not used.
+            **kwargs: Not used.
+
+        Returns:
+            A scalar.
+        """
         return self.get_layer("uncertainty").loss(y, y_pred)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ClassWeightedCrossentropy(keras.losses.Loss):
-    """Softmax cross-entropy of logits (batch, classes), each clip's times the weight of its class, a mean over clips.
+    """Softmax cross-entropy of logits, with each clip's loss multiplied by the weight of its class.
 
-    Targets are (batch,) class indices. weights: of each class.
+    Takes class indices `(batch,)` and logits `(batch, classes)`. The result is the mean over clips.
+
+    Args:
+        weights: Weight of each class, in the order of the indices.
+        name: Name of the loss.
+        **kwargs: Arguments of `keras.losses.Loss`.
+
+    Examples:
+        >>> from mtmusic.models.losses import ClassWeightedCrossentropy
+        >>> loss = ClassWeightedCrossentropy([0.0, 2.0])
+        >>> round(float(loss(np.array([0, 1]), np.zeros((2, 2), "float32"))), 3)  # (0 + 2 log 2) / 2
+        0.693
     """
 
     def __init__(self, weights: Sequence[float], name: str = "class_weighted_crossentropy", **kwargs: Any) -> None:
@@ -172,10 +267,25 @@ class ClassWeightedCrossentropy(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class NormalizedError(keras.metrics.Metric):
-    """The mean over tasks of the squared error over the labels' variance: 1 is what a constant prediction gets.
+    """The metric `normalized_mse`: the mean over tasks of the squared error divided by the variance of the labels.
 
-    Exact over all batches seen, missing labels left out by task; tasks without a label so far do not count.
-    variances: by task, of the train labels. Raises ValueError as `task_losses`.
+    A constant prediction of the mean gets 1. The metric is exact over all batches. Missing labels are left out, and
+    tasks without a label so far do not count.
+
+    Args:
+        variances: Variance of each task's training labels.
+        name: Name of the metric.
+        **kwargs: Arguments of `keras.metrics.Metric`.
+
+    Raises:
+        ValueError: Targets and predictions are not both `(batch, tasks)`.
+
+    Examples:
+        >>> from mtmusic.models.losses import NormalizedError
+        >>> metric = NormalizedError({"valence": 0.25})
+        >>> metric.update_state(np.array([[0.0], [1.0]], "float32"), np.array([[0.5], [0.5]], "float32"))
+        >>> float(metric.result())
+        1.0
     """
 
     def __init__(self, variances: Mapping[str, float], name: str = "normalized_mse", **kwargs: Any) -> None:
@@ -186,11 +296,19 @@ class NormalizedError(keras.metrics.Metric):
         )
 
     def update_state(self, targets: Tensor, predictions: Tensor, sample_weight: Tensor | None = None) -> None:
+        """Adds a batch.
+
+        Args:
+            targets: Labels `(batch, tasks)`, NaN where one is missing.
+            predictions: Predictions `(batch, tasks)`.
+            sample_weight: Not used.
+        """
         sums, counts = _sums(targets, predictions, len(self.variances), "mse")
         self.sums.assign_add(sums)
         self.counts.assign_add(counts)
 
     def result(self) -> Tensor:
+        """The error over all batches since the last reset, a scalar."""
         variances = ops.convert_to_tensor(list(self.variances.values()), "float32")
         errors = self.sums / ops.maximum(self.counts, 1) / variances
         return ops.sum(errors) / ops.maximum(ops.sum(ops.cast(self.counts > 0, "float32")), 1)
