@@ -6,6 +6,8 @@
 Prints the page's address, http://127.0.0.1:7860, and serves until Ctrl-C; other computers cannot see it. An example
 song is there to try. A song may have 50 MB and 15 minutes, and is deleted once it is answered. The page loads nothing
 from elsewhere. It needs Gradio: pip install gradio.
+Several pages may be open. One song is answered at a time, and ten wait. Each page shows how many songs come before its
+own. A song that comes while ten wait is not taken, and its page says so.
 Without --model the pretrained models answer: `mtmusic get-pretrained` fetches musicnn, for tags; mood_musicnn, for
 valence and arousal, comes with mtmusic.
 A song is cut into windows as long as the clips that the models were trained on. Where these differ, give --window.

@@ -1,8 +1,12 @@
 """The demo page: a song dropped on it, what saved models say of it, and its features. For this computer alone.
 
-Gradio serves it. Nothing is loaded from elsewhere and nothing is sent away; an upload is deleted once it is answered.
+Gradio serves it. Nothing is loaded from elsewhere and nothing is sent away. Several pages may be open: one song is
+answered at a time, WAITING wait, and whoever comes then is told so. So memory holds one decoded song, and the uploads
+lie on disk. Gradio gives pages with the same song one file. Therefore nobody moves or deletes it: each page that needs
+it touches it, and what no page has touched for KEPT_SECONDS is swept away, answered or not.
 """
 
+import asyncio
 import io
 import logging
 import os
@@ -12,9 +16,10 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,34 +46,32 @@ loaders.append(PackageLoader("mtmusic.serving"))
 HOST = "127.0.0.1"
 LARGEST_MB, LONGEST_MINUTES = 50, 15
 MOST_SAMPLES = LONGEST_MINUTES * 60 * 48_000 * 2
-WAITING = 16
-"""Songs in the queue; one is answered at a time."""
+WAITING = 10
+"""Songs that may wait while another one is answered."""
+
+POLL_SECONDS = 0.5
 
 SHOWN_SECONDS = 30.0
 SHOWN_TAGS = 5
 EXAMPLE = "three synthesised styles"
 EXAMPLE_PARTS = (("Classical", 30.0), ("Electronic", 30.0), ("Rock", 30.0))
 
-CLAIMED = "claimed"
-"""The folder of uploads that wait for their answer or get it."""
-
-SWEEP_SECONDS = 10
-STALLED_SECONDS = 30
-"""An upload that has not grown for so long was broken off."""
-UNANSWERED_SECONDS = 600
-"""Whole uploads that wait so long for an answer are deleted: above the longest queue, since their page is gone."""
+KEPT_SECONDS = 10
+"""An upload that has not been touched for so long was answered, refused or broken off, or its page is gone."""
+SWEEP_SECONDS = 2
 
 
 @dataclass(frozen=True)
 class DemoApp:
     """Answers the page's songs. models: as the user named them. window: seconds, None: as the models' clips.
 
-    busy: held while a song is answered.
+    queue: a token for each song that is answered or waits, in order. busy: held while a song is answered.
     """
 
     predictor: Predictor
     models: tuple[str, ...]
     window: float | None = None
+    queue: list[object] = field(default_factory=list)
     busy: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, song: Path, name: str) -> str:
@@ -86,13 +89,32 @@ class DemoApp:
         minutes, seconds = divmod(round(len(waveform) / SAMPLE_RATE), 60)
         return render("demo_answer.html", name=name, length=f"{minutes}:{seconds:02d}", doubts=doubts, **content)
 
-    def answer_upload(self, claimed: str) -> tuple[str, None]:
-        """The answer, and nothing for the place that held the upload, which is deleted whatever came of it."""
-        path = Path(claimed)
+    async def replies(self, song: Path | str, name: str = "") -> AsyncIterator[tuple[str, None]]:
+        """Yields what the page shows, as HTML: how many songs come first, then the answer; or that the queue is full.
+
+        The None next to it empties the place that held the upload. song: kept from `sweep` until it is answered. name:
+        what the page calls the song, its file's name by default. A page that is closed ends the iteration.
+        """
+        path = Path(song)
+        name = name or path.name
+        if len(self.queue) > WAITING:
+            yield render("demo_queue.html", name=name, full=WAITING), None
+            return
+        place = object()
+        self.queue.append(place)
         try:
-            return self.answer(path, path.name), None
+            while before := self.queue.index(place):
+                yield render("demo_queue.html", name=name, before=before), None
+                keep(path)
+                await asyncio.sleep(POLL_SECONDS)
+            yield render("demo_queue.html", name=name, before=0), None
+            answering = asyncio.create_task(asyncio.to_thread(self.answer, path, name))
+            while not answering.done():
+                keep(path)
+                await asyncio.wait([answering], timeout=POLL_SECONDS)
+            yield answering.result(), None
         finally:
-            shutil.rmtree(path.parent, ignore_errors=True)
+            self.queue.remove(place)
 
     def _content(self, song: Path, waveform: np.ndarray) -> dict[str, Any]:
         """The song, and its (samples,) -> what demo_answer.html shows: numbers and pictures."""
@@ -128,7 +150,6 @@ def serve(models: Sequence[Path | str], port: int, window: float | None = None) 
     with _private_folder() as folder:
         uploads, example = folder / "uploads", folder / "example.flac"
         uploads.mkdir()
-        (folder / CLAIMED).mkdir()
         gradio = _gradio(uploads)
         write_example(example)
         predictor = Predictor(*models)
@@ -140,8 +161,7 @@ def serve(models: Sequence[Path | str], port: int, window: float | None = None) 
             logger.info(f"The page: http://{HOST}:{port}  (Ctrl-C ends it)")
             while True:
                 time.sleep(SWEEP_SECONDS)
-                sweep(uploads, STALLED_SECONDS)
-                sweep(folder / CLAIMED, UNANSWERED_SECONDS)
+                sweep(uploads, KEPT_SECONDS)
         except KeyboardInterrupt:
             pass
         finally:
@@ -154,30 +174,30 @@ def build_page(gradio: Any, app: DemoApp, example: Path) -> Any:
     """The page's gradio.Blocks."""
     predictor = app.predictor
     heading = render("demo_heading.html", models=app.models, names=predictor.names, warning=predictor.warning)
-    with gradio.Blocks(title="mtmusic", analytics_enabled=False, delete_cache=(60, UNANSWERED_SECONDS)) as page:
+    with gradio.Blocks(title="mtmusic", analytics_enabled=False) as page:
         gradio.HTML(heading)
-        upload = gradio.File(label=f"A song: up to {LARGEST_MB} MB and {LONGEST_MINUTES} minutes", height=140)
-        button = gradio.Button("Try the example song")
+        upload = gradio.File(
+            label=f"A song: up to {LARGEST_MB} MB and {LONGEST_MINUTES} minutes", height=140, elem_classes="ask"
+        )
+        button = gradio.Button("Try the example song", elem_classes="ask")
         answer = gradio.HTML(min_height=80)
         shared: dict[str, Any] = {
-            "concurrency_limit": 1,
-            "concurrency_id": "answer",
-            "api_visibility": "private",
+            "outputs": [answer, upload],
+            "concurrency_limit": None,  # the queue is the app's own, which says in words how long it is
             "show_progress_on": answer,
+            "api_visibility": "private",
         }
-        claimed = gradio.State()
-        arrived = upload.upload(claim, upload, claimed, queue=False, api_visibility="private")
-        arrived.success(app.answer_upload, claimed, [answer, upload], **shared)
-        button.click(lambda: app.answer(example, f"Example: {EXAMPLE}"), None, answer, **shared)
+        upload.upload(app.replies, upload, **shared)
+        button.click(partial(app.replies, example, f"Example: {EXAMPLE}"), None, **shared)
     return page
 
 
 def _launch(gradio: Any, page: Any, port: int) -> None:
-    page.queue(max_size=WAITING)
     page.launch(
         server_name=HOST,
         server_port=port,
         max_file_size=LARGEST_MB * 2**20,
+        state_session_capacity=WAITING + 1,  # Gradio keeps the last answer of so many pages in memory
         theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         css=render("demo.css"),
         footer_links=[],
@@ -235,22 +255,18 @@ def write_example(path: Path) -> None:
     soundfile.write(path, np.concatenate(parts), SAMPLE_RATE)
 
 
-def claim(upload: str) -> str:
-    """Moves an upload to a folder of its own: Gradio names its folders after the content, so two could be one."""
-    path = Path(upload)
-    own = Path(tempfile.mkdtemp(dir=path.parent.parent.with_name(CLAIMED)))
-    path.replace(own / path.name).touch()  # its wait begins now
-    with suppress(OSError):  # another upload of the same content lies there
-        path.parent.rmdir()
-    return str(own / path.name)
+def keep(upload: Path) -> None:
+    """Keeps an upload from `sweep`."""
+    with suppress(FileNotFoundError):  # then the answer says so
+        os.utime(upload)
 
 
 def sweep(folder: Path, seconds: float) -> None:
-    """Deletes what has not changed for so long: uploads broken off, or refused halfway, or whose page is gone."""
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # it has moved on meanwhile
-            if path.is_file() and time.time() - path.stat().st_mtime > seconds:
-                path.unlink()
+    """Deletes files that nobody has touched for so long, and empty folders."""
+    for path in list(folder.rglob("*")):
+        with suppress(OSError):  # it has gone meanwhile, or the folder is not empty
+            if time.time() - path.stat().st_mtime > seconds:
+                path.rmdir() if path.is_dir() else path.unlink()
 
 
 @contextmanager

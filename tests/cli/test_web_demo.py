@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,26 @@ from tests.runs import CLASSES, tiny_card, write_tiny_run
 RATE = 22_050
 WAIT_SECONDS = 120
 MILLISECONDS = 1000
+WAITING = 2
+
+GATED = f"""
+import runpy, time
+from pathlib import Path
+from mtmusic.serving import web
+
+class Gated(web.DemoApp):
+    def answer(self, song, name):
+        while Path(GATE).exists():
+            time.sleep(0.05)
+        return super().answer(song, name)
+
+web.DemoApp, web.WAITING = Gated, {WAITING}
+runpy.run_path("scripts/web_demo.py", run_name="__main__")
+"""
+"""The script, with a short queue. It answers no song while the file GATE exists."""
+
+SONGS = {"first": ("Rock", 6), "leaves": ("Folk", 6), "second": ("Jazz", 7), "third": ("Metal", 8)}
+"""Style and seconds, by the page's name."""
 
 
 class Page:
@@ -31,19 +53,25 @@ class Page:
             taken.bind(("127.0.0.1", 0))
             port = taken.getsockname()[1]
         self.temporary = temporary
+        self.gate = temporary / "gate"
+        program = GATED.replace("GATE", repr(str(self.gate)))
         self.process = subprocess.Popen(
-            [sys.executable, "-u", "scripts/web_demo.py", "--model", *map(str, runs), "--port", str(port)],
+            [sys.executable, "-u", "-c", program, "--model", *map(str, runs), "--port", str(port)],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=PROJECT,
             env={**os.environ, "PYTHONPATH": str(PROJECT), "TMPDIR": str(temporary)},
         )  # fmt: skip
         self.said = self.process.stdout.readline()
         self.address = f"http://127.0.0.1:{port}"
 
-    def uploads(self) -> list[str]:
-        """The files that are there, empty ones apart: Gradio makes one beside each upload."""
-        folders = ("uploads", "claimed")
-        found = [path for folder in folders for path in self.temporary.glob(f"mtmusic-page-*/{folder}/**/*")]
-        return [path.name for path in found if path.is_file() and path.stat().st_size]
+    def uploads(self) -> list[Path]:
+        """The files that are there."""
+        return [path for path in self.temporary.glob("mtmusic-page-*/uploads/**/*") if path.is_file()]
+
+    def wait_for_no_upload(self) -> None:
+        end = time.monotonic() + WAIT_SECONDS
+        while self.uploads() and time.monotonic() < end:
+            time.sleep(0.1)
+        assert self.uploads() == []
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +124,11 @@ def upload(tab, path: Path) -> None:
     tab.locator("input[type=file]").set_input_files(path)
 
 
-def test_a_song_is_answered_and_gone(served, browser, runs, tmp_path):
+def test_a_song_is_answered(served, browser, runs, tmp_path):
     song = tmp_path / "three seconds.wav"
     soundfile.write(song, synthesise("Rock", 0, 3.0)[0], RATE)
     upload(browser, song)
     browser.locator(".answer .picture img").nth(1).wait_for()
-    assert served.uploads() == []
     assert browser.locator(".answer h2").inner_text() == "three seconds.wav (0:03)"
     with pytest.warns(UserWarning, match="is short"):
         answer = Predictor(*runs).predict(song)
@@ -131,7 +158,6 @@ def test_one_song_on_two_pages_is_answered_on_both(served, browser, tmp_path):
     for tab in (browser, other):
         tab.locator(".answer .picture img").nth(1).wait_for(timeout=WAIT_SECONDS * MILLISECONDS)
     other.close()
-    assert served.uploads() == []
 
 
 def test_a_text_gets_a_sentence_and_the_next_song_an_answer(served, browser, tmp_path):
@@ -144,7 +170,6 @@ def test_a_text_gets_a_sentence_and_the_next_song_an_answer(served, browser, tmp
             ("No decoder reads notes.txt: ", "Expected audio, got what no decoder reads in notes.txt: ")  # with ffmpeg
         )
     )
-    assert served.uploads() == []
     browser.get_by_role("button", name="Try the example song").click()
     browser.locator(".answer .picture img").nth(1).wait_for()
     assert browser.locator(".answer h2").inner_text() == "Example: three synthesised styles (1:30)"
@@ -157,7 +182,45 @@ def test_a_file_over_the_limit_is_refused(served, browser, tmp_path):
     upload(browser, tmp_path / "large.wav")
     browser.get_by_text(re.compile(r"exceed the maximum allowed size of 50")).first.wait_for()
     assert browser.locator(".answer").count() == 0
-    assert served.uploads() == []
+
+
+def test_several_pages_wait_in_turn_and_each_gets_its_own_answer(served, browser, chromium, runs, tmp_path):
+    """Four pages, of which three find a place. The one that leaves makes room for the fourth."""
+    pages = {name: browser if name == "first" else chromium.new_context().new_page() for name in SONGS}
+    songs = {name: tmp_path / f"{name}.wav" for name in SONGS}
+
+    def shows(name: str, words: str) -> None:
+        pages[name].get_by_text(words, exact=True).wait_for(timeout=WAIT_SECONDS * MILLISECONDS)
+
+    def ask(name: str, words: str) -> None:
+        upload(pages[name], songs[name])
+        shows(name, words)
+
+    for name, (style, seconds) in SONGS.items():
+        soundfile.write(songs[name], synthesise(style, 0, seconds)[0], RATE)
+        pages[name].goto(served.address)
+    served.gate.touch()
+    ask("first", "first.wav is being answered.")
+    ask("leaves", "One song comes before leaves.wav.")
+    ask("second", "2 songs come before second.wav.")
+    full = "2 songs wait already, so third.wav was not taken. Its upload is deleted. Try again in a minute."
+    ask("third", full)
+    assert not pages["second"].get_by_role("button", name="Try the example song").is_visible()
+    assert pages["third"].get_by_role("button", name="Try the example song").is_visible()
+    pages["leaves"].context.close()
+    shows("second", "One song comes before second.wav.")
+    ask("third", "2 songs come before third.wav.")
+    served.gate.unlink()
+    shares = set()
+    for name in ("first", "second", "third"):
+        pages[name].locator(".answer .picture img").nth(1).wait_for(timeout=WAIT_SECONDS * MILLISECONDS)
+        assert pages[name].locator(".answer h2").inner_text() == f"{name}.wav (0:0{SONGS[name][1]})"
+        genres = Predictor(*runs).predict(songs[name])["genre"]
+        shown = pages[name].locator(".answer .share").all_inner_texts()
+        assert shown == [f"{share:.0%}" for share in sorted(genres.values(), reverse=True)]
+        shares.add(tuple(shown))
+    assert len(shares) == 3
+    served.wait_for_no_upload()
 
 
 def test_a_second_page_finds_the_port_taken(served, runs, script, capsys, monkeypatch):
@@ -168,14 +231,19 @@ def test_a_second_page_finds_the_port_taken(served, runs, script, capsys, monkey
     assert line == f"error: Cannot serve on port {port}: Address already in use: --port takes another"
 
 
-def test_it_prints_its_address_and_leaves_nothing_behind(served):
-    """The last of these tests: it ends the page."""
+def test_it_prints_its_address_and_leaves_nothing_behind(served, chromium, tmp_path):
+    """The last of these tests: it ends the page, while one song is answered and one waits."""
     assert served.said == f"The page: {served.address}  (Ctrl-C ends it)\n"
     (folder,) = served.temporary.glob("mtmusic-page-*")
-    left = folder / "uploads" / "content" / "waiting.wav"
-    left.parent.mkdir()
-    left.write_bytes(b"unanswered")
+    soundfile.write(tmp_path / "song.wav", synthesise("Rock", 0, 6.0)[0], RATE)
+    served.gate.touch()
+    for words in ("song.wav is being answered.", "One song comes before song.wav."):
+        tab = chromium.new_page()
+        tab.goto(served.address)
+        upload(tab, tmp_path / "song.wav")
+        tab.get_by_text(words).wait_for()
     served.process.send_signal(signal.SIGTERM)
+    threading.Timer(1, served.gate.unlink).start()
     rest, _ = served.process.communicate(timeout=WAIT_SECONDS)
     assert (served.process.returncode, rest) == (0, "")
     assert not folder.exists()

@@ -1,5 +1,6 @@
 """What stands behind the page; the page itself is tried in a browser, in tests/cli/test_web_demo.py."""
 
+import asyncio
 import base64
 import io
 import os
@@ -9,8 +10,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -21,7 +24,7 @@ from mtmusic.audio.synthesis import synthesise
 from mtmusic.errors import UserError
 from mtmusic.serving import web
 from mtmusic.serving.predictor import Predictor
-from mtmusic.serving.web import DemoApp, build_page, claim, load_small, serve, sweep, write_example
+from mtmusic.serving.web import DemoApp, build_page, keep, load_small, serve, sweep, write_example
 from tests.runs import tiny_card, write_random_trunk, write_tiny_run
 
 CLASSES = ("<b>Blues</b>", "Jazz & Soul", "Rock")
@@ -220,33 +223,26 @@ def test_a_song_whose_header_tells_nothing_is_decoded_up_to_the_limit(song, monk
     assert asked == [{"duration": 4.0}]
 
 
-def test_uploads_of_one_content_go_to_folders_of_their_own(tmp_path):
-    (tmp_path / "claimed").mkdir()
-    upload = tmp_path / "uploads" / "content" / "song.wav"
-    claimed = []
-    for _ in range(2):
-        upload.parent.mkdir(parents=True)
-        upload.write_bytes(b"sound")
-        claimed.append(Path(claim(str(upload))))
-    assert [path.read_bytes() for path in claimed] == [b"sound", b"sound"]
-    assert claimed[0] != claimed[1]
-    assert {path.name for path in claimed} == {"song.wav"}
-    assert list((tmp_path / "uploads").iterdir()) == []
-
-
-def test_uploads_that_were_broken_off_or_wait_too_long_are_swept_away(tmp_path):
-    for name in ("growing", "stalled", "own/new.wav", "other/old.wav"):
+def test_what_nobody_has_touched_for_so_long_is_swept_away(tmp_path):
+    for name in ("growing", "broken off", "waits/song.wav", "answered/song.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    for name in ("stalled", "other/old.wav"):
+    for name in ("broken off", "waits/song.wav", "waits", "answered/song.wav"):
         os.utime(tmp_path / name, (time.time() - 31,) * 2)
+    keep(tmp_path / "waits" / "song.wav")
     sweep(tmp_path, 30)
-    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["growing", "new.wav"]
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {
+        "growing", "waits", "waits/song.wav", "answered"
+    }  # fmt: skip
+    os.utime(tmp_path / "answered", (time.time() - 31,) * 2)
+    sweep(tmp_path, 30)
+    assert not (tmp_path / "answered").exists()
 
 
 def test_what_goes_while_it_is_swept_stops_nothing(tmp_path, monkeypatch):
-    (tmp_path / "moved").touch()
-    monkeypatch.setattr(Path, "is_file", lambda path: path.unlink() is None)
+    gone = tmp_path / "gone"
+    gone.touch()
+    monkeypatch.setattr(web, "time", SimpleNamespace(time=lambda: gone.unlink() or 1e12))
     sweep(tmp_path, 0)
     assert list(tmp_path.iterdir()) == []
 
@@ -259,26 +255,89 @@ def test_sound_of_many_channels_is_refused_before_it_is_decoded(tmp_path, monkey
 
 
 def test_uploads_go_within_a_minute_of_an_answer():
-    assert web.SWEEP_SECONDS + web.STALLED_SECONDS < 60
+    assert web.SWEEP_SECONDS + web.KEPT_SECONDS < 60
+    assert 5 * web.POLL_SECONDS < web.KEPT_SECONDS
 
 
-def test_an_upload_is_deleted_with_its_answer(app, song, tmp_path):
-    upload = tmp_path / "content" / "mine.wav"
-    upload.parent.mkdir()
-    upload.write_bytes(song.read_bytes())
-    answer, cleared = app.answer_upload(str(upload))
-    assert "<h2>mine.wav (0:05)</h2>" in answer
-    assert cleared is None
-    assert not upload.parent.exists()
+def waits(reply: str) -> str:
+    """What a reply of the queue says."""
+    return re.findall(r"<p.*?>(.*?)</p>", reply, re.DOTALL)[0].replace("\n", " ")
 
 
-def test_an_upload_is_deleted_even_where_answering_broke(app, tmp_path, monkeypatch):
-    monkeypatch.setattr(DemoApp, "answer", lambda *given: 1 / 0)
-    (tmp_path / "content").mkdir()
-    (tmp_path / "content" / "mine.wav").touch()
-    with pytest.raises(ZeroDivisionError):
-        app.answer_upload(str(tmp_path / "content" / "mine.wav"))
-    assert not (tmp_path / "content").exists()
+class SlowApp(DemoApp):
+    """Answers one song at each release of `gate`. answered: their names, in order."""
+
+    gate = threading.Semaphore(0)
+    answered: ClassVar[list[str]] = []
+
+    def answer(self, song: Path, name: str) -> str:
+        with self.busy:
+            self.gate.acquire(timeout=10)
+            self.answered.append(name)
+            return f"answer of {name}"
+
+
+def test_one_song_is_answered_ten_wait_and_the_eleventh_is_told(monkeypatch):
+    monkeypatch.setattr(web, "POLL_SECONDS", 0.01)
+    names = [f"<{number}>.wav" for number in range(12)]
+    answered = SlowApp.answered
+    answered.clear()
+
+    async def visit() -> None:
+        app = SlowApp(MagicMock(), ())
+        pages = [app.replies(f"uploads/{name}") for name in names]
+        first = [waits((await anext(page))[0]) for page in pages]
+        assert first[:3] == [
+            "&lt;0&gt;.wav is being answered.",
+            "One song comes before &lt;1&gt;.wav.",
+            "2 songs come before &lt;2&gt;.wav.",
+        ]
+        assert first[10] == "10 songs come before &lt;10&gt;.wav."
+        assert first[11] == (
+            "10 songs wait already, so &lt;11&gt;.wav was not taken. Its upload is deleted. Try again in a minute."
+        )
+        assert [reply async for reply in pages[11]] == []
+        await pages[3].aclose()  # its page is closed
+        for _ in range(10):
+            app.gate.release()
+        rest = [names[number] for number in (0, 1, 2, *range(4, 11))]
+
+        async def last(page: AsyncIterator) -> tuple[str, None]:
+            return [reply async for reply in page][-1]
+
+        replies = await asyncio.gather(*(last(pages[names.index(name)]) for name in rest))
+        assert replies == [(f"answer of {name}", None) for name in rest]
+        assert app.answered == rest
+        assert app.queue == []
+
+    asyncio.run(visit())
+
+
+def test_an_upload_is_kept_while_it_waits_and_is_answered(tmp_path, monkeypatch):
+    monkeypatch.setattr(web, "POLL_SECONDS", 0.01)
+    songs = [tmp_path / "answered.wav", tmp_path / "waits.wav"]
+
+    def old() -> list[str]:
+        return [song.name for song in songs if song.stat().st_mtime < 2]
+
+    async def visit() -> None:
+        app = SlowApp(MagicMock(), ())
+        pages = [app.replies(song) for song in songs]
+        for song, page in zip(songs, pages, strict=True):
+            song.touch()
+            await anext(page)
+            os.utime(song, (1, 1))
+        assert old() == ["answered.wav", "waits.wav"]
+        answer = asyncio.ensure_future(anext(pages[0]))
+        await anext(pages[1])
+        await asyncio.sleep(0.05)
+        assert old() == []
+        app.gate.release()
+        assert await answer == ("answer of answered.wav", None)
+        for page in pages:
+            await page.aclose()
+
+    asyncio.run(visit())
 
 
 def test_the_example_is_a_song_of_three_styles(tmp_path):
@@ -346,13 +405,13 @@ def test_uploads_are_swept_while_it_is_served(runs, private, without_page, monke
     monkeypatch.setattr(web.time, "sleep", wait)
     monkeypatch.setattr(web, "sweep", lambda folder, seconds: swept.append((folder.name, seconds)))
     serve([str(runs / "genre")], free_port())
-    assert swept == [("uploads", web.STALLED_SECONDS), ("claimed", web.UNANSWERED_SECONDS)]
+    assert swept == [("uploads", web.KEPT_SECONDS)]
 
 
 def test_gradio_is_told_to_send_nothing_and_to_keep_its_files_with_us(tmp_path, monkeypatch):
     for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_OFFLINE"):
         monkeypatch.setenv(name, "before")
-    monkeypatch.setattr(web.importlib, "import_module", lambda name: name)
+    monkeypatch.setattr("mtmusic.extras.importlib.import_module", lambda name: name)
     assert web._gradio(tmp_path) == "gradio"
     assert os.environ["GRADIO_TEMP_DIR"] == str(tmp_path)
     assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
