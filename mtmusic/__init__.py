@@ -1,6 +1,26 @@
 """Genre and affect of music, from mel spectrograms and chromagrams, in Keras and TensorFlow.
 
-The names below are imported when they are first used: importing the package costs nothing.
+A song to tags, valence and arousal with the pretrained models:
+
+    import mtmusic
+
+    song = mtmusic.predict("song.mp3")
+    song["tags"]["jazz"], song["valence"], song["arousal"]
+
+A data folder to a trained model, and a song to its genre:
+
+    train, validation = mtmusic.hold_out(mtmusic.read_genre_labels("data/mine_beat", classes="all"))
+    model = mtmusic.genre_classifier(mtmusic.lstm_backbone("mel"), train.classes)
+    model.fit(
+        mtmusic.make_dataset(train, shuffle=True),
+        validation_data=mtmusic.make_dataset(validation),
+        epochs=20,
+        shuffle=False,
+    )
+    mtmusic.save_run(model, "saved_models/mine", train)
+    mtmusic.Predictor("mine").predict("song.mp3")["genre"]
+
+The names in `__all__` are imported when they are first used, so importing the package is fast.
 """
 
 from importlib import import_module

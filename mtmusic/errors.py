@@ -1,4 +1,4 @@
-"""What a user can mend, said in one line."""
+"""Errors that a user can correct, in one line."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,15 +8,28 @@ LISTED_OF_A_KIND = 5
 
 
 class UserError(ValueError):
-    """Wrong input: the message says what was expected, what came, in which file, and what to do.
+    """Wrong input. The message says what was expected, what was given, in which file, and what to do.
 
-    An argument stands in backticks, as `epochs` or `overwrite=True`. Commands show their flag in its place, without a
-    traceback, and end with exit code 2.
+    A message names an argument in backticks, for example `epochs` or `overwrite=True`. A command shows its flag
+    instead, without a traceback, and ends with exit code 2.
+
+    Examples:
+        >>> mtmusic.freeze(mtmusic.lstm_backbone(units=4), 3)
+        Traceback (most recent call last):
+        mtmusic.errors.UserError: Expected `freeze` "all", "none" or 0 to 1 (the backbone's blocks), got 3
     """
 
     @classmethod
     def listing(cls, heading: str, problems: Sequence[object]) -> "UserError":
-        """One line of `in_lines` behind the heading; several below it, the first 20 and then a count."""
+        """An error for several problems: one line for a single one, else a line for each of the first 20.
+
+        Args:
+            heading: What could not be done.
+            problems: The problems. More than five of the same `kind` share a line.
+
+        Returns:
+            The error.
+        """
         lines = in_lines(problems)
         if len(lines) == 1:
             return cls(f"{heading}: {lines[0]}")
@@ -27,7 +40,14 @@ class UserError(ValueError):
 
 
 def in_lines(problems: Sequence[object]) -> list[str]:
-    """A line a problem. More than five that have the same `kind` are one line, with their number and the first."""
+    """Problems as lines. More than five that have the same `kind` share a line, with their number and the first.
+
+    Args:
+        problems: The problems.
+
+    Returns:
+        The lines.
+    """
     counts = Counter(getattr(problem, "kind", None) for problem in problems)
     lines: dict[object, str] = {}
     for place, problem in enumerate(problems):

@@ -61,7 +61,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Excerpt:
-    """The part of each song that is decoded, in seconds, and the number format of its arrays."""
+    """The part of each song that is decoded, and the number format of its arrays.
+
+    Attributes:
+        offset: Seconds to skip at the beginning.
+        duration: Seconds to decode.
+        dtype: "float32", or "float16" for smaller files.
+    """
 
     offset: float = 0.0
     duration: float = 30.0
@@ -70,7 +76,14 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Song:
-    """One song, and every file that each of its arrays is to be written to: full-rate, beat-synchronised, logmel."""
+    """A song, and the files that each of its arrays is written to.
+
+    Attributes:
+        path: The song's file.
+        full: Files of the full-rate fused array.
+        beat: Files of the beat-synchronised fused array.
+        logmel: Files of the logmel array.
+    """
 
     path: Path
     full: tuple[Path, ...] = ()
@@ -80,7 +93,13 @@ class Song:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a song. failure: why it has no arrays, or empty. doubts: what may be wrong with it."""
+    """The outcome of a song's extraction.
+
+    Attributes:
+        path: The song's file.
+        failure: Why the song has no arrays, or empty.
+        doubts: What may be wrong with the song.
+    """
 
     path: Path
     failure: str = ""
@@ -88,11 +107,26 @@ class Outcome:
 
 
 def find_songs(places: Iterable[Path]) -> list[Path]:
-    """Every song, once, as an absolute path, sorted: files as given, and below folders those with a song's suffix.
+    """Finds the songs in files and folders.
 
-    Hidden files and folders are passed by, and links to folders are not followed. Logs how many other files the folders
-    hold; images and hidden files are not counted. Raises UserError for a place that is not there, a folder that cannot
-    be read, and where there is no song at all.
+    Files are taken as they are given; below folders, files with a song's suffix are. Hidden files and folders are left
+    out, and links to folders are not followed. Logs how many other files the folders hold, images and hidden files not
+    counted.
+
+    Args:
+        places: Files and folders.
+
+    Returns:
+        Each song once, as an absolute path, sorted.
+
+    Raises:
+        UserError: A place does not exist, a folder cannot be read, or there is no song at all.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from mtmusic.audio.extraction import find_songs
+        >>> [song.name for song in find_songs([Path(".")])]
+        ['song.wav']
     """
     places = list(places)
     found: set[str] = set()
@@ -131,19 +165,47 @@ def _log_passed_by(paths: Iterable[str]) -> None:
 
 
 def is_song_name(name: str) -> bool:
+    """Whether a file's name is a song's, by its suffix. Hidden files are not songs.
+
+    Args:
+        name: The file's name.
+
+    Returns:
+        Whether it is.
+    """
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 def plain_id(name: str) -> str:
-    """The name in letters, digits, `-` and `_`: what an id may hold. A long name is cut and gets its hash."""
+    """Makes an id of a name, in letters, digits, `-` and `_`.
+
+    Args:
+        name: The name.
+
+    Returns:
+        The id. A long name is cut and gets its hash.
+
+    Examples:
+        >>> from mtmusic.audio.extraction import plain_id
+        >>> plain_id("So What (live).mp3")
+        'So_What_live_mp3'
+    """
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", unicodedata.normalize("NFC", name)).strip("_") or "song"
     return plain if len(plain) <= ID_LENGTH else f"{plain[: ID_LENGTH - 11]}-{_hash(name)}"
 
 
 def song_ids(paths: Sequence[Path], known: Mapping[Path, str]) -> dict[Path, str]:
-    """An id a song: its known one, else its file's name, with a hash of its path where several bear that name.
+    """Gives each song an id: its known one, else its file's name, with a hash of its path where several songs have that
+    name.
 
-    Ids differ in more than case, which some file systems do not see.
+    Ids differ in more than case, because some file systems do not see case.
+
+    Args:
+        paths: Files of the songs.
+        known: Ids of songs that have one already.
+
+    Returns:
+        The id of each song.
     """
     new = {path: plain_id(path.stem) for path in paths if path not in known}
     bearers = Counter(name.lower() for name in (*new.values(), *known.values()))
@@ -158,12 +220,35 @@ def _hash(name: Path | str) -> str:
 def extract_songs(
     songs: Sequence[Song], excerpt: Excerpt, write: WriteArray, jobs: int = -1, scheduler: str | None = None
 ) -> Iterator[Outcome]:
-    """Yields each song's outcome as it is done, in any order.
+    """Extracts the arrays of many songs in parallel. A song that fails does not stop the others.
 
-    jobs: worker processes, -1: one a core. scheduler: "tcp://HOST:PORT" of a dask.distributed cluster, whose workers
-    see the same files; `jobs` is then not used. A song whose worker process is killed, by a fault in a decoder say, has
-    failed as any other; with one job there is no other process, and it ends this one. Raises UserError where the
-    cluster cannot be used, at once where no scheduler answers, and OSError where an array cannot be written.
+    A song whose worker process is killed, for example by a fault in a decoder, has failed. With one job there is no
+    worker process, so such a song ends this process.
+
+    Args:
+        songs: The songs and the files to write.
+        excerpt: The part of each song, and the number format.
+        write: A function that writes an array to a file, `data.spectrograms.write_array` for example.
+        jobs: Number of worker processes, -1 for one on each core.
+        scheduler: Address "tcp://HOST:PORT" of a dask.distributed cluster whose workers see the same files. `jobs` is
+            not used then.
+
+    Returns:
+        An iterator over the outcome of each song, in the order in which they are done.
+
+    Raises:
+        UserError: The cluster cannot be used. This is known at once if no scheduler answers.
+        OSError: An array cannot be written.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from mtmusic.audio.extraction import Excerpt, Song, extract_songs
+        >>> from mtmusic.data.spectrograms import read_array, write_array
+        >>> song = Song(Path("song.wav"), full=(Path("arrays/song.fused.full.npy"),))
+        >>> [outcome.failure for outcome in extract_songs([song], Excerpt(duration=5.0), write_array, jobs=1)]
+        ['']
+        >>> read_array(song.full[0]).shape
+        (140, 216)
     """
     work = partial(extract_song, excerpt=excerpt, write=write)
     items = {song.path: song for song in songs}
@@ -176,9 +261,17 @@ def extract_songs(
 def parallel_map(
     work: Callable[[Item], Result], items: Mapping[Path, Item], jobs: int = -1
 ) -> Iterator[tuple[Path, Result | None]]:
-    """Yields each path with its work's result, in any order; None where the worker process was killed.
+    """Does work on many items, in worker processes. An item whose process is killed does not stop the others.
 
-    A killed worker ends all others: then the songs in flight go on one by one, and the rest in parallel again.
+    A killed process ends all others. The items in progress then go on one by one, and the rest in parallel again.
+
+    Args:
+        work: The work on an item.
+        items: The items, by the path that names each.
+        jobs: Number of worker processes, -1 for one on each core.
+
+    Yields:
+        Each path with the result of its item, in the order in which they are done. None if its process was killed.
     """
     left = dict(items)
     with parallel_config("loky", n_jobs=jobs):
@@ -272,10 +365,21 @@ def _noting(paths: Iterable[Path], begun: list[Path]) -> Iterator[Path]:
 def cluster_map(
     scheduler: str, work: Callable[[Item], Result], items: Mapping[Path, Item]
 ) -> Iterator[tuple[Path, Result | None]]:
-    """As `parallel_map`, by the workers of a dask.distributed cluster.
+    """Like `parallel_map`, on the workers of a dask.distributed cluster.
 
-    Those that several killed workers had are done once more, one by one, to find which of them kills. IN_FLIGHT items
-    are with the cluster at a time, and a result leaves it as it is yielded.
+    If several workers were killed, their items are done once more, one by one, to find the one that kills. IN_FLIGHT
+    items are on the cluster at a time, and a result is dropped there when it is yielded.
+
+    Args:
+        scheduler: Address of the cluster's scheduler.
+        work: The work on an item.
+        items: The items, by the path that names each.
+
+    Yields:
+        Each path with the result of its item, in the order in which they are done. None if its worker was killed.
+
+    Raises:
+        UserError: The cluster cannot be used.
     """
     from distributed import Future, KilledWorker, as_completed
 
@@ -304,7 +408,19 @@ def cluster_map(
 
 
 def extract_song(song: Song, excerpt: Excerpt, write: WriteArray) -> Outcome:
-    """One song from its file to its arrays, on one thread. Raises OSError where an array cannot be written."""
+    """Extracts the arrays of one song, on one thread.
+
+    Args:
+        song: The song and the files to write.
+        excerpt: The part of the song, and the number format.
+        write: A function that writes an array to a file.
+
+    Returns:
+        The song's outcome.
+
+    Raises:
+        OSError: An array cannot be written.
+    """
     with threadpool_limits(1):
         try:
             arrays, doubts = _arrays(song, excerpt)
@@ -331,11 +447,26 @@ def _arrays(song: Song, excerpt: Excerpt) -> tuple[list[tuple[Path, np.ndarray]]
 
 
 def reason_of(error: Exception) -> str:
+    """Why a song failed, in one line.
+
+    Args:
+        error: What was raised.
+
+    Returns:
+        The reason.
+    """
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def require_scheduler(scheduler: str) -> None:
-    """Raises UserError where none answers. A Client that fails says so for many lines as it is deleted."""
+    """Checks that a scheduler answers, because a failing `distributed.Client` writes many lines when it is deleted.
+
+    Args:
+        scheduler: Address of the scheduler.
+
+    Raises:
+        UserError: No scheduler answers, or the package `distributed` is missing.
+    """
     comm = require("distributed", "`scheduler`").comm
 
     async def greet() -> None:

@@ -1,6 +1,6 @@
-"""A model as plain TensorFlow, with named inputs and outputs: exported as a SavedModel, or opened to predict.
+"""A model as plain TensorFlow with named inputs and outputs: exported as a SavedModel, or opened for predictions.
 
-One graph serves both, so that an exported model and the run it came from give the same answers.
+One graph serves both, so an exported model and the run it comes from give the same answers.
 """
 
 import shutil
@@ -39,10 +39,12 @@ Ask = Callable[..., dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Sound:
-    """What a model of the full-rate mel, or of logmel, needs to take samples, and a clip to check it with.
+    """What an exported model needs to take samples, for full-rate mel or for logmel, and a clip to check it with.
 
-    filters: librosa's filter bank, (128, 1025), or of logmel (96, 257). samples: (samples,) at the feature's rate.
-    spectrogram: the feature of these samples, (bins, frames).
+    Attributes:
+        filters: Bank of mel filters, `(128, 1025)`, or `(96, 257)` for logmel.
+        samples: A waveform `(samples,)` at the feature's sample rate.
+        spectrogram: The feature of this waveform `(bins, frames)`.
     """
 
     filters: np.ndarray
@@ -52,10 +54,12 @@ class Sound:
 
 @dataclass(frozen=True)
 class Head:
-    """The layers on a trunk that other models may share.
+    """The layers on a trunk that several models may share.
 
-    ask: takes (batch, features) and gives what `OpenedModel.serve` gives. takes: the output of `OpenedModel.embed` that
-    the features are. trunk: models with equal ones have the same trunk, and `embed` gives the same.
+    Attributes:
+        ask: A function that takes `(batch, features)` and returns what `OpenedModel.serve` returns.
+        takes: The output of `OpenedModel.embed` that the features are.
+        trunk: Identifies the trunk. Models with equal ones have the same trunk, so `embed` returns the same for both.
     """
 
     ask: Ask
@@ -65,13 +69,19 @@ class Head:
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """A model to ask: serve and embed take (batch, frames, bins) float32 as on disk, absent frames PAD_VALUE.
+    """A model opened for predictions.
 
-    serve gives "genre" (batch, classes), probabilities in the card's order, "tags" (batch, tags), scores in the card's
-    order, or (batch, 1) a task, named after it. embed gives "embedding" (batch, features), what the backbone makes of
-    it; of musicnn the 753 time means, and "penultimate", the 200 features before the tags, where it has that layer.
-    Clips longer than the card's `frames` are cut, shorter ones padded, as in training. head: where the backbone is a
-    musicnn that takes logmel of any length.
+    `serve` and `embed` take float32 spectrograms `(batch, frames, bins)` in the units of the arrays on disk, with
+    absent frames filled with PAD_VALUE. Clips longer than the card's `frames` are cut and shorter ones padded, as in
+    training.
+
+    Attributes:
+        card: The model's card.
+        serve: Returns "genre" `(batch, classes)`, probabilities; "tags" `(batch, tags)`, scores; or each task `(batch,
+            1)`. Classes and tags are in the card's order.
+        embed: Returns "embedding" `(batch, features)`, the backbone's output, and of musicnn the 753 means over time. A
+            musicnn backbone that has them also returns "penultimate", the 200 features before the tags.
+        head: The layers on the trunk, if the backbone is a musicnn that takes logmel of any length.
     """
 
     card: dict[str, Any]
@@ -81,10 +91,26 @@ class OpenedModel:
 
 
 def open_model(path: Path | str) -> OpenedModel:
-    """A run's folder, its model.keras, its name, or an exported SavedModel.
+    """Opens a model for predictions.
 
-    A SavedModel is a program: open only those you trust.
-    Raises UserError where there is none, where it cannot be loaded, and where its card is missing or another model's.
+    A SavedModel is a program. Open only those that you trust.
+
+    Args:
+        path: A run's folder, its model.keras, its name, or an exported SavedModel.
+
+    Returns:
+        The opened model.
+
+    Raises:
+        UserError: There is no such model, it cannot be loaded, or its card is missing or another model's.
+
+    Examples:
+        >>> from mtmusic.models.savedmodel import open_model
+        >>> model = open_model("saved_models/genre_lstm")
+        >>> model.serve(np.zeros((2, 20, 128), "float32"))["genre"].shape
+        (2, 3)
+        >>> model.embed(np.zeros((2, 20, 128), "float32"))["embedding"].shape
+        (2, 4)
     """
     path = find_run(path)
     if not (path / SAVED_MODEL_FILE).is_file():
@@ -154,12 +180,31 @@ def export_savedmodel(
     sound: Sound | None = None,
     licenses: Mapping[str, Path] | None = None,
 ) -> float:
-    """Writes the SavedModel, compares it with the model, and only then puts it in the place of `folder`.
+    """Exports a model as a SavedModel, and compares its answers with the model's before it is put in its place.
 
-    examples: (clips, frames, bins) as the model takes them. sound: for a model that shall take samples too. licenses:
-    files that are copied to assets, by name. The card in the export also has its "signatures", and of one that is
-    missing why. Returns the largest difference of any answer, or of an embedding as a share of its largest value;
-    raises UserError where it is over 1e-4, or where the folder cannot be written, and leaves nothing.
+    `mtmusic.training.export.export_model` does this for a run.
+
+    Args:
+        model: The model.
+        card: Its card. In the export it has "signatures" too, and the reason if one is missing.
+        examples: Clips `(clips, frames, bins)` as the model takes them, to compare the answers on.
+        folder: The folder to write. An earlier one is replaced.
+        sound: For a model that is to take samples too.
+        licenses: Files to copy into the export, by their names there.
+
+    Returns:
+        The largest difference between two answers, or between two embeddings as a share of the largest value.
+
+    Raises:
+        UserError: The difference is above 1e-4, or the folder cannot be written. Nothing is written then.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from mtmusic.models.saving import load, read_examples
+        >>> model, card = load("saved_models/genre_lstm")
+        >>> examples = read_examples("saved_models/genre_lstm", model)
+        >>> mtmusic.export_savedmodel(model, card, examples, Path("exported")) < 1e-4
+        True
     """
     try:
         with whole_folder(folder) as work:
@@ -173,7 +218,15 @@ def export_savedmodel(
 
 
 def require_close(difference: float, folder: Path) -> None:
-    """Raises UserError where an exported model's answer is too far from the model's, or NaN."""
+    """Checks how far an exported model's answers are from the model's.
+
+    Args:
+        difference: The largest difference.
+        folder: The folder of the export, for the message.
+
+    Raises:
+        UserError: The difference is above 1e-4, or NaN.
+    """
     if not difference <= LARGEST_DIFFERENCE:
         raise UserError(
             f"Expected answers of the exported model within {LARGEST_DIFFERENCE:g} of the model's, "
@@ -182,7 +235,14 @@ def require_close(difference: float, folder: Path) -> None:
 
 
 def no_waveform(card: Mapping[str, Any]) -> str:
-    """Why a model takes no samples."""
+    """Why an exported model does not take samples.
+
+    Args:
+        card: The model's card.
+
+    Returns:
+        The reason.
+    """
     rate = "beat-synchronised" if card["beat"] else "full-rate"
     return f"the model hears {rate} {card['feature']}, which plain TensorFlow does not make"
 
@@ -211,7 +271,11 @@ def _write(
 
 
 def without_cudnn(model: keras.Model) -> None:
-    """An LSTM traced where a GPU is visible would need one for ever."""
+    """Stops LSTMs from using cuDNN, because a graph that is traced on a GPU would need one.
+
+    Args:
+        model: The model. It is changed.
+    """
     for layer in model._flatten_layers():
         if hasattr(layer, "use_cudnn"):
             layer.use_cudnn = False
@@ -220,10 +284,23 @@ def without_cudnn(model: keras.Model) -> None:
 def signatures(
     model: keras.Model, card: dict[str, Any], path: Path, front_end: keras.layers.Layer | None = None
 ) -> dict[str, Any]:
-    """`serve` and `embed`, with a front end `waveform`, and of a musicnn of logmel `head`: see OpenedModel.
+    """The functions of an exported model: `serve` and `embed`, with a front end `waveform`, and for a musicnn of logmel
+    `head`.
 
-    They are tf.functions of one input. They refuse (InvalidArgumentError) a clip without a present frame, and what is
-    not finite.
+    They refuse (InvalidArgumentError) a clip without a present frame, and numbers that are not finite. See
+    `OpenedModel`.
+
+    Args:
+        model: The model.
+        card: Its card.
+        path: The model's place, for the message.
+        front_end: A layer from samples `(batch, samples)` to spectrograms `(batch, frames, bins)`.
+
+    Returns:
+        `tf.function`s of one input, by name.
+
+    Raises:
+        UserError: The model has no layer "backbone".
     """
     try:
         embedder = _embedder(model)
@@ -294,7 +371,15 @@ def _as_trained(spectrogram: tf.Tensor, frames: int | None) -> tf.Tensor:
 
 
 def cut_or_padded(spectrogram: tf.Tensor, frames: int) -> tf.Tensor:
-    """(batch, any number, bins) -> (batch, frames, bins)"""
+    """Cuts or pads spectrograms to a number of frames.
+
+    Args:
+        spectrogram: Spectrograms `(batch, frames, bins)`.
+        frames: The number of frames.
+
+    Returns:
+        Spectrograms `(batch, frames, bins)`, with absent frames filled with PAD_VALUE.
+    """
     cut = spectrogram[:, :frames]
     missing = frames - tf.shape(cut)[1]
     padded = tf.pad(cut, ((0, 0), (0, missing), (0, 0)), constant_values=PAD_VALUE)
@@ -330,6 +415,14 @@ def _largest_difference(
 
 
 def largest_difference(want: Mapping[str, np.ndarray], got: Mapping[str, Any]) -> float:
-    """Of any output; of embeddings, which know no bounds, as a share of the largest value."""
+    """The largest difference between two sets of outputs. Values above 1 are compared as a share of the largest one.
+
+    Args:
+        want: Outputs by name.
+        got: Other outputs by name.
+
+    Returns:
+        The difference, NaN if one is NaN.
+    """
     shares = [np.abs(each - got[name]).max() / max(1.0, np.abs(each).max()) for name, each in want.items()]
     return float(np.max(shares))

@@ -1,6 +1,7 @@
-"""A model on disk: model.keras with its card, and clips to check it with. A SavedModel is `savedmodel`'s.
+"""A model on disk: model.keras with its card, and example clips to check it with.
 
-Of a model on a frozen pretrained trunk the head alone is stored, with a hash of the trunk's weights.
+If a model's backbone is the pretrained trunk and frozen, only its head is stored, with a hash of the trunk's weights.
+`savedmodel` exports models as SavedModels.
 """
 
 import contextlib
@@ -41,14 +42,20 @@ machine rounds its own way."""
 
 
 def save(model: keras.Model, folder: Path, card: Mapping[str, Any], examples: np.ndarray) -> dict[str, Any]:
-    """Writes model.keras, card.json and examples.npz, and the trunk's LICENSE next to the trunk's weights.
+    """Writes model.keras, card.json and examples.npz, and the trunk's LICENSE if the trunk's weights are written.
 
-    Returns the card as it was written.
+    If the backbone is the pretrained trunk that is found under its name, and all of it is frozen, model.keras holds
+    only the head, and the card's "trunk" says which trunk it was trained on.
 
-    A model whose backbone is the trunk found under its name, all of it frozen, is stored without it: model.keras is the
-    head, and the card's "trunk" says which it was trained on.
-    examples: (clips, frames, bins) as the model takes them; they are stored as `spectrogram` with the model's
-    `prediction`, so that whoever exports or moves the model can check it.
+    Args:
+        model: The model.
+        folder: The run's folder.
+        card: What the card holds.
+        examples: Clips `(clips, frames, bins)` as the model takes them. They are stored as "spectrogram" together with
+            the model's "prediction", so that an export or another machine can check the model.
+
+    Returns:
+        The card as it was written.
     """
     trunk = _frozen_trunk(model)
     write_from_memory(folder / MODEL_FILE, (head_alone(model) if trunk else model).save)
@@ -64,11 +71,23 @@ def save(model: keras.Model, folder: Path, card: Mapping[str, Any], examples: np
 
 
 def load(path: Path | str) -> tuple[keras.Model, dict[str, Any]]:
-    """A run's folder, its model.keras or its name, to the model and its card.
+    """Loads a model and its card. Keras's safe mode stays on, so no code is run.
 
-    Keras's safe mode stays on. Raises UserError where either is missing, broken, or holds code (a Lambda layer), and
-    where the card is another model's. A head that is stored without its trunk is put on it, frozen: UserError where
-    the trunk is missing or another.
+    Args:
+        path: A run's folder, its model.keras or its name.
+
+    Returns:
+        The model and its card. A head that is stored without its trunk is put on the trunk, frozen.
+
+    Raises:
+        UserError: Model or card is missing, broken, or another model's; the model holds code (a Lambda layer); or the
+            trunk is missing or another one.
+
+    Examples:
+        >>> from mtmusic.models.saving import load
+        >>> model, card = load("saved_models/genre_lstm")
+        >>> card["task"], card["classes"], card["feature"]
+        ('genre', ['Blues', 'Jazz', 'Rock'], 'mel')
     """
     folder, file = locate(path)
     card = read_card(folder)
@@ -86,10 +105,24 @@ def load(path: Path | str) -> tuple[keras.Model, dict[str, Any]]:
 
 
 def load_model(path: Path | str, **options: Any) -> keras.Model:
-    """As keras.models.load_model, of a run's folder or name too; the layers of mtmusic are registered.
+    """Loads a model, like `keras.models.load_model`, also by a run's folder or name.
 
-    A head that is stored without its trunk is put on it, as `load` does.
-    Keras warns of an optimizer's state, which a model that only predicts does not need: that is not shown.
+    The layers of mtmusic are registered. A head that is stored without its trunk is put on the trunk, frozen.
+
+    Args:
+        path: A run's folder, its model.keras or its name.
+        **options: Arguments of `keras.models.load_model`, `compile` for example.
+
+    Returns:
+        The `keras.Model` from `(batch, frames, bins)` to the outputs.
+
+    Raises:
+        ValueError: There is no such model, or it cannot be loaded.
+
+    Examples:
+        >>> model = mtmusic.load_model("saved_models/genre_lstm")
+        >>> model.predict(np.zeros((1, 20, 128)), verbose=0).shape  # logits of three classes
+        (1, 3)
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer", category=UserWarning)
@@ -102,9 +135,13 @@ def load_model(path: Path | str, **options: Any) -> keras.Model:
 
 
 def weights_hash(model: keras.Model) -> str:
-    """32 hexadecimal digits of the backbone's weights: names, shapes and bytes. The same on every machine.
+    """A hash of the backbone's weights: their names, shapes and bytes. It is the same on every machine.
 
-    model: one with a layer "backbone", or a backbone.
+    Args:
+        model: A model with a layer "backbone", or a backbone.
+
+    Returns:
+        32 hexadecimal digits.
     """
     backbones = [layer for layer in model.layers if layer.name == "backbone"]
     digest = hashlib.blake2b(digest_size=16)
@@ -116,7 +153,15 @@ def weights_hash(model: keras.Model) -> str:
 
 
 def trunk_license(model: keras.Model, card: Mapping[str, Any]) -> Path | None:
-    """The LICENSE of the trunk whose weights the model holds, from the run it was started from, or the trunk's own."""
+    """The LICENSE file of the trunk whose weights a model holds.
+
+    Args:
+        model: The model.
+        card: Its card, which may name the run that the model was started from.
+
+    Returns:
+        The file in that run, or the trunk's own. None if the model has no trunk, or there is no such file.
+    """
     if not any(layer.name == "backbone" and kind_of(layer) for layer in model.layers):
         return None
     for run in (card.get("source", {}).get("run"), TRUNK):
@@ -164,16 +209,36 @@ def _trunk_backbone(trunk: Mapping[str, str], file: Path) -> keras.Model:
 
 
 def answers(model: keras.Model, card: dict[str, Any], spectrograms: np.ndarray) -> dict[str, np.ndarray]:
-    """What the model says of (clips, frames, bins).
+    """The answers of a model.
 
-    "genre" (clips, classes), probabilities; "tags" (clips, tags), scores; or (clips, 1) a target.
+    Args:
+        model: The model.
+        card: Its card.
+        spectrograms: Clips `(clips, frames, bins)` as the model takes them.
+
+    Returns:
+        "genre" `(clips, classes)`, probabilities; "tags" `(clips, tags)`, scores; or each target `(clips, 1)`.
+
+    Examples:
+        >>> from mtmusic.models.saving import answers, load
+        >>> model, card = load("saved_models/genre_lstm")
+        >>> round(float(answers(model, card, np.zeros((1, 20, 128)))["genre"].sum()), 3)
+        1.0
     """
     named = named_outputs(model.predict(spectrograms, verbose=0), card)
     return {name: keras.ops.convert_to_numpy(values) for name, values in named.items()}
 
 
 def named_outputs(predictions: Any, card: Mapping[str, Any]) -> dict[str, Any]:
-    """What the model gives, (batch, outputs), as what it says: see `answers`. Arrays, tensors or Keras's symbols."""
+    """Names a model's outputs: see `answers`.
+
+    Args:
+        predictions: The outputs `(batch, outputs)`, an array, a tensor or Keras's symbol of one.
+        card: The model's card.
+
+    Returns:
+        The answers by name.
+    """
     if card["task"] == "genre":
         return {"genre": keras.ops.softmax(predictions)}
     if card["task"] == "tags":
@@ -182,16 +247,33 @@ def named_outputs(predictions: Any, card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_tags(card: Mapping[str, Any], path: Path | str) -> None:
-    """Raises UserError for a run that gives tags: there are no labels to evaluate it on."""
+    """Refuses a run that predicts tags, because there are no labels to evaluate it on.
+
+    Args:
+        card: The run's card.
+        path: The run, for the message.
+
+    Raises:
+        UserError: The run predicts tags.
+    """
     if card["task"] == "tags":
         raise UserError(f"Expected a run of genre or affect, got {path}, which gives tags and has no metrics")
 
 
 def read_examples(run: Path | str, model: keras.Model) -> np.ndarray:
-    """The run's example clips, (clips, frames, bins) as the model takes them.
+    """Reads a run's example clips.
 
-    Of a run that comes with the package without any, those of its trunk, which are synthesised. Raises UserError where
-    examples.npz is missing, damaged or another model's: of other shapes, or with other answers.
+    A run that comes with the package and has none gets those of its trunk, which are synthesised.
+
+    Args:
+        run: A run's folder, its model.keras or its name.
+        model: The run's model.
+
+    Returns:
+        The clips `(clips, frames, bins)` as the model takes them.
+
+    Raises:
+        UserError: examples.npz is missing, damaged, or another model's: of other shapes, or with other answers.
     """
     folder = locate(run)[0]
     if folder.parent == PRETRAINED and not (folder / EXAMPLES_FILE).is_file():

@@ -1,6 +1,6 @@
 """Transfer learning: a trained backbone under a new head, frozen as far as wanted.
 
-Freeze before the head compiles the model: after `fit` it would be silently ignored.
+Freeze a backbone before a head compiles the model. After `fit` Keras would ignore it without a message.
 """
 
 import re
@@ -19,11 +19,25 @@ UNFROZEN_RATE = 0.1
 
 
 def load_backbone(path: Path | str, features: str | None = None) -> keras.Model:
-    """The backbone, weights and all, of a model that this project saved: (batch, frames, bins) -> (batch, features).
+    """Loads the backbone of a saved model with its weights, for transfer as in the lab's step 9.
 
-    path: a run's folder, its model.keras or its name; "musicnn" is the pretrained trunk. features: of a musicnn
-    backbone, "penultimate" (200) or "mean" (753); by default the model's own, of the trunk "penultimate".
-    Raises UserError where there is no such model, it has no backbone, or not these features.
+    Args:
+        path: A run's folder, its model.keras or its name. "musicnn" is the pretrained trunk.
+        features: Of a musicnn backbone, "penultimate" (200 features) or "mean" (753). By default those of the model,
+            and of the trunk "penultimate".
+
+    Returns:
+        The `keras.Model` named "backbone" from `(batch, frames, bins)` to `(batch, features)`.
+
+    Raises:
+        UserError: There is no such model, or it has no backbone or not these features.
+
+    Examples:
+        >>> backbone = mtmusic.load_backbone("saved_models/genre_lstm")
+        >>> frozen = mtmusic.freeze(backbone, "all")
+        >>> model = mtmusic.affect_regressor(backbone, "valence")
+        >>> [weight.path for weight in model.trainable_weights]
+        ['valence/kernel', 'valence/bias']
     """
     model, _ = load(path)
     try:
@@ -43,11 +57,22 @@ def load_backbone(path: Path | str, features: str | None = None) -> keras.Model:
 def set_backbone_weights(
     backbone: keras.Model, source: keras.Model, path: Path | str, which: str | int = "all"
 ) -> list[str]:
-    """Puts the weights of `source`, of the model in `path`, into a backbone that may be built for other frames.
+    """Copies the weights of a trained backbone into another one, which may be built for another number of frames.
 
-    One of musicnn may also be built for another feature, and end earlier.
-    which: "all", or the first N blocks, with BatchNorm's statistics; the others stay fresh. Returns the names of the
-    layers that were given weights. Raises UserError where a weight's shape depends on the frames and cannot be kept.
+    A musicnn backbone may also be built for another feature, and may end earlier.
+
+    Args:
+        backbone: The backbone to change.
+        source: The trained backbone.
+        path: The model that `source` is of, for messages.
+        which: "all", or the number of the first blocks to copy, with BatchNorm's statistics. The others stay as they
+            are.
+
+    Returns:
+        Names of the layers that were changed.
+
+    Raises:
+        UserError: The backbones differ, or the shape of a weight depends on the number of frames.
     """
     kept = _weights_without_bias(source)
     weights = {layer.name: layer.weights for layer in backbone.layers if layer.weights}
@@ -86,10 +111,25 @@ def _weights_without_bias(source: keras.Model) -> dict[str, list[np.ndarray]]:
 
 
 def freeze(backbone: keras.Model, which: str | int) -> list[str]:
-    """Freezes "all" of the backbone, "none", or its first N blocks; returns the frozen layers' names.
+    """Freezes layers of a backbone, before it gets a head.
 
-    What is frozen keeps its weights, and BatchNorm its statistics. The layers of block N are those named blockN_*.
-    Raises UserError for other values, and for N where the backbone has fewer blocks, or none.
+    Frozen layers keep their weights, and BatchNorm keeps its statistics. The layers of block N are those named
+    `blockN_*`.
+
+    Args:
+        backbone: The backbone. It is changed.
+        which: "all", "none", or the number of the first blocks to freeze.
+
+    Returns:
+        Names of the frozen layers.
+
+    Raises:
+        UserError: `which` is something else, or is larger than the backbone's number of blocks.
+
+    Examples:
+        >>> backbone = mtmusic.cnn_backbone("mel", frames=16)
+        >>> mtmusic.freeze(backbone, 1)
+        ['block1_conv', 'block1_norm', 'block1_relu', 'block1_pool']
     """
     frozen = first_blocks(backbone, which, "freeze")
     backbone.trainable = True  # where it was frozen as a whole, its layers would not count
@@ -99,7 +139,19 @@ def freeze(backbone: keras.Model, which: str | int) -> list[str]:
 
 
 def first_blocks(backbone: keras.Model, which: str | int, argument: str) -> list[keras.layers.Layer]:
-    """The layers of "all" blocks, of "none", or of the first N. Raises UserError for others, of this argument."""
+    """The layers of a backbone's first blocks.
+
+    Args:
+        backbone: The backbone.
+        which: "all", "none", or the number of the first blocks.
+        argument: Name of the argument that `which` was given as, for the message.
+
+    Returns:
+        These layers.
+
+    Raises:
+        UserError: `which` is something else, or is larger than the backbone's number of blocks.
+    """
     blocks = _blocks(backbone)
     if which == "all":
         within = [layer for block in blocks for layer in block]
@@ -113,7 +165,14 @@ def first_blocks(backbone: keras.Model, which: str | int, argument: str) -> list
 
 
 def unfreeze(model: keras.Model) -> None:
-    """Trains everything from here on, at a tenth of the rate, with a new optimizer; loss and metrics stay."""
+    """Makes all layers of a model trainable, at a tenth of the learning rate and with a new optimizer.
+
+    Loss and metrics stay. The learning rate is small, because the first gradients of a new head would change a trained
+    backbone too much.
+
+    Args:
+        model: A compiled model with a layer "backbone". It is changed.
+    """
     freeze(model.get_layer("backbone"), "none")
     config = model.get_compile_config()
     config["optimizer"]["config"]["learning_rate"] *= UNFROZEN_RATE
@@ -121,7 +180,17 @@ def unfreeze(model: keras.Model) -> None:
 
 
 def describe(model: keras.Model, source: str, loaded: list[str], frozen: list[str]) -> str:
-    """What was loaded, what is fresh, what is frozen, for the terminal. loaded, frozen: layers of the backbone."""
+    """Describes a transfer: what was loaded, what is new, and what is frozen.
+
+    Args:
+        model: A model with a layer "backbone".
+        source: The model that the backbone was loaded from.
+        loaded: Names of the backbone's layers that were loaded.
+        frozen: Names of the backbone's layers that are frozen.
+
+    Returns:
+        The description in a few lines.
+    """
     backbone = model.get_layer("backbone")
     fresh = [layer.name for layer in backbone.layers if layer.weights and layer.name not in loaded]
     fresh += [layer.name for layer in model.layers if layer.weights and layer is not backbone]

@@ -1,6 +1,7 @@
-"""Saved models and a song -> an answer. The models are loaded once, and asked about files, waveforms and arrays.
+"""Saved models and a song to an answer.
 
-TensorFlow is imported with the first model, so that songs can be begun with before.
+The models are loaded once and then predict for files, waveforms and arrays. TensorFlow is imported with the first
+model, so that the features of songs can be computed meanwhile.
 """
 
 import math
@@ -94,9 +95,13 @@ Song = str | os.PathLike[str] | np.ndarray
 class Timeline:
     """Answers along a song.
 
-    times: (windows, 2), where each window begins and ends, in seconds; answers: of each window, without tags.
-    tag_times, tags: the same of steps of three seconds, where a model gives tags. mel: of the whole song, (128, frames)
-    in dB, or (96, frames) logmel where all models take that; every `stride`th frame, 1 up to eight minutes.
+    Attributes:
+        times: Beginning and end of each window in seconds, `(windows, 2)`.
+        answers: The answer of each window, without tags.
+        mel: Spectrogram of the whole song, `(128, frames)` in dB, or `(96, frames)` logmel if all models take that.
+        tag_times: Beginning and end of each step of three seconds for tags, `(steps, 2)`, if a model predicts tags.
+        tags: Score of each tag at each of these steps.
+        stride: `mel` holds every `stride`-th frame. It is 1 for songs of up to eight minutes.
     """
 
     times: np.ndarray
@@ -109,10 +114,15 @@ class Timeline:
 
 @dataclass(frozen=True)
 class SongAnswer:
-    """What became of a song. failure: why it has no answer, or empty. doubts: what may be wrong with it. seconds: its
-    length.
+    """The answer for a song. `song["valence"]` is short for `song.answer["valence"]`.
 
-    `song["valence"]` is `song.answer["valence"]`.
+    Attributes:
+        path: The song's file.
+        answer: What `Predictor.predict` returns. Empty if the song failed.
+        timeline: Answers along the song, if they were asked for.
+        failure: Why the song has no answer, or empty.
+        doubts: What may be wrong with the song.
+        seconds: The song's length.
     """
 
     path: Path
@@ -132,16 +142,37 @@ def _pretrained() -> "Predictor":
 
 
 def predict(path: str | os.PathLike[str], *, timeline: bool = False) -> SongAnswer:
-    """A song's tags, valence and arousal by the pretrained models, which stay loaded: `predict("song.mp3")["tags"]`.
+    """Predicts a song's tags, valence and arousal with the pretrained models, which stay loaded.
 
-    timeline: whether to answer along the song too. Raises UserError as `Predictor`, and for what is no song.
+    The tags are musicnn's (Pons and Serra 2019). Their scores are from 0 to 1, are not calibrated, and cannot be
+    compared between tags.
+
+    Args:
+        path: The song's file.
+        timeline: Whether to predict along the song too.
+
+    Returns:
+        The song's answer: `song["tags"]` is a score for each tag, `song["valence"]` and `song["arousal"]` are numbers.
+
+    Raises:
+        UserError: The pretrained models are missing, or the file is not a song.
+
+    Examples:
+        >>> song = mtmusic.predict("song.wav")
+        >>> sorted(song.answer), len(song["tags"])
+        (['arousal', 'tags', 'valence'], 50)
     """
     return _pretrained().answer(path, timeline=timeline)
 
 
 @dataclass(frozen=True)
 class Begun:
-    """Songs that worker processes have begun with. asked: the songs, the kinds of windows, and whether with a mel."""
+    """Songs whose features worker processes are computing.
+
+    Attributes:
+        asked: The songs, the kinds of windows, and whether a spectrogram is kept for timelines.
+        songs: The features.
+    """
 
     asked: tuple[list[Path], set[Kind], bool]
     songs: InOrder[SongFeatures]
@@ -156,9 +187,19 @@ def begin(
     jobs: int = -1,
     timelines: bool = False,
 ) -> Iterator[Begun | None]:
-    """Worker processes begin with the songs before TensorFlow is imported; `predict_folder` takes what they have made.
+    """Starts to compute the features of songs in worker processes, while TensorFlow is being imported.
 
-    The windows are what the runs' cards promise. None where a card or `window` is wrong, which the Predictor says.
+    The windows are those that the runs' cards need. `Predictor.predict_folder` takes what was computed.
+
+    Args:
+        runs: The runs, see `Predictor`.
+        paths: Files of the songs.
+        window: Length of a window in seconds, see `Predictor.predict`.
+        jobs: Number of worker processes, -1 for one on each core.
+        timelines: Whether timelines are wanted.
+
+    Yields:
+        What was started. None if a card or `window` is wrong, which `Predictor` reports.
     """
     try:
         cards = list(map(find_card, runs or PRETRAINED))
@@ -175,18 +216,28 @@ def begin(
 
 
 class Predictor:
-    """Predicts tags, genre and affect: `Predictor("saved_models/genre_cnn").predict("song.mp3")`.
+    """Predicts tags, genre and affect of songs with saved models.
 
-    runs: names of runs, their folders, their model.keras, or exported SavedModels; the answer joins what each says.
-    Without any, those of PRETRAINED answer. Features are made as each card says. A song is cut into windows, one after
-    the other, and the answer is their mean: by default windows of the length of the clips that the model was trained
-    on, else of 30 s. The last window ends with the song, and may overlap the one before; a shorter song is one window.
-    Models on the pretrained trunk share its features, which are computed once, of patches of three seconds of the whole
-    song; what remains at its end is not used. Tags are scored for each patch. Other heads answer for a window from the
-    mean of the patches whose middles lie in it. Where a model takes beats, the answer has the median tempo of its
-    windows.
+    Each model's features are computed as its card says. A song is cut into consecutive windows, and the answer is the
+    mean over windows. The last window ends with the song, so it may overlap the one before. A shorter song is one
+    window.
 
-    Raises UserError for a model that cannot be found or opened, and where two answer the same question.
+    Models on the pretrained trunk share its features. They are computed once, from patches of three seconds of the
+    whole song; a rest at its end is not used. Each patch gets scores for tags. Other heads predict for a window from
+    the mean of the patches whose middles are in it.
+
+    Args:
+        *runs: Names of runs, their folders, their model.keras, or exported SavedModels. The answer joins the models'
+            answers. By default the pretrained models "musicnn" and "mood_musicnn".
+
+    Raises:
+        UserError: A model is missing or cannot be opened, or two models predict the same task.
+
+    Examples:
+        >>> predictor = mtmusic.Predictor("genre_lstm")  # looked up in ./saved_models
+        >>> answer = predictor.predict("song.wav")
+        >>> sorted(answer["genre"]), round(sum(answer["genre"].values()), 3)
+        (['Blues', 'Jazz', 'Rock'], 1.0)
     """
 
     def __init__(self, *runs: Path | str) -> None:
@@ -205,24 +256,24 @@ class Predictor:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What is answered, in order: "tags", "genre", tasks; "tempo" where a model takes beats."""
+        """What the answers hold, in order: "tags", "genre" or the tasks, and "tempo" if a model takes beats."""
         beats = any(kind[1] == BEAT for kind in self._kinds(None))
         return (*(name for model in self._models for name in _names(model.card)), *([TEMPO] if beats else []))
 
     @property
     def cards(self) -> tuple[dict[str, Any], ...]:
-        """Each model's card."""
+        """Card of each model."""
         return tuple(model.card for model in self._models)
 
     @property
     def labels(self) -> dict[str, list[str]]:
-        """What "genre" and "tags" name, where they are answered: classes and tags, in order."""
+        """Classes of "genre" and tags of "tags", in order, if they are predicted."""
         cards = [card for card in self.cards if card["task"] in _LABELS]
         return {card["task"]: card[_LABELS[card["task"]]] for card in cards}
 
     @property
     def embedding_size(self) -> int:
-        """The features that `embed` gives. Raises UserError for several models."""
+        """Number of features that `embed` returns. Raises UserError if there are several models."""
         self._embedding_kinds(None)
         (model,) = self._models
         clip = np.zeros((1, PATCH_FRAMES, FEATURE_BINS[model.card["feature"]]), np.float32)
@@ -230,7 +281,7 @@ class Predictor:
 
     @property
     def tag_groups(self) -> dict[str, str]:
-        """Each tag's group, "genre", "mood", "era", "voice" or "other", in the model's order; empty without tags."""
+        """Group of each tag: "genre", "mood", "era", "voice" or "other". Empty if no model predicts tags."""
         cards = [model.card for model in self._models if model.card["task"] == TAGS]
         return {tag: card["tag_groups"].get(tag, "other") for card in cards for tag in card["tags"]}
 
@@ -241,13 +292,29 @@ class Predictor:
         sample_rate: float | None = None,
         window: float | None = None,
     ) -> Any:
-        """The answer: {"genre": {class: probability, ...}, "valence": 0.153, ...}; a list of songs gives a list.
+        """Predicts for a song or for a list of songs.
 
-        song: a file; a waveform (samples,), mono, at `sample_rate` Hz; or an array (bins, frames) as on disk, which is
-        taken for one clip at the frame rate of the models. sample_rate: 22,050 where it is not given; models of logmel
-        need it. window: its length in seconds. The key "warning" is there where a model was trained on the demo corpus,
-        and where a silent song has no tags.
-        Raises UserError for what is no song: no such file, damaged, empty, NaN, other shapes.
+        Args:
+            song: A file; a mono waveform `(samples,)` at `sample_rate`; an array `(bins, frames)` as it is on disk,
+                which is one clip at the models' frame rate; or a list of these.
+            sample_rate: Sample rate of a waveform in Hz, by default 22,050. Models of logmel need it.
+            window: Length of a window in seconds, at least 1. By default the length of the clips that the model was
+                trained on, else 30.
+
+        Returns:
+            The answer, or a list of answers for a list. It holds "genre" with a probability for each class, "tags" with
+            a score for each tag, and a number from 0 to 1 for each other task. "tempo", in beats a minute, is there if
+            a model takes beats: the median over windows. "warning" is there if a model was trained on the demo corpus,
+            or if a silent song has no tags.
+
+        Raises:
+            UserError: The song is missing, damaged, empty, or of another shape, or holds NaN.
+
+        Examples:
+            >>> predictor = mtmusic.Predictor("genre_lstm")
+            >>> waveform = np.sin(np.arange(220_500) / 10) / 2
+            >>> list(predictor.predict(waveform, sample_rate=44_100)["genre"])
+            ['Blues', 'Jazz', 'Rock']
         """
         if isinstance(song, list | tuple):
             return [self.predict(one, sample_rate=sample_rate, window=window) for one in song]
@@ -255,19 +322,46 @@ class Predictor:
         return self._mean_answer(*self._ask_parts(_parts(song, kinds, sample_rate), kinds))
 
     def timeline(self, song: Song, *, sample_rate: float | None = None, window: float | None = None) -> Timeline:
-        """The answers along a song, a file or waveform, whose mean is what `predict` says.
+        """Predicts along a song. The mean of the answers is what `predict` returns.
 
-        Raises UserError as `predict`, for an array, which has no windows, and where the models were trained on clips
-        of different lengths and no window is given.
+        Args:
+            song: A file, or a mono waveform `(samples,)` at `sample_rate`.
+            sample_rate: Sample rate of a waveform in Hz, by default 22,050. Models of logmel need it.
+            window: Length of a window in seconds, see `predict`.
+
+        Returns:
+            The answers along the song.
+
+        Raises:
+            UserError: As `predict`; an array was given, which has no windows; or the models were trained on clips of
+                different lengths and `window` is not given.
+
+        Examples:
+            >>> mtmusic.Predictor("genre_lstm").timeline("song.wav", window=3.0).times
+            array([[0., 3.],
+                   [3., 6.]])
         """
         kinds = self._kinds(window)
         _require_one_length(kinds)
         return self._timeline(*self._ask_parts(_parts(song, kinds, sample_rate, with_mel=True), kinds), kinds)
 
     def embed(self, song: Song, *, sample_rate: float | None = None, window: float | None = None) -> np.ndarray:
-        """(features,) float32: what the backbone makes of the song, the mean over windows.
+        """Embeds a song: the backbone's output, as the mean over windows.
 
-        Raises UserError as `predict`, and for several models.
+        Args:
+            song: A file, a waveform or an array, see `predict`.
+            sample_rate: Sample rate of a waveform in Hz, by default 22,050. Models of logmel need it.
+            window: Length of a window in seconds, see `predict`.
+
+        Returns:
+            The embedding `(features,)` in float32.
+
+        Raises:
+            UserError: As `predict`, or there are several models.
+
+        Examples:
+            >>> mtmusic.Predictor("genre_lstm").embed("song.wav").shape
+            (4,)
         """
         kinds = self._embedding_kinds(window)
         return self._ask_parts(_parts(song, kinds, sample_rate), kinds, embed=True)[1][EMBEDDING].mean(axis=0)
@@ -280,9 +374,19 @@ class Predictor:
         timeline: bool = False,
         embed: bool = False,
     ) -> SongAnswer:
-        """A song's answer, its doubts, and its timeline where that is asked for. Raises UserError as `timeline`.
+        """Predicts for a song's file, and returns what may be wrong with it too.
 
-        embed: as `predict_folder`'s.
+        Args:
+            path: The song's file.
+            window: Length of a window in seconds, see `predict`.
+            timeline: Whether to predict along the song too.
+            embed: Whether the answer is `{"embedding": ...}` as `embed` returns it.
+
+        Returns:
+            The song's answer, its doubts and its length.
+
+        Raises:
+            UserError: As `timeline`.
         """
         kinds = self._embedding_kinds(window) if embed else self._kinds(window)
         if timeline:
@@ -301,15 +405,32 @@ class Predictor:
         apart: bool = False,
         begun: "Begun | None" = None,
     ) -> Iterator[SongAnswer]:
-        """Yields the answer of every song below the folder, or of the files and folders in a list, sorted by path.
+        """Predicts for each song below a folder.
 
-        Features are made by `jobs` processes, -1: one a core, while the models answer. Some 16 songs are in memory at a
-        time, however many there are; a song over ten minutes, or a lone one, is answered part by part by this process.
-        A song that cannot be read has failed, and stops nothing. embed: each answer is {"embedding": what `embed`
-        gives}, without a timeline. apart: a lone song is read by a process of its own too, so that one which kills it
-        has failed as any other.
-        begun: what `begin` has begun for the same songs.
-        Raises UserError at once where there is no song, and as `timeline` and `embed`.
+        Worker processes compute features while the models predict. About 16 songs are in memory at a time. A song
+        longer than ten minutes, or a single one, is predicted part by part in this process. A song that cannot be read
+        has failed and does not stop the others.
+
+        Args:
+            folder: A folder, or a list of files and folders.
+            window: Length of a window in seconds, see `predict`.
+            jobs: Number of worker processes, -1 for one on each core.
+            timelines: Whether to predict along each song too.
+            embed: Whether each answer is `{"embedding": ...}` as `embed` returns it, without a timeline.
+            apart: Whether a single song is read in a worker process too. Then a song that kills its process has failed
+                like any other.
+            begun: What `begin` started for the same songs.
+
+        Returns:
+            An iterator over the answer of each song, sorted by path.
+
+        Raises:
+            UserError: There is no song, or as `timeline` and `embed`. This is known at once.
+
+        Examples:
+            >>> predictor = mtmusic.Predictor("genre_lstm")
+            >>> [song.path.name for song in predictor.predict_folder(["song.wav"])]
+            ['song.wav']
         """
         places = [folder] if isinstance(folder, str | os.PathLike) else folder
         kinds = self._embedding_kinds(window) if embed else self._kinds(window)
@@ -439,13 +560,27 @@ def _names(card: Mapping[str, Any]) -> list[str]:
 
 
 def require_window(window: float | None) -> None:
-    """Raises UserError for a window below a second."""
+    """Checks the length of a window.
+
+    Args:
+        window: Length in seconds, or None.
+
+    Raises:
+        UserError: It is shorter than one second, or not finite.
+    """
     if window is not None and not SHORTEST_SECONDS <= window < math.inf:
         raise UserError(f"Expected `window` of {SHORTEST_SECONDS:g} second or more, got {window:g}")
 
 
 def clip_seconds(card: Mapping[str, Any]) -> float:
-    """How long the clips were that the model was trained on: by frames; of beats as their folder says, or 30 s."""
+    """Length of the clips that a model was trained on.
+
+    Args:
+        card: The model's card.
+
+    Returns:
+        The length in seconds: from the number of frames at full rate, and with beats as the card says, or 30.
+    """
     if not card["beat"] and "clip_frames" in card:
         logmel = card.get("feature") == LOGMEL
         hop = LOGMEL_HOP_LENGTH / LOGMEL_SAMPLE_RATE if logmel else HOP_LENGTH / SAMPLE_RATE

@@ -1,4 +1,4 @@
-"""A song and a table of embeddings -> the songs whose embeddings are most like its own."""
+"""A song and a table of embeddings to the songs whose embeddings are most similar."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,13 @@ ROUNDING = 1e-6
 
 
 class SimilarSong(NamedTuple):
-    """song: its path. score: from -1 to 1. seconds: its length."""
+    """A song that is similar to another.
+
+    Attributes:
+        song: The song's path.
+        score: The similarity, from -1 to 1.
+        seconds: The song's length.
+    """
 
     song: str
     score: float
@@ -33,23 +39,27 @@ def similar(
     top: int = 20,
     model: str | os.PathLike[str] | None = None,
 ) -> list[SimilarSong]:
-    """The songs of a table that sound most like a song, the most similar first; the song itself is left out.
+    """Finds the songs of a table that are most similar to a song. The song itself is left out.
 
-    The score is the cosine of two embeddings, each value standardised by its mean and deviation over the table. The
-    table is read twice, part by part, so that memory does not grow with it.
+    The score is the cosine of two embeddings, with each value standardised by its mean and deviation over the table.
+    The table is read twice, part by part, so memory does not grow with its size.
 
     Args:
-        song: a song of the table, by its path, or another file, which is embedded by the table's model.
-        embeddings: a table that `mtmusic embed` wrote.
-        top: how many songs.
-        model: where the table's model is now, a run or its name; by default where it was.
+        song: A song of the table, by its path, or another file, which is embedded with the table's model.
+        embeddings: A table that `mtmusic embed` wrote.
+        top: Number of songs.
+        model: The place of the table's model, a run or its name. By default the place it had when the table was
+            written.
+
+    Returns:
+        The songs, the most similar first.
 
     Raises:
-        UserError: there is no such table or song, the song failed, or the model is another than the table's.
+        UserError: There is no such table or song, the song cannot be read, or the model is not the table's.
 
-    Example:
-        >>> mtmusic.similar("song.mp3", "embeddings.parquet", top=1)
-        [SimilarSong(song='/music/other.mp3', score=0.83, seconds=212.4)]
+    Examples:
+        >>> mtmusic.similar("song.wav", "embeddings.parquet", top=1)
+        [SimilarSong(song='.../other.wav', score=..., seconds=6.0)]
     """
     if top < 1:
         raise UserError(f"Expected `top` of 1 or more, got {top}")
@@ -71,18 +81,40 @@ def similar(
 
 
 def write_playlist(path: Path, songs: Sequence[SimilarSong]) -> None:
-    """An extended M3U in UTF-8."""
+    """Writes songs as a playlist, an extended M3U file in UTF-8.
+
+    Args:
+        path: The file.
+        songs: The songs.
+    """
     lines = [f"#EXTINF:{round(one.seconds)},{Path(one.song).stem}\n{one.song}" for one in songs]
     write_text(path, "\n".join(["#EXTM3U", *lines]) + "\n")
 
 
 def standardised(rows: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    """(songs, values) of mean 0 and deviation 1; what varies by rounding alone becomes 0."""
+    """Standardises embeddings. Values that vary only by rounding become 0.
+
+    Args:
+        rows: Embeddings `(songs, values)`.
+        mean: Mean of each value `(values,)`.
+        deviation: Standard deviation of each value `(values,)`.
+
+    Returns:
+        Embeddings `(songs, values)` with mean 0 and deviation 1.
+    """
     return (rows - mean) / np.where(deviation > ROUNDING * np.max(deviation), deviation, np.inf)
 
 
 def cosines(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(songs, values) and (others, values) -> (songs, others); 0 where one of the two has no length."""
+    """Cosines between embeddings, 0 for one of length 0.
+
+    Args:
+        rows: Embeddings `(songs, values)`.
+        others: Embeddings `(others, values)`.
+
+    Returns:
+        The cosines `(songs, others)`.
+    """
     lengths = np.outer(*(np.linalg.norm(part, axis=1) for part in (rows, others)))
     return np.divide(rows @ others.T, lengths, out=np.zeros_like(lengths), where=lengths > 0)
 

@@ -1,4 +1,4 @@
-"""A run's model exported for other programs, checked before it is there."""
+"""Exports a run's model for other programs, and checks the export before it is put in its place."""
 
 import logging
 from pathlib import Path
@@ -25,18 +25,26 @@ logger = logging.getLogger(__name__)
 
 
 def export_model(run: Path, out: Path | None = None, overwrite: bool = False, format: str = SAVEDMODEL) -> Path:
-    """Writes the model in another format, and returns the folder that holds it.
+    """Exports a run's model to another format.
 
     Args:
         run: A run's folder, its model.keras or its name.
-        out: The folder, by default `saved_model/`, `litert/` or `onnx/` in the run's.
+        out: The folder to write, by default `saved_model/`, `litert/` or `onnx/` in the run's folder.
         overwrite: Whether an earlier export in `out` is replaced.
         format: "savedmodel", "litert" or "onnx". The last two need the packages of the extra `export`.
 
+    Returns:
+        The folder of the export.
+
     Raises:
-        UserError: the run cannot be loaded; its examples are missing, damaged or another model's; `out` holds other
-            things, or an earlier export without `overwrite`; packages are missing; the format cannot hold the model;
-            or the export answers otherwise than the model. Nothing is left then.
+        UserError: The run cannot be loaded; its examples are missing, damaged or another model's; `out` holds other
+            things, or an earlier export without `overwrite`; packages are missing; the format cannot hold the model; or
+            the answers of the export differ from the model's. Nothing is written then.
+
+    Examples:
+        >>> from mtmusic.training.export import export_model
+        >>> export_model("saved_models/genre_lstm", overwrite=True).as_posix()
+        'saved_models/genre_lstm/saved_model'
     """
     if format not in FOLDERS:
         raise UserError(f"Expected `format` {', '.join(FOLDERS)}, got {format}")

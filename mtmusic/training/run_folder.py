@@ -154,29 +154,32 @@ def save_run(
     beat: bool | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Saves a model that `model.fit` trained, with the card that `Predictor`, evaluation and exports need.
-
-    Example:
-        model = mtmusic.genre_classifier(mtmusic.lstm_backbone("mel"), train.classes)
-        model.fit(mtmusic.make_dataset(train, shuffle=True), epochs=20, shuffle=False)
-        mtmusic.save_run(model, "saved_models/mine", train)
-        mtmusic.Predictor("saved_models/mine").predict("song.mp3")
+    """Saves a model that `model.fit` trained as a run, which `Predictor`, evaluation and exports take.
 
     Args:
-        model: From `genre_classifier`, `affect_regressor` or `multitask_regressor`.
-        folder: The run's folder, which is made.
+        model: A model from `genre_classifier`, `affect_regressor` or `multitask_regressor`.
+        folder: The run's folder, which is created.
         train: The clips that the model was trained on. Their data folder says how songs become features.
-        frames: As `make_dataset` had it. None: what the model takes, or clips of any length.
-        classes: As `read_genre_labels` had it. None: "lab" where all classes are the lab's, else "all".
-        beat: Whether the clips are beat-synchronised. None: as their folder tells.
+        frames: As in `make_dataset`. By default the number that the model takes, or clips of any length.
+        classes: As in `read_genre_labels`. By default "lab" if all classes are the lab's, else "all".
+        beat: Whether the clips are beat-synchronised. By default as their data folder says.
         overwrite: Whether an earlier run in `folder` is replaced.
 
     Returns:
         The run's folder, with model.keras, card.json and examples.npz.
 
     Raises:
-        UserError: There are no clips, the model does not fit them, a classifier gives probabilities instead of logits,
-            the folder does not tell whether the clips are beat-synchronised, or `folder` is taken.
+        UserError: There are no clips, the model does not fit them, a classifier returns probabilities and not logits,
+            the data folder does not say whether its clips are beat-synchronised, or `folder` holds something else.
+
+    Examples:
+        >>> train = mtmusic.read_genre_labels("data/genre_beat")
+        >>> model = mtmusic.genre_classifier(mtmusic.lstm_backbone("mel", units=8), train.classes)
+        >>> history = model.fit(mtmusic.make_dataset(train, shuffle=True), epochs=1, shuffle=False, verbose=0)
+        >>> mtmusic.save_run(model, "saved_models/mine", train).name
+        'mine'
+        >>> sorted(mtmusic.Predictor("mine").predict("song.wav"))
+        ['genre', 'tempo']
     """
     if not len(train):
         raise UserError("Expected the clips that the model was trained on, got none")
