@@ -203,7 +203,7 @@ def test_several_pages_wait_in_turn_and_each_gets_its_own_answer(served, browser
     ask("first", "first.wav is being answered.")
     ask("leaves", "One song comes before leaves.wav.")
     ask("second", "2 songs come before second.wav.")
-    full = "2 songs wait already, so third.wav was not taken. Its upload is deleted. Try again in a minute."
+    full = "2 songs wait already, so third.wav was not taken. Try again in a minute."
     ask("third", full)
     assert not pages["second"].get_by_role("button", name="Try the example song").is_visible()
     assert pages["third"].get_by_role("button", name="Try the example song").is_visible()
