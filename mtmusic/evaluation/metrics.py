@@ -100,13 +100,9 @@ def genre_table(report: dict[str, Any]) -> str:
 
     Examples:
         >>> from mtmusic.evaluation.metrics import genre_report, genre_table
-        >>> print(genre_table(genre_report(np.array([0, 1]), np.array([0, 1]), ["Jazz", "Rock"])))
-                  precision  recall     f1  clips
-        Jazz          1.000   1.000  1.000      1
-        Rock          1.000   1.000  1.000      1
-        <BLANKLINE>
-        macro         1.000   1.000  1.000      2
-        accuracy      1.000  (95 % interval 1.000 to 1.000)
+        >>> report = genre_report(np.array([0, 1]), np.array([0, 1]), ["Jazz", "Rock"])
+        >>> genre_table(report).splitlines()[-1]
+        'accuracy      1.000  (95 % interval 1.000 to 1.000)'
     """
     width = max(len("accuracy"), *(len(name) for name in report["per_class"]))
     lines = [f"{'':{width}}  precision  recall     f1  clips"]
