@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mtmusic.serving.similar import similar
     from mtmusic.training.run_folder import save_run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Predictor",
     "affect_regressor",
