@@ -1,12 +1,15 @@
-"""Times the way from a song's file to its answer, and what it costs to get there.
+"""Times the way from a song's file to its answer, alone and in a folder, and the memory that a folder takes.
 
     python benchmarks/serving.py
     python benchmarks/serving.py --rounds 10 --json serving.json
 
-For the lab's CNN on beats and for an LSTM on the full-rate mel, untrained, since weights do not change the time: one
-song of 30 s, an mp3, warm: decoding, features and model apart, then `Predictor.predict` as a whole; songs a second over
-a folder with all cores; the sizes of model.keras and of the SavedModel. Then, each in a process of its own: `import
-mtmusic`, `predict.py --help`, and predict.py on one short song, which is nearly all start-up.
+For the lab's CNN on beats and an LSTM on the full-rate mel, untrained, since weights do not change the time, and for
+the pretrained musicnn where it is found. Songs of 30 s, mp3s that are synthesised, or the first 32 of --data.
+A song: the median seconds of `Predictor.predict`, warm. A folder: the processor seconds that decoding, features and
+model take for a song; songs a second with all cores, the first pass, which starts the worker processes and traces the
+model, and later ones; and which share that is of what the stages' processor seconds allow, cores / their sum. Other
+users of the machine lower it: `ready` is the share of the cores for which a thread was ready to run, whoever had them.
+Memory: the peak of all processes together for 32 songs and for 320, each in a process of its own.
 Exit code 0; 2 where it cannot run, with what to do.
 """
 
@@ -16,26 +19,37 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mtmusic.cli import common
 from mtmusic.errors import UserError
 from mtmusic.files import write_json
 
+if TYPE_CHECKING:
+    from mtmusic.serving.predictor import Predictor
+
 PROJECT = Path(__file__).resolve().parent.parent
 
 
 SECONDS, QUICK_SECONDS = 30.0, 6.0
-SONGS, QUICK_SONGS = 32, 2
-MODELS = {"cnn, beats": True, "lstm, full rate": False}
-"""Whether each hears beats."""
+SONGS, QUICK_SONGS, TIMES = 32, 2, 10
+MODELS = {"cnn, beats": True, "lstm, full rate": False, "musicnn": None}
+"""Whether each takes beats; None: it is there already."""
+
+GOAL = 0.85
+EVERY_SECONDS = 0.03
+FILL = "import sys, serving; serving.print_peak(*sys.argv[1:])"
 
 
 def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
+    flags.add_argument("--data", type=Path, nargs="+", metavar="SONGS", help="files, or folders (default: synthesised)")
     flags.add_argument("--rounds", type=int, default=5, metavar="N", help="medians of so many (default: 5)")
     flags.add_argument("--quick", action="store_true", help="songs of 6 s, one round, to see that it runs")
     flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
@@ -46,18 +60,35 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     if arguments.rounds < 1:
         raise UserError(f"Expected --rounds of 1 or more, got {arguments.rounds}")
+    from mtmusic.audio.extraction import find_songs
+
     rounds = 1 if arguments.quick else arguments.rounds
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        songs = write_songs(folder / "songs", *((QUICK_SONGS, QUICK_SECONDS) if arguments.quick else (SONGS, SECONDS)))
-        rows = [measure(name, beat, folder, songs, rounds) for name, beat in MODELS.items()]
-        starts = measure_starts(folder, rounds)
-    for row in rows:
-        print(f"{row.pop('model')}: " + ", ".join(f"{name} {value:.3g}" for name, value in row.items()))
-    for name, seconds in starts.items():
-        print(f"{name}: {seconds:.3g} s")
+        if arguments.data:
+            songs = find_songs(arguments.data)[:SONGS]
+        else:
+            size = (QUICK_SONGS, QUICK_SECONDS) if arguments.quick else (SONGS, SECONDS)
+            songs = write_songs(folder / "songs", *size)
+        models = runs(folder)
+        rows = {name: measure(run, songs, rounds) for name, run in models.items()}
+        for name, run in models.items():
+            rows[name]["peak_mb"] = [peak(run, folder / f"{times} times", songs, times) for times in (1, TIMES)]
+    for name, row in rows.items():
+        print(f"{name}: " + ", ".join(f"{key} {_shown(value)}" for key, value in row.items()))
+    print(
+        f"goal: share {GOAL}; a list is median, least and most, peak_mb of {len(songs)} and {len(songs) * TIMES} songs"
+    )
     if arguments.json:
-        write_json(arguments.json, {"rounds": rounds, "rows": dict(zip(MODELS, rows, strict=True)), "starts": starts})
+        write_json(arguments.json, {"rounds": rounds, "rows": rows, "cores": cores(), "goal": GOAL})
+
+
+def _shown(value: float | list[float]) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else "(" + " ".join(f"{one:.3g}" for one in value) + ")"
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def write_songs(folder: Path, count: int, seconds: float) -> list[Path]:
@@ -76,71 +107,165 @@ def write_songs(folder: Path, count: int, seconds: float) -> list[Path]:
 
 
 def write_run(folder: Path, beat: bool) -> None:
-    """An untrained model with its card, and its export beside it."""
+    """An untrained model with its card."""
     import numpy as np
 
     from mtmusic.constants import MEL_BINS
     from mtmusic.models.backbones import cnn_backbone, lstm_backbone
     from mtmusic.models.heads import genre_classifier
-    from mtmusic.models.savedmodel import export_savedmodel
-    from mtmusic.models.saving import load, save
+    from mtmusic.models.saving import save
 
     classes = [f"genre {number}" for number in range(10)]
     model = genre_classifier(cnn_backbone() if beat else lstm_backbone(), classes)
     card = {"task": "genre", "classes": classes, "feature": "mel", "beat": beat, "frames": model.input_shape[1]}
     examples = np.random.default_rng(0).uniform(-80, 0, (2, 128, MEL_BINS)).astype("float32")
     save(model, folder, card, examples)
-    export_savedmodel(*load(folder), examples, folder / "saved_model")
 
 
-def measure(name: str, beat: bool, folder: Path, songs: list[Path], rounds: int) -> dict[str, Any]:
-    """Median seconds of each stage for the first song, songs a second, and megabytes."""
-    from mtmusic.audio.features import fused_spectrogram
-    from mtmusic.audio.loading import load_waveform
+def runs(folder: Path) -> dict[str, Path | str]:
+    """Each model's run; musicnn only where it is found."""
+    from mtmusic.cards import find_run
+
+    found: dict[str, Path | str] = {}
+    for name, beat in MODELS.items():
+        if beat is None:
+            with suppress(UserError):
+                found[name] = str(find_run(name).absolute())
+        else:
+            write_run(folder / name, beat)
+            found[name] = folder / name
+    return found
+
+
+def measure(run: Path | str, songs: list[Path], rounds: int) -> dict[str, Any]:
+    """Medians; of rates, the share and `ready` also least and most."""
     from mtmusic.serving.predictor import Predictor
 
-    run = folder / name
-    write_run(run, beat)
     predictor = Predictor(run)
-    waveform = load_waveform(songs[0])
-    array = fused_spectrogram(waveform, beat)
-    stages: dict[str, Callable[[], Any]] = {
-        "decode_seconds": lambda: load_waveform(songs[0]),
-        "features_seconds": lambda: fused_spectrogram(waveform, beat),
-        "model_seconds": lambda: predictor.predict(array),
-        "predict_seconds": lambda: predictor.predict(songs[0]),
-    }
-    row: dict[str, Any] = {"model": name}
-    for stage, call in stages.items():
-        call()
-        row[stage] = statistics.median(timed(call) for _ in range(rounds))
-    list(predictor.predict_folder(songs))  # starts the workers
-    row["songs_per_second"] = len(songs) / timed(lambda: list(predictor.predict_folder(songs)))
-    row["keras_mb"] = (run / "model.keras").stat().st_size / 1e6
-    row["saved_model_mb"] = sum(path.stat().st_size for path in (run / "saved_model").rglob("*")) / 1e6
+    row: dict[str, Any] = {"first_songs_per_second": len(songs) / timed(lambda: list(predictor.predict_folder(songs)))}
+    predictor.predict(songs[0])
+    rounded: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        stages = stages_of_a_song(predictor, run, songs[:8])
+        with ready_threads() as ready:
+            rate = len(songs) / timed(lambda: list(predictor.predict_folder(songs)))
+        share = rate * sum(stages.values()) / cores()
+        measured = {"songs_per_second": rate, "share": share, "ready": statistics.mean(ready or [0.0])}
+        measured["predict_seconds"] = timed(lambda: predictor.predict(songs[0]))
+        for name, value in (measured | stages).items():
+            rounded.setdefault(name, []).append(value)
+    for name, values in rounded.items():
+        spread = [statistics.median(values), min(values), max(values)]
+        row[name] = spread if name in ("songs_per_second", "share", "ready") else spread[0]
     return row
 
 
-def measure_starts(folder: Path, rounds: int) -> dict[str, float]:
-    """Median seconds of processes from their start to their end; of the import, within one."""
-    song = write_songs(folder / "short", 1, QUICK_SECONDS)[0]
-    script = str(PROJECT / "scripts" / "predict.py")
-    timing = "import time; begin = time.perf_counter(); import mtmusic; print(time.perf_counter() - begin)"
-    imports = [float(run_python("-c", timing)) for _ in range(rounds)]
-    prediction = (script, str(song), "--model", str(folder / next(iter(MODELS))))
-    return {
-        "import mtmusic": statistics.median(imports),
-        "predict.py --help": statistics.median(timed(lambda: run_python(script, "--help")) for _ in range(rounds)),
-        "predict.py, one short song": statistics.median(timed(lambda: run_python(*prediction)) for _ in range(rounds)),
-    }
+def stages_of_a_song(predictor: "Predictor", run: Path | str, songs: list[Path]) -> dict[str, float]:
+    """Processor seconds, the mean of some songs, without any worker process."""
+    from mtmusic.audio.loading import load_waveform
+    from mtmusic.audio.windows import BEAT, FULL
+    from mtmusic.constants import LOGMEL_SAMPLE_RATE, SAMPLE_RATE
+    from mtmusic.serving.predictor import begin
+
+    made: list[Any] = []
+    with begin([run], songs, jobs=1) as begun:
+        fused = any(array in (FULL, BEAT) for _, array in begun.asked[1])
+        rate = SAMPLE_RATE if fused else LOGMEL_SAMPLE_RATE
+        decoded = processor_seconds(lambda: [load_waveform(song, sample_rate=rate) for song in songs])
+        featured = processor_seconds(lambda: made.extend(begun.songs))
+        premade = replace(begun, songs=iter(made))
+        answered = processor_seconds(lambda: list(predictor.predict_folder(songs, begun=premade)))
+    names = ("decode_processor_seconds", "features_processor_seconds", "model_processor_seconds")
+    return dict(zip(names, (one / len(songs) for one in (decoded, featured - decoded, answered)), strict=True))
+
+
+@contextmanager
+def ready_threads() -> Iterator[list[float]]:
+    """Meanwhile: for which share of the cores a thread of this process or of its children was ready to run."""
+    found: list[float] = []
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.wait(EVERY_SECONDS):
+            own = threading.get_native_id()
+            tasks = [task for process in processes() for task in Path(f"/proc/{process}/task").glob("*")]
+            found.append(min(sum(_state(task)[0] == "R" for task in tasks if task.name != str(own)) / cores(), 1.0))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        thread.join()
+
+
+def processes() -> list[int]:
+    """This one and its children."""
+    everyone = (path for path in Path("/proc").iterdir() if path.name.isdigit())
+    parents = {int(path.name): _state(path)[1:2] for path in everyone}
+    return [one for one, parent in parents.items() if one == os.getpid() or parent == [str(os.getpid())]]
+
+
+def _state(process: Path) -> list[str]:
+    """The state, the parent, ...; of one that is gone, an empty state."""
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return [""]
+
+
+def peak(run: Path | str, folder: Path, songs: list[Path], times: int) -> float:
+    """Megabytes at most, of the process that answers the songs, each under so many names, and its workers."""
+    folder.mkdir(exist_ok=True)
+    for song in songs:
+        for number in range(times):
+            if not (copy := folder / f"{song.stem} {number}{song.suffix}").exists():
+                copy.symlink_to(song)
+    return float(run_python("-c", FILL, str(run), str(folder)))
+
+
+def print_peak(run: str, folder: str) -> None:
+    from mtmusic.serving.predictor import Predictor
+
+    most, stop = [0.0], threading.Event()
+
+    def look() -> None:
+        while not stop.wait(EVERY_SECONDS):
+            most.append(sum(_megabytes(process) for process in processes()))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    failed = [song.failure for song in Predictor(run).predict_folder(folder) if song.failure]
+    stop.set()
+    thread.join()
+    if failed:
+        raise UserError(failed[0])
+    print(max(most))
+
+
+def _megabytes(process: int) -> float:
+    """What is shared counts as a part for each."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1000
 
 
 def run_python(*arguments: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT), str(PROJECT / "benchmarks")])}
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise UserError(f"Expected {arguments[0]} to run, got exit code {done.returncode}: {done.stderr[-300:]}")
     return done.stdout
+
+
+def processor_seconds(call: Callable[[], Any]) -> float:
+    """Of all threads of this process."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
 
 
 def timed(call: Callable[[], Any]) -> float:

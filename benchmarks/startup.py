@@ -1,4 +1,4 @@
-"""Times start-up: every script's --help, and train_genre.py from its command to the end of the first training step.
+"""Times start-up: --help, train_genre.py to the end of the first training step, and `mtmusic predict` of one song.
 
     python benchmarks/startup.py
     python benchmarks/startup.py --data FOLDER --rounds 7 --json startup.json
@@ -7,6 +7,8 @@ Each is a process of its own, timed from outside. The first step is that of the 
 empty MTMUSIC_CACHE, where every array is measured by the checks, and once with what that left there; the operating
 system's page cache is warm. Without --data: the real beat-synchronised folder in MTMUSIC_REAL_DATA (default
 ../shared/data), else a synthetic one of 300 clips of the lab's lengths.
+`mtmusic predict` is timed in turn with `python -c "import tensorflow"`, to whose time its ratio is: a song of 30 s by
+the lab's CNN on beats, an LSTM on the full-rate mel, both untrained, and musicnn where it is found.
 Prints medians of the time that passed, and of the processor time, which other users of the machine change less.
 Exit code 0; 2 where it cannot run, with what to do.
 """
@@ -36,6 +38,10 @@ CLIPS, QUICK_CLIPS, QUICK_SCALE = {"train": 200, "test": 100}, {"train": 100, "t
 GOALS = {"help": 0.5, "first step": 20.0}
 """Seconds, at most."""
 
+GOAL_RATIO = 1.3
+TENSORFLOW = "import tensorflow"
+PROGRAM = "import sys; from mtmusic.cli.main import program; sys.exit(program())"
+
 CHILD = "import sys, startup; startup.run_to_first_step(sys.argv[1:])"
 
 
@@ -43,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
     flags.add_argument("--data", type=Path, metavar="FOLDER", help="a genre data folder to start on")
     flags.add_argument("--backbone", choices=("cnn", "lstm"), default="cnn", help="(default: cnn, the script's)")
+    flags.add_argument("--only", choices=("help", "first-step", "predict"), help="(default: all)")
     flags.add_argument("--rounds", type=int, default=7, metavar="N", help="medians of so many (default: 7)")
     flags.add_argument("--quick", action="store_true", help="120 short synthetic clips, one round, to see that it runs")
     flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
@@ -55,15 +62,19 @@ def main(arguments: argparse.Namespace) -> None:
         raise UserError(f"Expected --rounds of 1 or more, got {arguments.rounds}")
     rounds = 1 if arguments.quick else arguments.rounds
     with tempfile.TemporaryDirectory() as temporary:
-        data = arguments.data or _folder(Path(temporary), arguments.quick)
-        steps = [_first_steps(data, arguments.backbone, Path(temporary)) for _ in range(rounds)]
-        helps = {script.name: [_help(script) for _ in range(rounds)] for script in _scripts()}
-    rows = [_row("help", name, measured) for name, measured in helps.items()]
-    for name in steps[0]:
-        rows.append(_row("first step", name, [measured[name] for measured in steps]))
+        rows = []
+        if arguments.only in (None, "help"):
+            helps = {script.name: [_help(script) for _ in range(rounds)] for script in _scripts()}
+            rows += [_row("help", name, measured) for name, measured in helps.items()]
+        if arguments.only in (None, "first-step"):
+            data = arguments.data or _folder(Path(temporary), arguments.quick)
+            steps = [_first_steps(data, arguments.backbone, Path(temporary)) for _ in range(rounds)]
+            rows += [_row("first step", name, [measured[name] for measured in steps]) for name in steps[0]]
+        if arguments.only in (None, "predict"):
+            rows += _predictions(Path(temporary), arguments.quick, rounds)
     print(_table(rows))
     if arguments.json:
-        write_json(arguments.json, {"rounds": rounds, "data": str(arguments.data or data.name), "rows": rows})
+        write_json(arguments.json, {"rounds": rounds, "data": str(arguments.data), "rows": rows})
 
 
 def _scripts() -> list[Path]:
@@ -124,10 +135,33 @@ def run_to_first_step(argv: Sequence[str]) -> None:
     sys.exit(train_genre.main(argv))
 
 
+def _predictions(temporary: Path, quick: bool, rounds: int) -> list[dict[str, Any]]:
+    """`import tensorflow` and a prediction with each model, in turn."""
+    from serving import QUICK_SECONDS, SECONDS, runs, write_songs
+
+    (song,) = write_songs(temporary / "songs", 1, QUICK_SECONDS if quick else SECONDS)
+    models = runs(temporary / "models")
+    commands = {f"mtmusic predict, {name}": ["-c", PROGRAM, "predict", song, "--model", run]
+                for name, run in models.items()}  # fmt: skip
+    commands = {f'python -c "{TENSORFLOW}"': ["-c", TENSORFLOW], **commands}
+    rows = [{name: _timed(list(map(str, words))) for name, words in commands.items()} for _ in range(rounds)]
+    first, *_ = commands
+    return [
+        _row("predict", name, [row[name] for row in rows])
+        | {"ratios": sorted(row[name]["seconds"] / row[first]["seconds"] for row in rows)}
+        for name in commands
+    ]
+
+
 def _help(script: Path) -> dict[str, float]:
+    return _timed([str(script), "--help"])
+
+
+def _timed(arguments: Sequence[str]) -> dict[str, float]:
+    """Of a Python process and its children."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
-    _run([sys.executable, str(script), "--help"], {})
+    _run([sys.executable, *arguments], {})
     seconds = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -153,7 +187,7 @@ def _row(kind: str, name: str, measured: Sequence[dict[str, float]]) -> dict[str
         "seconds_min": min(seconds),
         "seconds_max": max(seconds),
         "processor_seconds": statistics.median(run["processor_seconds"] for run in measured),
-        "goal": GOALS[kind],
+        "goal": GOALS.get(kind),
     }
 
 
@@ -161,9 +195,12 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [f"{'command':<40} {'until':<10} {'s':>6} {'min to max':<14} {'processor, s':>12} {'goal, s':>8}"]
     for row in rows:
         spread = f"{row['seconds_min']:.2f} to {row['seconds_max']:.2f}"
+        goal = f"{row['goal']:>8g}" if row["goal"] else ""
+        if ratios := row.get("ratios"):
+            goal = f"ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}), goal {GOAL_RATIO:g}"
         lines.append(
             f"{row['command']:<40} {row['kind']:<10} {row['seconds']:>6.2f} {spread:<14} "
-            f"{row['processor_seconds']:>12.2f} {row['goal']:>8g}"
+            f"{row['processor_seconds']:>12.2f} {goal}"
         )
     return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -311,8 +312,21 @@ def test_startup(benchmark, tmp_path):
     assert all(row["seconds"] > 0 and row["processor_seconds"] > 0 for row in rows)
 
 
+def test_startup_of_a_prediction(benchmark, trunk, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    assert benchmark("startup").main(["--only", "predict", "--quick", "--json", str(out)]) == 0
+    first, *rows = json.loads(out.read_text())["rows"]
+    assert (first["command"], first["ratios"]) == ('python -c "import tensorflow"', [1.0])
+    assert [row["command"] for row in rows] == [
+        f"mtmusic predict, {name}" for name in ("cnn, beats", "lstm, full rate", "musicnn")
+    ]
+    for row in rows:
+        assert row["ratios"] == [pytest.approx(row["seconds"] / first["seconds"])]
+    assert "goal 1.3" in capsys.readouterr().out
+
+
 def test_startup_tells_what_stopped_the_script(benchmark, tmp_path, capsys):
-    assert benchmark("startup").main(["--quick", "--data", str(tmp_path / "absent")]) == 2
+    assert benchmark("startup").main(["--only", "first-step", "--quick", "--data", str(tmp_path / "absent")]) == 2
     assert "absent" in capsys.readouterr().err
 
 
@@ -376,15 +390,19 @@ def test_extraction_against_a_stub(benchmark, tmp_path, monkeypatch, capsys):
     assert "lab_extractor.py" in capsys.readouterr().err
 
 
-def test_serving(benchmark, tmp_path):
+def test_serving(benchmark, trunk, tmp_path, capsys):
     out = tmp_path / "out.json"
     assert benchmark("serving").main(["--quick", "--json", str(out)]) == 0
-    content = json.loads(out.read_text())
-    assert list(content["rows"]) == ["cnn, beats", "lstm, full rate"]
-    for row in content["rows"].values():
+    rows = json.loads(out.read_text())["rows"]
+    assert list(rows) == ["cnn, beats", "lstm, full rate", "musicnn"]
+    for row in rows.values():
+        rate, share, ready, (few, many) = (row.pop(name) for name in ("songs_per_second", "share", "ready", "peak_mb"))
         assert all(value > 0 for value in row.values())
-        assert max(row["saved_model_mb"], row["keras_mb"]) < 10
-    assert content["starts"]["import mtmusic"] < content["starts"]["predict.py, one short song"]
+        cpu = sum(row[f"{stage}_processor_seconds"] for stage in ("decode", "features", "model"))
+        assert share[0] == pytest.approx(rate[0] * cpu / len(os.sched_getaffinity(0)))
+        assert 0 < ready[0] <= 1
+        assert 100 < few < 3 * many
+    assert "musicnn: " in capsys.readouterr().out
 
 
 def write_songs(folder: Path) -> list[Path]:
