@@ -1,8 +1,10 @@
-"""A clip to a few hundred numbers that a small network can learn from: statistics long used in music research.
+"""Layers that make statistics of a clip: a few hundred numbers, as music research has long used them.
 
-The layers have no weights, so a few hundred songs are enough to train what stands on them. All take
-(batch, frames, bins) as SpectrogramNormalization gives it. MFCC keeps the frames; the others also take `present`
-(batch, frames) bool, whose absent frames stand at the end and count in nothing, and give (batch, features).
+The layers have no weights, so a few hundred songs are enough to train a head on them. All take `(batch, frames, bins)`
+as `SpectrogramNormalization` gives it. `MFCC` keeps the frames. The others also take `present`, `(batch, frames)` bool,
+and return `(batch, features)`.
+
+Masking: absent frames are at the end of a clip and count in nothing. The layers use no Keras mask.
 """
 
 from typing import Any
@@ -23,10 +25,21 @@ SMALLEST_EIGENVALUE = 1e-2
 
 @keras.saving.register_keras_serializable(PACKAGE, name="CepstralCoefficients")
 class MFCC(Float32Layer):
-    """(batch, frames, bins), levels -> (batch, frames, coefficients): the first of the orthonormal DCT-II over bins.
+    """Cepstral coefficients of each frame: the first of the orthonormal DCT-II over the bins.
 
-    Of a mel spectrogram, the shape of the spectrum in few numbers that hardly depend on one another (Davis and
-    Mermelstein 1980).
+    Takes levels `(batch, frames, bins)`, and returns `(batch, frames, coefficients)`. Of a mel spectrogram they
+    describe the shape of the spectrum in a few numbers that depend little on one another (Davis and Mermelstein 1980).
+
+    Masking: absent frames are computed like the others. The layer uses no Keras mask.
+
+    Args:
+        coefficients: Number of coefficients.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Examples:
+        >>> from mtmusic.models.clip_statistics import MFCC
+        >>> MFCC(20)(np.zeros((2, 30, 128))).shape
+        TensorShape([2, 30, 20])
     """
 
     def __init__(self, coefficients: int, **kwargs: Any) -> None:
@@ -43,7 +56,21 @@ class MFCC(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE, name="FrameMoments")
 class StatisticsPooling(Float32Layer):
-    """(batch, frames, bins) -> (batch, 2 * bins): mean and deviation over frames."""
+    """Mean and standard deviation over present frames.
+
+    Takes `x`, `(batch, frames, bins)`, and `present`, `(batch, frames)` bool; returns `(batch, 2 * bins)`.
+
+    Masking: absent frames do not count. The layer uses no Keras mask.
+
+    Args:
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Examples:
+        >>> from mtmusic.models.clip_statistics import StatisticsPooling
+        >>> x, present = np.array([[[1.0], [3.0], [9.0]]]), np.array([[True, True, False]])
+        >>> StatisticsPooling()(x, present).numpy()
+        array([[2., 1.]], dtype=float32)
+    """
 
     def call(self, x: Tensor, present: Tensor) -> Tensor:
         mean, variance = _moments(x, present)
@@ -52,7 +79,15 @@ class StatisticsPooling(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE, name="FrameChanges")
 class DeltaStatistics(Float32Layer):
-    """(batch, frames, bins) -> (batch, bins): the deviation of the differences from frame to frame; 0 of one frame."""
+    """Standard deviation of the differences from frame to frame. It is 0 for a single frame.
+
+    Takes `x`, `(batch, frames, bins)`, and `present`, `(batch, frames)` bool; returns `(batch, bins)`.
+
+    Masking: absent frames do not count. The layer uses no Keras mask.
+
+    Args:
+        **kwargs: Arguments of `keras.layers.Layer`.
+    """
 
     def call(self, x: Tensor, present: Tensor) -> Tensor:
         _, variance = _moments(x[:, 1:] - x[:, :-1], present[:, 1:])
@@ -61,12 +96,20 @@ class DeltaStatistics(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class GaussianEmbedding(Float32Layer):
-    """(batch, frames, bins) -> (batch, (bins + 1) * (bins + 2) / 2): the Gaussian of the frames, as a point.
+    """The Gaussian of a clip's frames, as a point.
 
-    Mean m and covariance C make one positive definite matrix, [[C + m m', m], [m', 1]] (Calvo and Oller 1990); its
-    logarithm is a point in a space where straight distances say how unlike two Gaussians are (Arsigny et al. 2006).
-    The upper triangle row by row, off the diagonal times the root of 2, so that distances are the matrices'.
-    Of cepstral coefficients, the Gaussian is what Mandel and Ellis (2005) describe a song by.
+    Takes `x`, `(batch, frames, bins)`, and `present`, `(batch, frames)` bool; returns
+    `(batch, (bins + 1) * (bins + 2) / 2)`.
+
+    Mean m and covariance C make one positive definite matrix, [[C + m m', m], [m', 1]] (Calvo and Oller 1990). Its
+    logarithm is a point in a space where Euclidean distances compare Gaussians (Arsigny et al. 2006). The features are
+    its upper triangle row by row. Values off the diagonal are multiplied by the root of 2, so that distances are the
+    matrices'. Mandel and Ellis (2005) describe a song by the Gaussian of its cepstral coefficients.
+
+    Masking: absent frames do not count. The layer uses no Keras mask.
+
+    Args:
+        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def call(self, x: Tensor, present: Tensor) -> Tensor:
@@ -82,11 +125,18 @@ class GaussianEmbedding(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ChromaIntervals(Float32Layer):
-    """(batch, frames, 12) -> (batch, 32): which intervals sound, whatever the key; a song in another key is the same.
+    """Which intervals a clip has, whatever its key. A transposed song has the same features.
 
-    The sizes of the Fourier coefficients over pitch classes, 7 of the mean frame and 7 as a mean over frames; the
-    correlation over frames of two pitch classes at 1 to 6 semitones, a mean over the 12 pairs; and the product of a
-    frame with the next, turned by 0 to 11 semitones, a mean over pitch classes and frames.
+    Takes `chroma`, `(batch, frames, 12)`, and `present`, `(batch, frames)` bool; returns `(batch, 32)`:
+
+    - 7 magnitudes of the Fourier coefficients over pitch classes of the mean frame, and 7 as means over frames, - 6
+    correlations over frames of two pitch classes at 1 to 6 semitones, each the mean over the 12 pairs, - 12 products of
+    a frame with the next one, shifted by 0 to 11 semitones, each the mean over pitch classes and frames.
+
+    Masking: absent frames do not count. The layer uses no Keras mask.
+
+    Args:
+        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def call(self, chroma: Tensor, present: Tensor) -> Tensor:
@@ -103,8 +153,16 @@ class ChromaIntervals(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE, name="SpectralRoughness")
 class SpectralVariation(Float32Layer):
-    """(batch, frames, bins) -> (batch, (bins - 1) // 7): how much the levels of neighbouring bins differ, a mean over
-    frames and over 7 neighbours: high where single tones stand, low where there is noise."""
+    """How much the levels of neighbouring bins differ, as a mean over frames and over 7 neighbours.
+
+    It is high for single tones and low for noise. Takes `x`, `(batch, frames, bins)`, and `present`, `(batch, frames)`
+    bool; returns `(batch, (bins - 1) // 7)`.
+
+    Masking: absent frames do not count. The layer uses no Keras mask.
+
+    Args:
+        **kwargs: Arguments of `keras.layers.Layer`.
+    """
 
     def call(self, x: Tensor, present: Tensor) -> Tensor:
         mean, _ = _moments(ops.abs(x[:, :, 1:] - x[:, :, :-1]), present)

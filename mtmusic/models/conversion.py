@@ -37,13 +37,28 @@ NEEDED = {LITERT: ("ai_edge_litert",), ONNX: ("tf2onnx", "onnxruntime")}
 
 
 def require_packages(kind: str) -> None:
-    """Raises UserError where a package is missing that converts to the format, or runs it."""
+    """Checks that the packages are installed that convert to a format and run it.
+
+    Args:
+        kind: "litert" or "onnx".
+
+    Raises:
+        UserError: A package is missing.
+    """
     for module in NEEDED[kind]:
         require(module, f"An export to {NAMES[kind]}")
 
 
 def require_convertible(model: keras.Model, kind: str) -> None:
-    """Raises UserError for a model of which the format lacks an operation or a data type."""
+    """Checks that a format has the operations and the data types of a model.
+
+    Args:
+        model: The model.
+        kind: "litert" or "onnx".
+
+    Raises:
+        UserError: The format lacks one.
+    """
     layers = list(model._flatten_layers())
     if found := next((layer for layer in layers if isinstance(layer, GaussianEmbedding)), None):
         raise UserError(
@@ -62,23 +77,23 @@ def export_converted(
     kind: str,
     licenses: Mapping[str, Path] | None = None,
 ) -> float:
-    """Writes model.tflite or model.onnx with the card, once its runtime gives the model's answers.
+    """Writes model.tflite or model.onnx with the card, after its runtime gave the model's answers.
 
     An LSTM in LiteRT takes one clip at a time.
 
     Args:
-        model: One that `require_convertible` passes.
+        model: A model that `require_convertible` passes.
         card: Its card.
-        examples: (clips, frames, bins) as the model takes them.
-        folder: Replaced whole.
+        examples: Clips `(clips, frames, bins)` as the model takes them.
+        folder: The folder to write. An earlier one is replaced.
         kind: "litert" or "onnx".
-        licenses: Files that are copied into the folder, by name.
+        licenses: Files to copy into the folder, by their names there.
 
     Returns:
-        The largest difference of an answer.
+        The largest difference between two answers.
 
     Raises:
-        UserError: it cannot be converted, or an answer is over 1e-4 away. Nothing is left then.
+        UserError: The model cannot be converted, or the difference is above 1e-4. Nothing is written then.
     """
     with whole_folder(folder) as work:
         work.mkdir()
@@ -102,7 +117,14 @@ def export_converted(
 
 
 def open_converted(file: Path) -> Ask:
-    """The file in its runtime: (clips, frames, bins) float32 to the outputs by name."""
+    """Opens a converted model in its runtime.
+
+    Args:
+        file: model.tflite or model.onnx.
+
+    Returns:
+        A function from clips `(clips, frames, bins)` in float32 to the outputs by name.
+    """
     return _open_litert(file) if file.name == FILES[LITERT] else _open_onnx(file)
 
 

@@ -1,4 +1,4 @@
-"""Samples to the mel spectrogram or logmel in the graph, so that a served model takes sound."""
+"""Samples to mel or logmel spectrograms in the graph, so that an exported model takes audio."""
 
 import math
 from typing import Any
@@ -23,15 +23,20 @@ LEAST_POWER = 1e-10
 
 
 class MelPower(Float32Layer):
-    """(batch, samples) -> (batch, 1 + samples // hop_length, bins): power in mel bands, which a subclass scales.
+    """Power in mel bands. Subclasses scale it.
 
-    The numbers are those of `audio.features`, within rounding; keras.layers.MelSpectrogram's are not, since its filter
-    bank is another and its floor that of the whole batch. All samples are taken for present, so the clips of a batch
-    are of one length.
+    Takes samples `(batch, samples)`, and returns `(batch, 1 + samples // hop_length, bins)`. The numbers are those of
+    `audio.features` apart from rounding. keras.layers.MelSpectrogram has another filter bank, and a floor for the whole
+    batch. The layer computes in float32 under every dtype policy. Its Fourier transform is in float64, because
+    float32's rounding would be visible next to a loud tone.
 
-    filters: librosa's filter bank, (bins, 1 + fft_length // 2). It is kept with the weights and not trained; a layer
-    that is loaded gets it from there. Computes in float32 under every precision policy, but the Fourier transform in
-    float64, since float32's rounding would show next to a loud tone. Gives no implicit mask.
+    Masking: all samples are present, so the clips of a batch are of one length. The layer neither uses nor creates a
+    Keras mask.
+
+    Args:
+        filters: librosa's filter bank, `(bins, 1 + fft_length // 2)`. It is stored with the weights and is not trained;
+            a loaded layer takes it from there.
+        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     bins, fft_length, hop_length = MEL_BINS, FFT_LENGTH, HOP_LENGTH
@@ -53,9 +58,16 @@ class MelPower(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class LogMelSpectrogram(MelPower):
-    """(batch, samples) at SAMPLE_RATE -> (batch, 1 + samples // HOP_LENGTH, 128): the mel rows of fused arrays.
+    """The mel rows of fused arrays, in dB below each clip's own maximum, at least MEL_FLOOR_DB (-80).
 
-    In dB below each clip's own maximum, at least MEL_FLOOR_DB.
+    Takes samples `(batch, samples)` at SAMPLE_RATE (22,050 Hz), and returns `(batch, 1 + samples // 512, 128)`. See
+    `MelPower` for arguments and masking.
+
+    Examples:
+        >>> from mtmusic.audio.features import mel_filters
+        >>> from mtmusic.models.frontend import LogMelSpectrogram
+        >>> LogMelSpectrogram(mel_filters())(np.zeros((1, 22_050), "float32")).shape
+        TensorShape([1, 44, 128])
     """
 
     def call(self, samples: Tensor) -> Tensor:
@@ -66,9 +78,10 @@ class LogMelSpectrogram(MelPower):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Logmel(MelPower):
-    """(batch, samples) at LOGMEL_SAMPLE_RATE -> (batch, 1 + samples // LOGMEL_HOP_LENGTH, 96): log10(1 + 10000 power).
+    """Logmel: log10(1 + 10000 * power). The level of the samples, from -1 to 1, is kept.
 
-    The level is that of the samples, from -1 to 1.
+    Takes samples `(batch, samples)` at LOGMEL_SAMPLE_RATE (16,000 Hz), and returns `(batch, 1 + samples // 256, 96)`.
+    See `MelPower` for arguments and masking.
     """
 
     bins, fft_length, hop_length = LOGMEL_BINS, LOGMEL_FFT_LENGTH, LOGMEL_HOP_LENGTH

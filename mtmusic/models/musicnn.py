@@ -1,7 +1,7 @@
 """musicnn (Pons and Serra 2019, arXiv:1909.06654), a CNN that was trained to tag 200,000 songs, as a backbone.
 
-Its input is log10(1 + 10000 power) of 96 Slaney mel bands at 16 kHz ("logmel"), or, through a conversion, the lab's
-full-rate mel in dB. A clip is cut into patches of three seconds that do not overlap; what remains is not used.
+Its input is logmel: log10(1 + 10000 * power) in 96 Slaney mel bands at 16 kHz. The lab's full-rate mel in dB is
+converted to it. A clip is cut into patches of three seconds that do not overlap; a rest at its end is not used.
 """
 
 import math
@@ -60,12 +60,24 @@ LAB_TO_LOGMEL_DB = 18.5
 
 
 def musicnn_backbone(feature: str = "logmel", features: str = "penultimate", stock: bool = False) -> keras.Model:
-    """(batch, any number of frames, bins) -> (batch, 200), (batch, 753) or (batch, patches, 200).
+    """The network of musicnn as a backbone, without trained weights.
 
-    feature: "logmel", or "mel" or "fused" for the lab's full-rate arrays, whose chroma is not used. features:
-    "penultimate", the last layer before the tags, or "mean", the time means of blocks 1 and 2, both averaged over
-    patches; "patches", the penultimate layer of each patch, where PAD_VALUE fills those that a shorter clip lacks.
-    Blocks: 1 front end, 2 middle end, 3 pooling and dense layer. Clips need one present frame or more.
+    `models.transfer.load_backbone("musicnn")` gives the trained one. Its blocks are 1 the front end, 2 the middle end,
+    and 3 pooling and a dense layer.
+
+    Args:
+        feature: "logmel" (96 bins), or "mel" (128) or "fused" (140) for the lab's full-rate arrays. Chroma is not used.
+        features: "penultimate" for the last layer before the tags, "mean" for the means over time of blocks 1 and 2, or
+            "patches" for the penultimate layer of each patch.
+        stock: Whether to use Keras's own layers where `models.cpu` has faster ones. Weights and results are the same.
+
+    Returns:
+        A `keras.Model` named "backbone" from `(batch, frames, bins)`, with any number of frames, to `(batch, 200)` for
+        "penultimate" or `(batch, 753)` for "mean", which are means over patches, or to `(batch, patches, 200)` for
+        "patches", with absent patches filled with PAD_VALUE. Each clip needs at least one present frame.
+
+    Raises:
+        UserError: The feature is unknown.
     """
     spectrogram = keras.Input((None, FEATURE_BINS[feature]), dtype="float32", name="spectrogram")
     logmel = spectrogram if feature == "logmel" else LabToLogmel(name="to_logmel")(spectrogram)
@@ -106,7 +118,15 @@ def musicnn_backbone(feature: str = "logmel", features: str = "penultimate", sto
 
 
 def tagger(backbone: keras.Model, tags: Sequence[str]) -> keras.Model:
-    """Scores (batch, tags) from 0 to 1, the mean over patches. backbone: `musicnn_backbone` of features "patches"."""
+    """The original model: a layer of tags on the backbone.
+
+    Args:
+        backbone: A `musicnn_backbone` with `features="patches"`.
+        tags: Names of the tags.
+
+    Returns:
+        A `keras.Model` from `(batch, frames, bins)` to scores `(batch, tags)` from 0 to 1, the means over patches.
+    """
     spectrogram = keras.Input(backbone.input_shape[1:], dtype="float32", name="spectrogram")
     patches = backbone(spectrogram)
     scores = layers.Dense(len(tags), "sigmoid", dtype="float32", name="tags")(patches)
@@ -115,14 +135,28 @@ def tagger(backbone: keras.Model, tags: Sequence[str]) -> keras.Model:
 
 
 def embedding(model: keras.Model) -> keras.Model:
-    """(batch, frames, bins) -> (batch, 753), the features "mean", of any model on a musicnn backbone."""
+    """The embedding of any model on a musicnn backbone: its features "mean".
+
+    Args:
+        model: A model with a layer "backbone".
+
+    Returns:
+        A `keras.Model` from `(batch, frames, bins)` to `(batch, 753)`.
+    """
     backbone = model.get_layer("backbone")
     means, (_, present) = backbone.get_layer("block2_means").output, backbone.get_layer("patches").output
     return keras.Model(backbone.input, PatchMean(name="embedding")(means, present), name="embedding")
 
 
 def kind_of(backbone: keras.Model) -> dict[str, str] | None:
-    """The arguments `feature` and `features` that this backbone was built with, or None where it is another network."""
+    """What a backbone was built with.
+
+    Args:
+        backbone: Any backbone.
+
+    Returns:
+        The arguments `feature` and `features` of `musicnn_backbone`, or None for another network.
+    """
     if not any(isinstance(layer, Patches) for layer in backbone.layers):
         return None
     feature = next(name for name, bins in FEATURE_BINS.items() if bins == backbone.input_shape[2])
@@ -132,10 +166,14 @@ def kind_of(backbone: keras.Model) -> dict[str, str] | None:
 
 
 def load_checkpoint_weights(model: keras.Model, checkpoint: Path | str) -> None:
-    """Puts the weights of a TensorFlow checkpoint of the original into a `tagger`.
+    """Loads the weights of a TensorFlow checkpoint of the original.
 
-    checkpoint: the path without .index. Raises UserError where it is not the original's: a variable is missing, of
-    another shape, or left over.
+    Args:
+        model: A `tagger`. It is changed.
+        checkpoint: Path of the checkpoint, without `.index`.
+
+    Raises:
+        UserError: It is not a checkpoint of the original: a variable is missing, of another shape, or left over.
     """
     backbone = model.get_layer("backbone")
     convolutions = [f"block1_{name}" for name, *_ in FRONT_END] + [f"block2_{name}" for name in MIDDLE_END]
@@ -166,9 +204,11 @@ _OPTIMIZER = re.compile(r"Adam|beta\d_power|global_step")
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class NormalizedMaximum(FusedBatchNormalization):
-    """BatchNormalization, then the maximum over the bands: (batch, frames, bands, filters) -> (batch, frames, filters).
+    """BatchNormalization, then the maximum over the bands.
 
-    Outside training a filter's normalisation only rises or only falls: the maximum, or the minimum, is taken first.
+    Takes `(batch, frames, bands, filters)`, and returns `(batch, frames, filters)`. Outside training a filter's
+    normalisation only rises or only falls, so the maximum or the minimum is taken first. Arguments are those of
+    `keras.layers.BatchNormalization`. Masking: `mask` is not used.
     """
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
@@ -187,7 +227,10 @@ class NormalizedMaximum(FusedBatchNormalization):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class TrainedDropout(layers.Dropout):
-    """Dropout that draws nothing where it is frozen, so that a frozen backbone gives the same features every time."""
+    """Dropout that is off where it is frozen, so that a frozen backbone gives the same features each time.
+
+    Arguments and masking are those of `keras.layers.Dropout`.
+    """
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         return super().call(inputs, training=training and self.trainable)
@@ -195,10 +238,16 @@ class TrainedDropout(layers.Dropout):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Patches(Float32Layer):
-    """(batch, frames, bins) -> (present patches of the batch, PATCH_FRAMES, bins, 1), and (batch, patches) bool.
+    """Cuts clips into patches.
 
-    Cut from each clip's first present frame on. A clip that is shorter than a patch is repeated until it fills one.
-    The second output says which patches are present: the others hold padding and are not handed on.
+    Takes spectrograms `(batch, frames, bins)`, and returns the present patches of all clips `(present patches, 187,
+    bins, 1)`, and which patches of each clip are present, `(batch, patches)` bool. A clip is cut from its first present
+    frame on. A clip shorter than a patch is repeated until it fills one.
+
+    Masking: patches of padding are left out. The layer uses no Keras mask.
+
+    Args:
+        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -226,7 +275,13 @@ class Patches(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class PatchRows(Float32Layer):
-    """x (present patches, features), present (batch, patches) -> (batch, patches, features), absent ones PAD_VALUE."""
+    """Gives each clip its patches back.
+
+    Takes `x`, `(present patches, features)`, and `present`, `(batch, patches)` bool; returns `(batch, patches,
+    features)`.
+
+    Masking: absent patches are filled with PAD_VALUE. The layer uses no Keras mask.
+    """
 
     def call(self, x: Tensor, present: Tensor) -> Tensor:
         return tf.where(tf.expand_dims(present, -1), _rows(x, present), PAD_VALUE)
@@ -237,7 +292,12 @@ class PatchRows(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class PresentRows(Float32Layer):
-    """(batch, patches, values) -> (present patches, values), and (batch, patches) bool: what `PatchRows` made one."""
+    """The opposite of `PatchRows`.
+
+    Takes `(batch, patches, values)`, and returns `(present patches, values)` and `(batch, patches)` bool.
+
+    Masking: a patch is absent if all of its values are PAD_VALUE. The layer uses no Keras mask.
+    """
 
     def call(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         present = tf.reduce_any(rows != PAD_VALUE, axis=-1)
@@ -249,7 +309,12 @@ class PresentRows(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class PatchMean(Float32Layer):
-    """x (present patches, features), present (batch, patches) -> (batch, features): the mean over a clip's patches."""
+    """The mean over a clip's patches.
+
+    Takes `x`, `(present patches, features)`, and `present`, `(batch, patches)` bool; returns `(batch, features)`.
+
+    Masking: absent patches do not count. The layer uses no Keras mask.
+    """
 
     def call(self, x: Tensor, present: Tensor) -> Tensor:
         weights = tf.cast(present, tf.float32)
@@ -266,11 +331,14 @@ def _rows(x: Tensor, present: Tensor) -> Tensor:
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class LabToLogmel(Float32Layer):
-    """The lab's full-rate mel, (batch, frames, 128 or 140) in dB, to (batch, frames, 96) logmel, absent frames too.
+    """Converts the lab's full-rate mel to logmel.
 
-    Interpolated in dB, linearly in Hz from band to band, the edges held, and linearly in time. The lab's dB are below
-    each clip's own loudest: every clip is taken to be as loud as the median song. Its windows are longer, which blurs
-    attacks, so that the result serves for features under a trained head, not for the tags.
+    Takes `(batch, frames, 128 or 140)` in dB, and returns `(batch, frames, 96)`. It interpolates in dB, linearly in Hz
+    from band to band, and linearly in time. The lab's dB are below each clip's own maximum, so every clip is taken to
+    be as loud as the median song. The lab's windows are longer, which blurs attacks. The result serves for features
+    under a trained head, but not for tags.
+
+    Masking: absent frames stay absent. The layer uses no Keras mask.
     """
 
     def call(self, spectrogram: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A kernel machine as a layer: a clip is described by how near it is to known clips."""
+"""A kernel machine as a layer: a clip is described by its similarity to known clips."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,19 +21,40 @@ ROUNDING = 1e-6
 
 @keras.saving.register_keras_serializable(PACKAGE, name="GaussianKernel")
 class NystroemFeatures(Float32Layer):
-    """(batch, features) -> (batch, centres): coordinates whose products are the clips' kernel.
+    """Coordinates of clips whose dot products are the clips' kernel (Nystroem features, Williams and Seeger 2001).
 
-    features: parts of `sizes`, one after another. The kernel of two clips is the mean of `kernels`: "whole", a
-    Gaussian of all features, exp(-d / features), d the squared distance, which is near 1 for clips that are alike in
-    everything; and "parts", the mean of the parts' own, exp(-d / (2 size)), for clips that are alike in one thing (a
-    sum of kernels over parts, as in multiple kernel learning, Bach et al. 2004). Features are standardised by the
-    clips that the layer was adapted to. The coordinates give the kernel exactly between centres and
-    approximately elsewhere (Nystroem features, Williams and Seeger 2001): a linear head on them is a kernel machine
-    with any loss and any number of outputs.
+    Takes `(batch, features)`, and returns `(batch, centres)`. A linear head on the coordinates is a kernel machine with
+    any loss and any number of outputs. The kernel is exact between centres and approximate elsewhere.
 
-    Nothing in it is trained: `adapt` sets its weights, in float32 whatever the policy; before, it gives 0. A clip
-    unlike all centres comes near 0 too, where a head answers with its bias. Raises ValueError for no or unknown
-    kernels.
+    The features consist of parts, and are standardised by the clips that the layer was adapted to. With d the squared
+    distance of two clips, the kernel is the mean of those that are given:
+
+    - "whole", exp(-d / features), is near 1 for clips that are similar in everything, - "parts", the mean over parts of
+    exp(-d / (2 * size)), is high for clips that are similar in one part. Sums of kernels over parts are known from
+    multiple kernel learning (Bach et al. 2004).
+
+    No weight is trained: `adapt` sets them. They are float32 under every dtype policy. Before `adapt` the layer returns
+    0. A clip unlike all centres is near 0 too, where a head's output is its bias. The layer neither uses nor passes on
+    a Keras mask.
+
+    Args:
+        centres: Number of known clips.
+        sizes: Number of features of each part, in their order.
+        kernels: "whole", "parts" or both.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: `kernels` is empty or has another name.
+
+    Examples:
+        >>> from mtmusic.models.nystroem import NystroemFeatures
+        >>> clips = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
+        >>> layer = NystroemFeatures(centres=5, sizes=[3], kernels=["whole"])
+        >>> layer.build((None, 3))
+        >>> layer.adapt(clips)
+        >>> coordinates = layer(clips).numpy()
+        >>> np.diag(coordinates @ coordinates.T).round(3)  # each clip with itself
+        array([1., 1., 1., 1., 1.], dtype=float32)
     """
 
     def __init__(self, centres: int, sizes: Sequence[int], kernels: Sequence[str] = KERNELS, **kwargs: Any) -> None:
@@ -57,12 +78,21 @@ class NystroemFeatures(Float32Layer):
 
     @property
     def adapted(self) -> bool:
+        """Whether `adapt` was called."""
         return bool(np.any(self.deviation != 0))
 
     def adapt(self, features: np.ndarray, seed: int = 0) -> None:
-        """Standardises by these (clips, features), and takes them as centres: all, or as many as it has by chance.
+        """Standardises by known clips, and takes them as centres.
 
-        Where they are fewer than its centres, the rest of what it gives is 0. Raises ValueError for no clips.
+        If there are more clips than centres, a random part is taken. If there are fewer, the remaining coordinates are
+        0.
+
+        Args:
+            features: Features of the known clips, `(clips, features)`.
+            seed: Seed of the random part.
+
+        Raises:
+            ValueError: There are no clips.
         """
         if not len(features):
             raise ValueError("Expected clips to adapt to, got none")
@@ -100,18 +130,37 @@ NystroemFeatures.__name__ = "GaussianKernel"  # Keras stores weights under a cla
 
 
 def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each of (clips, features).
+    """Mean and standard deviation of each feature.
 
-    A deviation below a millionth of the largest is rounding, as where a network's unit is always off: it becomes 0.
+    A deviation below a millionth of the largest is rounding, for example of a network's unit that is always off. It
+    counts as 0.
+
+    Args:
+        features: Features `(clips, features)`.
+
+    Returns:
+        Means and standard deviations, `(features,)` each.
     """
     deviation = features.std(axis=0)
     return features.mean(axis=0), np.where(deviation > ROUNDING * deviation.max(), deviation, 0)
 
 
 def adapt(model: keras.Model, dataset: tf.data.Dataset, seed: int = 0) -> None:
-    """Adapts the model's own layers that take their weights from the train clips, where they are fresh.
+    """Adapts the layers of a model that take their weights from training clips, unless they are adapted already.
 
-    dataset: batches of (input, target).
+    Args:
+        model: A model whose own layers may have a method `adapt`, a backbone for example. It is changed.
+        dataset: Batches `(input, target)` of the training clips.
+        seed: Seed of `NystroemFeatures.adapt`.
+
+    Examples:
+        >>> from mtmusic.models.backbones import statistics_backbone
+        >>> from mtmusic.models.nystroem import adapt
+        >>> clips = mtmusic.read_genre_labels("data/genre_beat")
+        >>> backbone = statistics_backbone("chroma", centres=16)
+        >>> adapt(backbone, mtmusic.make_dataset(clips, "chroma"))
+        >>> backbone.get_layer("block1_kernel").adapted
+        True
     """
     for layer in model.layers:
         if not getattr(layer, "adapted", True):

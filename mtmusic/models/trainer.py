@@ -1,4 +1,7 @@
-"""Training: the best epoch is kept, a killed run goes on. Knows no genre, no CNN, no file layout of a run."""
+"""Training: the best epoch is kept, and a stopped training goes on.
+
+The module knows no task, no network and no layout of a run.
+"""
 
 import copy
 import csv
@@ -33,8 +36,11 @@ OVERFIT_LOSS = 0.01
 class TrainingConfig:
     """How long to train, and which epoch is the best.
 
-    monitor: a key of the epoch's logs; mode: "min" or "max". patience: epochs without a better value before the
-    training stops; None never stops early.
+    Attributes:
+        epochs: Number of epochs.
+        patience: Epochs without a better value before the training stops. None never stops early.
+        monitor: The log that is compared, "val_loss" for example.
+        mode: "min" or "max".
     """
 
     epochs: int = 100
@@ -45,7 +51,16 @@ class TrainingConfig:
 
 @dataclass
 class TrainingRecord:
-    """What a training did so far: epochs count from 1; history holds one value an epoch for each log."""
+    """What a training has done so far.
+
+    Attributes:
+        epochs: Number of epochs.
+        best_epoch: Number of the best epoch, from 1.
+        best_value: The monitored value of the best epoch.
+        history: The values of each log, one for each epoch.
+        seconds: Duration of each epoch.
+        finished: Whether the training has ended.
+    """
 
     epochs: int = 0
     best_epoch: int = 0
@@ -56,7 +71,7 @@ class TrainingRecord:
 
     @property
     def seconds_per_epoch(self) -> float:
-        """The median: the first epoch also compiles."""
+        """Median duration of an epoch. The first epoch takes longer, because it compiles."""
         return float(np.median(self.seconds))
 
 
@@ -73,17 +88,39 @@ def fit(
     after: TrainingRecord | None = None,
     devices: Sequence[str] = (),
 ) -> TrainingRecord:
-    """Trains a compiled model and leaves it with the weights of its best epoch (without validation: of its last).
+    """Trains a compiled model, and leaves it with the weights of its best epoch, or of its last without validation.
 
-    checkpoints: a folder that holds the state after the last epoch, whole or not at all; where one lies there
-    already, the training goes on from it: weights, optimizer, best epoch, patience and history; a dataset's shuffle
-    starts again with its first order, so later epochs are like those of an unbroken training, not equal. score: called
-    after each epoch with the targets and predictions of the whole validation set; its values join the logs, with
-    "val_" before their names. after: the record of an earlier stage of this training, which left the model with its
-    best weights: epochs, history and best epoch go on from it; the patience starts anew. verbose: Keras's. progress:
-    shows one line instead, the epochs and the monitored value. devices: each
-    batch is split across several, see `distribution.mirrored`; a training may go on with others. Raises UserError
-    where a loss or a score becomes NaN or infinite.
+    Args:
+        model: The compiled model. It is changed.
+        train: Batches of training clips.
+        validation: Batches of validation clips.
+        config: How long to train, and which epoch is the best.
+        checkpoints: A folder for the state after each epoch, written whole or not at all. If it holds a state, the
+            training goes on from there, with weights, optimizer, best epoch, patience and history. The dataset's
+            shuffle starts with its first order again, so later epochs are not equal to those of a training that was not
+            stopped.
+        score: A function of the targets and the predictions of the whole validation set, called after each epoch. Its
+            values join the logs, with "val_" before their names.
+        tensorboard: A folder for TensorBoard's logs.
+        verbose: Keras's `verbose`.
+        progress: Whether to show one line on stderr with the epochs and the monitored value.
+        after: The record of an earlier stage of this training, which left the model with its best weights. Epochs,
+            history and best epoch go on from it, and the patience starts anew.
+        devices: Devices to split each batch across, see `distribution.mirrored`. A training may go on with others.
+
+    Returns:
+        The record.
+
+    Raises:
+        UserError: A loss or a score becomes NaN or infinite.
+
+    Examples:
+        >>> from mtmusic.models.trainer import TrainingConfig, fit
+        >>> clips = mtmusic.read_genre_labels("data/genre_beat")
+        >>> model = mtmusic.genre_classifier(mtmusic.lstm_backbone("chroma", units=4), clips.classes)
+        >>> batches = mtmusic.make_dataset(clips, "chroma")
+        >>> fit(model, batches, batches, TrainingConfig(epochs=2)).epochs
+        2
     """
     keeper = _Keeper(config, checkpoints, validates=validation is not None)
     callbacks: list[keras.callbacks.Callback] = []
@@ -116,9 +153,15 @@ def fit(
 
 
 def require_memory(model: keras.Model, batch_size: int, frames: int | None) -> None:
-    """Raises UserError where a layer's output for one batch is larger than the memory: TensorFlow may crash there.
+    """Checks that a batch fits into memory, because TensorFlow may crash otherwise.
 
-    frames: of the clips, where the model takes any number.
+    Args:
+        model: The model.
+        batch_size: Clips of a batch.
+        frames: Frames of a clip, for a model that takes any number.
+
+    Raises:
+        UserError: The output of a layer for one batch is larger than the memory.
     """
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     shapes = [output.shape[1:] for layer in model.layers for output in keras.tree.flatten(layer.output)]
@@ -139,10 +182,21 @@ def overfit_batches(
     target: float = OVERFIT_LOSS,
     devices: Sequence[str] = (),
 ) -> list[float]:
-    """The lab's check that a network can learn: trains on a few batches alone and returns the measure by epoch.
+    """The lab's check that a network can learn: trains on a few batches only.
 
-    measure: "loss", or the name of one of the model's metrics. Ends where it falls under `target`, or after `epochs`:
-    `require_overfit` checks. The model is changed: give one made for this. devices: as `fit`.
+    It ends when the measure falls below `target`, or after `epochs`. `require_overfit` checks the result.
+
+    Args:
+        model: The compiled model. It is changed, so give one made for this.
+        dataset: Batches of training clips.
+        batches: Number of batches.
+        epochs: Largest number of epochs.
+        measure: "loss", or the name of a metric of the model.
+        target: The value to fall below.
+        devices: Devices to split each batch across, see `distribution.mirrored`.
+
+    Returns:
+        The measure after each epoch.
     """
     few = dataset.take(batches).cache()
     values: list[float] = []
@@ -157,7 +211,17 @@ def overfit_batches(
 def require_overfit(
     values: list[float], batches: int = OVERFIT_BATCHES, measure: str = "loss", target: float = OVERFIT_LOSS
 ) -> None:
-    """Raises UserError where what `overfit_batches` returned did not fall under `target`."""
+    """Checks the result of `overfit_batches`.
+
+    Args:
+        values: The measure after each epoch.
+        batches: Number of batches.
+        measure: Name of the measure.
+        target: The value to fall below.
+
+    Raises:
+        UserError: The last value is not below `target`.
+    """
     if values[-1] >= target:
         raise UserError(
             f"The network did not learn {batches} batches by heart: the {measure} went from {values[0]:.3g} to "
@@ -167,7 +231,14 @@ def require_overfit(
 
 
 def history_csv(record: TrainingRecord) -> str:
-    """history.csv: a row an epoch, a column a log."""
+    """The text of history.csv: a row for each epoch, a column for each log.
+
+    Args:
+        record: The record of a training.
+
+    Returns:
+        The text.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["epoch", *record.history])

@@ -27,17 +27,20 @@ MOST_FRAMES = 128
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class WinogradConv2D(keras.layers.Conv2D):
-    """Keras's Conv2D with 8 multiplications where it has 20. The numbers are the same apart from rounding.
+    """Keras's Conv2D with 8 multiplications instead of 20. The result differs by rounding.
 
-    Four frames of the result, of five taps each, are a product of polynomials: both are evaluated at eight points,
-    multiplied there, by a convolution along the bins alone, and interpolated; what goes before and after it are
-    products with small matrices. It is used for kernels of five frames, strides of 1 and 'same' padding, in float32,
-    where channels and filters are many, frames are few, no LoRA is enabled and no GPU is visible; everything else is
-    computed as the parent does. One value that is not finite makes all of its clip so.
+    Takes `(batch, frames, bins, channels)`, and returns `(batch, frames, bins, filters)`. Arguments and weights are
+    those of `keras.layers.Conv2D`.
+
+    Four frames of the result, of five taps each, are a product of polynomials. Both are evaluated at eight points,
+    multiplied there by a convolution along the bins, and interpolated. The steps before and after are products with
+    small matrices. This is done for kernels of five frames, strides of 1 and "same" padding, in float32, with many
+    channels and filters and few frames, without LoRA, and where no GPU is visible. Otherwise the layer computes as its
+    parent does. A value that is not finite makes all of its clip so.
+
+    Masking: as in Conv2D, the layer neither uses nor passes on a Keras mask.
 
     Source: A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, here in one dimension.
-
-    (batch, frames, bins, channels) -> (batch, frames, bins, filters).
     """
 
     def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:

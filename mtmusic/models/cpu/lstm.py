@@ -15,15 +15,18 @@ UNROLLED = 4
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class LastStateLSTM(keras.layers.LSTM):
-    """Keras's LSTM with a quicker way to the last state on a CPU. The numbers are the same apart from rounding.
+    """Keras's LSTM with a faster way to the last state on a CPU. The result differs by rounding.
 
-    The batch is split into two halves by length, because two loops run on two cores at once and the shorter clips' ends
-    early. This is done where the activations are the default ones, nothing is dropped or kept between calls, no initial
-    state is given, only the last state is returned and no GPU is visible; everything else is computed as the parent
-    does.
+    Takes sequences `(batch, frames, bins)`, and returns `(batch, units)`. Arguments and weights are those of
+    `keras.layers.LSTM`.
 
-    sequences (batch, frames, bins), mask (batch, frames) bool or None -> (batch, units). Absent frames, wherever they
-    stand, change nothing; a clip without a present one gives zeros.
+    The batch is split into two halves by length, because two loops run on two cores at once, and the loop of the
+    shorter clips ends early. This is done with the default activations, without dropout or state between calls, without
+    an initial state, if only the last state is returned, and where no GPU is visible. Otherwise the layer computes as
+    its parent does.
+
+    Masking: `mask`, `(batch, frames)` bool or None, says which frames are present. Absent frames change nothing,
+    wherever they are. A clip without a present frame gives zeros.
     """
 
     def call(

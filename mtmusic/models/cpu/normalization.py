@@ -11,18 +11,19 @@ from mtmusic.models.layers import PACKAGE, Tensor
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Keras's BatchNormalization in TensorFlow's fused kernel.
+    """Keras's BatchNormalization in TensorFlow's fused kernel, which passes over the activations fewer times.
 
-    Keras takes mean, variance and scaling in separate passes over the activations, and more of them with a mask. With
-    the kernel the CNN's training step is nearly twice as fast, with a mask too (benchmarks/). Where several devices
-    share a batch, the statistics are those of the whole batch, with a mask too.
+    Takes and returns `(batch, features)`, `(batch, frames, channels)` or `(batch, frames, bins, channels)`. Arguments
+    and weights are those of `keras.layers.BatchNormalization`.
 
-    The kernel is used for (batch, features) and (batch, frames, channels) without a mask, and for
-    (batch, frames, bins, channels), where the last axis is normalised, with centre and scale; with a mask only where no
-    GPU is visible, since no deterministic kernel there has the gradient that it needs. Everything else is computed as
-    the parent does.
+    Keras computes mean, variance and scaling in separate passes, and more of them with a mask. With the kernel the
+    CNN's training step is nearly twice as fast, with a mask too (benchmarks/). If several devices share a batch, the
+    statistics are those of the whole batch. The kernel is used if the last axis is normalised, with centre and scale.
+    With a mask it is used only where no GPU is visible, because no deterministic kernel there has the gradient that it
+    needs. Otherwise the layer computes as its parent does.
 
-    mask (batch, frames, 1 or bins) bool: absent frames count in no statistics.
+    Masking: `mask`, `(batch, frames, 1 or bins)` bool, says which frames are present. Absent frames count in no
+    statistics.
     """
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
