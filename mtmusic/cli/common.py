@@ -330,12 +330,12 @@ def add_data_flags(flags: argparse.ArgumentParser, kind: str) -> None:
     add_beat_flag(flags)
     flags.add_argument("--skip-bad", action="store_true", help="leave out clips that cannot be used, and list them")
     add = partial(flags.add_mutually_exclusive_group().add_argument, dest="checks", action="store_const", default="on")
-    add("--strict", const="strict", help="stop on what the data checks warn of, too")
-    add("--skip-checks", const="off", help="use whatever can be read, without looking for what cannot be right")
+    add("--strict", const="strict", help="stop at a warning of the data checks too")
+    add("--skip-checks", const="off", help="use every clip that can be read, without the data checks")
 
 
 def add_beat_flag(flags: argparse.ArgumentParser) -> None:
-    text = "the clips are beat-synchronised, or full rate (default: told from the folder)"
+    text = "whether the clips are beat-synchronised or at full rate (default: as the folder says)"
     flags.add_argument("--beat", action=argparse.BooleanOptionalAction, help=text)
 
 
@@ -347,34 +347,35 @@ def add_classes_flag(
         "--classes",
         default=default,
         metavar="lab|all|FILE",
-        help="raw genre names to classes: the lab's 20 to 10, each its own, or by a JSON file of raw name to class or "
-        f"null (default: {default or otherwise})",
+        help="how raw genre names become classes. lab: the lab's mapping of 20 names to 10 classes. all: each name is "
+        "a class. FILE: a JSON object that maps each name to a class, or to null to leave its clips out "
+        f"(default: {default or otherwise})",
     )
 
 
 def add_rate_flags(flags: argparse.ArgumentParser) -> None:
     add = partial(flags.add_mutually_exclusive_group().add_argument, dest="rate", action="store_const", default="full")
-    add("--beat", const="beat", help="beat-synchronised arrays")
-    add("--both", const="both", help="full-rate ones and these")
+    add("--beat", const="beat", help="write beat-synchronised arrays (default: full-rate ones)")
+    add("--both", const="both", help="write full-rate and beat-synchronised arrays")
 
 
 def add_jobs_flags(flags: argparse.ArgumentParser, scheduler: bool = True) -> None:
-    flags.add_argument("--jobs", **NUMBER, help="worker processes (default: one a core)")
+    flags.add_argument("--jobs", **NUMBER, help="number of worker processes (default: one per core)")
     if scheduler:
-        text = "work on this dask.distributed cluster instead"
+        text = "use this dask.distributed cluster instead of processes of this machine"
         flags.add_argument("--scheduler", metavar="tcp://HOST:PORT", help=text)
 
 
 def add_library_flags(flags: argparse.ArgumentParser, out: str, required: bool = False) -> None:
     """out: what --help says of --out."""
     flags.add_argument("--out", type=Path, metavar="OUT", required=required, help=out)
-    flags.add_argument("--retry-failed", action="store_true", help="try songs again that failed before")
+    flags.add_argument("--retry-failed", action="store_true", help="process songs that failed before again")
     add_jobs_flags(flags)
-    flags.add_argument("--overwrite", action="store_true", help="replace what is there")
+    flags.add_argument("--overwrite", action="store_true", help="replace existing output")
 
 
-def add_seed_flag(flags: argparse.ArgumentParser, what: str = "") -> None:
-    flags.add_argument("--seed", type=seed, default=0, help=f"{what} (default: 0)".strip())
+def add_seed_flag(flags: argparse.ArgumentParser, what: str = "random seed") -> None:
+    flags.add_argument("--seed", type=seed, default=0, help=f"{what} (default: 0)")
 
 
 def add_recipe_flag(flags: Any, several: bool = False) -> None:
@@ -383,8 +384,12 @@ def add_recipe_flag(flags: Any, several: bool = False) -> None:
         metavar="NAME",
         help="named settings: lab-cnn, lab-lstm, leader (the lab's best published solution), kernel (a kernel machine "
         "on statistics of clips), pretrained (a head on the pretrained trunk, see get-pretrained) or best (pretrained "
-        "on full-rate clips, kernel on beat-synchronised ones)"
-        + ("; several are compared" if several else "; the flags below change some. With --from: how to train"),
+        "on full-rate clips, kernel on beat-synchronised ones). "
+        + (
+            "Several recipes are compared"
+            if several
+            else "The flags below replace single settings. With --from, only the settings of the training are used"
+        ),
         **({"dest": "recipes", "nargs": "+", "action": "extend", "default": []} if several else {}),
     )
 
@@ -395,82 +400,88 @@ def add_training_flags(flags: argparse.ArgumentParser) -> None:
     add = partial(group.add_argument, default=argparse.SUPPRESS)
     add_recipe_flag(group)
     add("--backbone", choices=("cnn", "lstm", "statistics"), help="(default: cnn, or that of --from)")
-    text = "what the network hears (default: mel; statistics: fused)"
+    text = "the network's input (default: mel; for statistics: fused)"
     add("--feature", choices=("mel", "chroma", "fused"), help=text)
     add(
         "--frames",
         **NUMBER,
-        help="cut or pad clips to N frames (default: cnn 128, or 96 for affect, for beat-synchronised "
-        "folders and 1280 for full rate; else any length)",
+        help="cut or pad clips to N frames (default for cnn: 128, or 96 for affect, in a beat-synchronised folder, and "
+        "1280 in a full-rate folder; other backbones take any length)",
     )
-    pooled = "cnn: the lab's, or the mean over real frames (default: flatten; mtmusic train-affect: masked)"
+    pooled = "cnn: flatten the last layer, as the lab does, or average it over the frames that are not padding "
+    pooled += "(default: flatten; mtmusic train-affect: masked)"
     add("--pooling", choices=("flatten", "masked"), help=pooled)
-    add("--units", **NUMBER, help="lstm: units (default: 128)")
-    add("--layers", **NUMBER, help="lstm: layers (default: 1)")
-    add("--bidirectional", action="store_true", help="lstm: read the clip from both ends")
-    add("--epochs", **NUMBER, help="at most this many (default: 100; stops after 15 without a better one)")
-    add("--batch-size", **NUMBER, help="clips a step (default: 32; mtmusic train-affect's cnn: 16; 4 to train a trunk)")
+    add("--units", **NUMBER, help="lstm: number of units (default: 128)")
+    add("--layers", **NUMBER, help="lstm: number of layers (default: 1)")
+    add("--bidirectional", action="store_true", help="lstm: read the clip in both directions")
+    text = "largest number of epochs (default: 100). A training stops after 15 epochs without improvement"
+    add("--epochs", **NUMBER, help=text)
+    text = "clips per step (default: 32; cnn of mtmusic train-affect: 16; training of a trunk: 4)"
+    add("--batch-size", **NUMBER, help=text)
     add(
         "--learning-rate",
         type=float,
         metavar="X",
-        help="Adam's (default: 0.001; statistics and a head on the trunk: 0.02; the trunk: 0.0001)",
+        help="Adam's learning rate (default: 0.001; statistics and a head on the trunk: 0.02; the trunk: 0.0001)",
     )
     add_precision_flag(group, default=argparse.SUPPRESS)
 
 
 def add_precision_flag(flags: Any, default: str | None = None) -> None:
-    text = "what networks compute in; weights, normalisation, heads and losses stay float32 (default: float32)"
+    text = "the networks' number format. Weights, normalisation, heads and losses stay float32 (default: float32)"
     flags.add_argument("--precision", choices=("float32", "bfloat16"), default=default, help=text)
 
 
 def add_devices_flag(flags: argparse.ArgumentParser) -> None:
-    text = "part each batch among N of this machine's GPUs, or all of them; the result is that of one (default: 1)"
+    text = "split each batch across N GPUs of this machine, or all of them. The result matches one device, except for "
+    text += "rounding (default: 1)"
     flags.add_argument("--devices", default="1", metavar="N|all", help=text)
 
 
 def add_run_flags(flags: argparse.ArgumentParser, out: str, source: Path | None = None) -> None:
     """out: what --help says of the default. source: the default of --from."""
     add = flags.add_argument
-    text = "of train held out to choose the epoch, where the folder has no validation split (default: 0.2)"
+    text = "share of the train clips that is held out to choose the epoch, if the folder has no validation split "
+    text += "(default: 0.2)"
     add("--validation", **SHARE, help=text)
-    add("--subset", **NUMBER, help="train on N clips, stratified: for debugging")
+    add("--subset", **NUMBER, help="train on a stratified subset of N clips, for debugging")
     add_seed_flag(flags)
-    add("--overfit-batch", action="store_true", help="first check that the network can learn three batches by heart")
+    add("--overfit-batch", action="store_true", help="first check that the network can overfit three batches")
     add(
         "--retrain-on-all",
         action="store_true",
-        help="then train anew on train and validation, and on a held-out test part once the first model was judged on "
-        "it, for the best number of epochs; that model is saved",
+        help="after the evaluation train a second model for the best number of epochs on train and validation, and on "
+        "test clips that were held out of the labelled clips. The second model is saved",
     )
     add_source_flags(flags, source)
     again = flags.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
-    again.add_argument("--overwrite", action="store_true", help="put the new run in the place of a finished one")
+    again.add_argument("--resume", action="store_true", help="continue a run that was stopped")
+    again.add_argument("--overwrite", action="store_true", help="replace a finished run")
     add_devices_flag(flags)
-    add("--verbose", action="store_true", help="print a line an epoch (default: one progress line)")
+    add("--verbose", action="store_true", help="print a line per epoch (default: one progress line)")
     add("--tensorboard", action="store_true", help="write TensorBoard logs into the run's folder")
     add("--out", **DIR, help=f"the run's folder (default: {out})")
 
 
 def add_source_flags(flags: argparse.ArgumentParser, source: Path | None = None) -> None:
     """The backbone that a training starts from, and what of it is kept."""
-    add, start = flags.add_argument, f"start from this run's backbone (default: {source or 'fresh weights'})"
+    add, start = flags.add_argument, f"start from this run's backbone (default: {source or 'random weights'})"
     add("--from", dest="source", default=source, **RUN, help=start)
-    taken = "take all, or those of its first N blocks; the others start fresh (default: all)"
-    add("--transfer", default="all", metavar="all|N", help=f"of that backbone's weights: {taken}")
-    kept = (
-        "keep all, or its first N blocks, as is (default: none; of a pretrained trunk, and with --unfreeze-after: all)"
-    )
-    add("--freeze", metavar="all|none|N", help=f"of that backbone: {kept}")
-    text = "after N epochs train all of the backbone too, at a tenth of the rate (default: never)"
+    text = "load the weights of all blocks of that backbone, or of its first N blocks. The other blocks start from "
+    text += "random weights (default: all)"
+    add("--transfer", default="all", metavar="all|N", help=text)
+    text = "freeze all blocks of that backbone, none, or its first N blocks (default: none; all for a pretrained "
+    text += "trunk, and with --unfreeze-after)"
+    add("--freeze", metavar="all|none|N", help=text)
+    text = "after N epochs unfreeze the backbone, and train everything at a tenth of the learning rate (default: never)"
     add("--unfreeze-after", **NUMBER, help=text)
 
 
 def add_affect_flags(flags: argparse.ArgumentParser) -> None:
     add = flags.add_argument
-    add("--loss", dest="error", choices=("mse", "huber"), default="mse", help="of each task (default: mse)")
-    text = "of the labelled clips held out to judge by, where the test split has no labels (default: 0.2)"
+    text = "error of each task in the loss (default: mse)"
+    add("--loss", dest="error", choices=("mse", "huber"), default="mse", help=text)
+    text = "share of the labelled clips that is held out for the test, if the test split has no labels (default: 0.2)"
     add("--test", **SHARE, help=text)
 
 
@@ -517,10 +528,13 @@ def train_options(
 
 
 def _recipe_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What of the recipe was given beside its name. Raises UserError for a setting that the source has already."""
+    """The recipe's settings that were given in addition to its name.
+
+    Raises UserError for a setting that the source defines.
+    """
     shaping = ("backbone", "feature", "pooling", "units", "layers", "bidirectional")
     given = vars(arguments)
     if arguments.source is not None and (fixed := [name for name in shaping if name in given]):
-        raise UserError(f"Expected `source` without `{fixed[0]}`: the backbone comes as {arguments.source} has it")
+        raise UserError(f"Expected `source` without `{fixed[0]}`: {arguments.source} defines the backbone")
     names = (*shaping, "frames", "epochs", "batch_size", "learning_rate", "precision")
     return {name: given[name] for name in names if name in given}

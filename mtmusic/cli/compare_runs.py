@@ -1,13 +1,14 @@
-"""Compares finished runs, all of affect or all of genre, by what they answered for test clips: one table.
+"""Compares finished runs by their predictions for the test clips, and prints one table.
 
     mtmusic compare-runs saved_models/affect_cnn saved_models/valence_cnn saved_models/valence_cnn_transfer
     mtmusic compare-runs saved_models/genre_cnn saved_models/genre_lstm
     mtmusic compare-runs saved_models/affect_cnn saved_models/valence_cnn+saved_models/energy_cnn
 
-Runs of single tasks joined by + count as one. Each rho, accuracy and macro F1 comes with its 95 % bootstrap interval
-over the folder's groups, or clips where it has none; where runs judged the same clips, so does the difference to the
-first one, from the same draws. --out also writes comparison.json and a picture.
-Exit code 0; 2 where it cannot run, with what to do.
+The runs are all of genre, or all of affect. Runs of single tasks that are joined by + count as one run. Each rho,
+accuracy and macro F1 has a 95 % bootstrap interval. The bootstrap draws the folder's groups, or clips if there are no
+groups. For runs that were evaluated on the same clips the table also has the difference to the first run, with its
+interval from the same draws. --out also writes comparison.json and a picture.
+The exit code is 0, or 2 if the command cannot run; a message then says what to do.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from mtmusic.cli import common
 def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__, __name__)
     flags.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or several joined by +")
-    common.add_seed_flag(flags, "of the bootstrap")
+    common.add_seed_flag(flags, "seed of the bootstrap")
     flags.add_argument("--out", **common.DIR, help="write comparison.json and figures/comparison.png here")
     return flags
 

@@ -1,14 +1,15 @@
-"""Judges recipes and baselines by k-fold cross-validation over all labelled clips of a folder, and compares them.
+"""Compares recipes and baselines by k-fold cross-validation over all labelled clips of a folder.
 
     mtmusic cross-validate --data data/fma_genre_spectrograms_beat --recipe best leader --baseline
     mtmusic cross-validate --data data/multitask_dataset_beat --recipe best --baseline --seeds 1
     mtmusic cross-validate --data data/multitask_dataset_beat --task valence --baseline
     mtmusic cross-validate --data data/multitask_dataset --recipe pretrained kernel --shares 12 25 50
 
-Folds are stratified and part no group; each recipe is trained on each fold with each seed. Writes results.json,
-report.html and each training's answers to saved_models/cross_validation_<folder>/, and prints the scores with their
-95 % intervals. Started again it goes on: finished trainings are not done twice.
-Exit code 0; 2 where it cannot run, with what to do.
+Folds are stratified. A group's clips stay in one fold. Each recipe is trained once per fold and seed. The command
+writes results.json, report.html and the predictions of each training to saved_models/cross_validation_<folder>/, and
+prints the scores with their 95 % intervals. If the command was stopped, the same command continues: finished trainings
+are not repeated.
+The exit code is 0, or 2 if the command cannot run; a message then says what to do.
 """
 
 import argparse
@@ -25,27 +26,29 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--baseline",
         action="store_true",
-        help="also the majority class and an SVC, or the train mean, SVR and ridge, on statistics of each clip; of "
-        "full-rate clips an SVC or SVR on the pretrained trunk's features too",
+        help="also evaluate baselines: for genre the majority class and an SVC, for affect the train mean, an SVR and "
+        "ridge regression, on statistics of each clip; for full-rate clips also an SVC or SVR on the pretrained "
+        "trunk's features",
     )
-    add("--folds", type=int, default=5, metavar="K", help="(default: 5)")
-    add("--seeds", default=3, **common.NUMBER, help="trainings of each fold (default: 3)")
-    common.add_seed_flag(flags, "the first one, and that of the folds")
-    text = "also train on these shares of each fold's training clips, in percent (default: 100 alone)"
+    add("--folds", type=int, default=5, metavar="K", help="number of folds (default: 5)")
+    add("--seeds", default=3, **common.NUMBER, help="number of trainings per fold, each with its own seed (default: 3)")
+    common.add_seed_flag(flags, "first seed, which also draws the folds")
+    text = "also train on these shares of each fold's training clips, in percent (default: only 100)"
     add("--shares", type=int, nargs="+", metavar="PERCENT", help=text)
-    add("--groups", **common.FILE, help="id,group: what no fold parts (default: the folder's groups.csv)")
+    text = "CSV file of id,group. A group's clips stay in one fold (default: the folder's groups.csv)"
+    add("--groups", **common.FILE, help=text)
     what = flags.add_mutually_exclusive_group()
-    what.add_argument("--task", metavar="NAME", help="of an affect folder: this one alone (default: all)")
-    what.add_argument("--multitask", action="store_true", help="all tasks, learnt together: the default of several")
+    what.add_argument("--task", metavar="NAME", help="affect: train on this task only (default: all tasks)")
+    what.add_argument("--multitask", action="store_true", help="affect: one model for all tasks (default if several)")
     common.add_classes_flag(flags, default=None, otherwise="lab")
     common.add_source_flags(flags)
-    add("--epochs", **common.NUMBER, help="at most this many, whatever the recipes say")
-    text = "cut or pad clips to N frames, in recipes that take a fixed number, as lab-cnn (default: as the lab's)"
+    add("--epochs", **common.NUMBER, help="largest number of epochs, in place of the recipes' own")
+    text = "cut or pad clips to N frames, in recipes such as lab-cnn that take a fixed number (default: the lab's)"
     add("--frames", **common.NUMBER, help=text)
     common.add_precision_flag(flags)
     common.add_devices_flag(flags)
-    add("--out", **common.DIR, help="(default: saved_models/cross_validation_<folder>)")
-    add("--overwrite", action="store_true", help="do every training anew")
+    add("--out", **common.DIR, help="folder of the results (default: saved_models/cross_validation_<folder>)")
+    add("--overwrite", action="store_true", help="repeat all trainings")
     return flags
 
 

@@ -1,10 +1,10 @@
-"""Judges a saved model on any labelled split of a data folder, without training: the same report as after training.
+"""Evaluates a saved model on any labelled split of a data folder, and writes the same report as a training.
 
     mtmusic evaluate --model saved_models/genre_cnn --data data/fma_genre_spectrograms_beat
     mtmusic evaluate --model saved_models/affect_cnn --data data/multitask_dataset_beat --split train
 
-Writes <run>/evaluations/<folder>_<split>/ and prints the classification report, or Spearman's rho by task.
-Exit code 0; 2 where it cannot run, with what to do.
+The command writes <run>/evaluations/<folder>_<split>/ and prints the classification report, or Spearman's rho by task.
+The exit code is 0, or 2 if the command cannot run; a message then says what to do.
 """
 
 import argparse
@@ -17,8 +17,10 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--model", required=True, **common.RUN, help="a run's folder or its model.keras")
     common.add_data_flags(flags, "a genre or affect")
     common.add_classes_flag(flags, default=None)
-    flags.add_argument("--split", choices=("train", "validation", "test"), default="test", help="(default: test)")
-    flags.add_argument("--out", **common.DIR, help="(default: below the run's folder)")
+    text = "split to evaluate on (default: test)"
+    flags.add_argument("--split", choices=("train", "validation", "test"), default="test", help=text)
+    text = "folder of the results (default: <run>/evaluations/<folder>_<split>)"
+    flags.add_argument("--out", **common.DIR, help=text)
     return flags
 
 

@@ -1,10 +1,11 @@
-"""Looks at a genre data folder, as the lab's steps 0 to 4: pictures and counts, no training.
+"""Draws and counts what is in a genre data folder, as the lab's steps 0 to 4 do, without training.
 
     mtmusic explore-data --data data/fma_genre_spectrograms_beat --out exploration
 
-Writes into the folder: two clips of different genres (and the same two at the other frame rate, where that folder
-lies beside), the mean mel profile by genre, classes before and after merging, clip lengths, batches and their
-padding, and summary.json. Prints the counts. Exit code 0; 2 where it cannot run, with what to do.
+The command draws two clips of different genres, the mean mel profile of each genre, the classes before and after
+merging, the clips' lengths, and batches with their padding. If the folder of the other frame rate is next to this one,
+the same two clips are drawn at that rate too. The pictures and summary.json go to --out. The counts are printed.
+The exit code is 0, or 2 if the command cannot run; a message then says what to do.
 """
 
 import argparse
@@ -17,9 +18,10 @@ def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__, __name__)
     common.add_data_flags(flags, "a genre")
     common.add_classes_flag(flags)
-    flags.add_argument("--batch-size", default=32, **common.NUMBER, help="clips a batch (default: 32)")
-    common.add_seed_flag(flags, "of the split and the batches")
-    flags.add_argument("--out", type=Path, default=Path("exploration"), metavar="DIR", help="(default: exploration)")
+    flags.add_argument("--batch-size", default=32, **common.NUMBER, help="clips per batch (default: 32)")
+    common.add_seed_flag(flags, "seed of the split and the batches")
+    text = "folder of the pictures and summary.json (default: exploration)"
+    flags.add_argument("--out", type=Path, default=Path("exploration"), metavar="DIR", help=text)
     return flags
 
 

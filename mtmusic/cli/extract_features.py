@@ -1,23 +1,26 @@
-"""Makes a data folder of your own songs: fused arrays of 128 mel and 12 chroma rows, or logmel, with labels.
+"""Makes a data folder from your own songs: fused arrays of 128 mel and 12 chroma rows, or logmel, with labels.
 
     mtmusic extract-features music data/mine_beat --beat --genres-from-folders
     mtmusic extract-features music data/mine --both --labels labels.csv
     mtmusic extract-features music data/mine_logmel --feature logmel --labels labels.csv
     mtmusic extract-features song.mp3 data/new --beat              no labels: a folder to predict on
 
-SONGS are files (always tried) and folders (searched to the bottom for wav, flac, ogg, mp3, m4a, ...).
---labels is a CSV file with a column path or id, and genre, group (an artist, say; no split parts it), or tasks: any
-other columns, with numbers from 0 to 1. Songs that it does not name are left out.
+SONGS are files and folders. A file is always tried. Folders are searched with all their subfolders for audio files
+(wav, flac, ogg, mp3, m4a, ...).
+--labels is a CSV file with a column path or id. The column genre holds genres. The column group holds groups, such as
+artists: every split keeps a group together. All other columns are tasks, with numbers from 0 to 1. Songs that the table
+does not name are left out.
 
-Fused arrays are the lab's, relative to each clip's maximum. Logmel arrays have 96 rows and keep the level of the sound:
-they are what the pretrained musicnn takes. A folder holds one kind.
+Fused arrays are those of the lab. Their mel is relative to each clip's maximum. Logmel arrays have 96 rows and keep the
+level of the sound. They are the input of the pretrained musicnn. A folder holds one kind of array.
 
-Writes train/ and test/ with <id>.fused.full.npy or <id>.logmel.npy, train_labels.txt, test_labels.txt, groups.csv,
-features.json, and songs.csv, which maps ids to paths. A table with both genre and tasks gives two folders: the tasks go
-to DATA_FOLDER_affect. With --both the beat-synchronised arrays go to folders that end in _beat. Songs that fail are
-listed in failures.csv. The same command again, after a stop or a repair, does only what is missing.
+The command writes train/ and test/ with <id>.fused.full.npy or <id>.logmel.npy, train_labels.txt, test_labels.txt,
+groups.csv, features.json, and songs.csv, which maps ids to paths. For a table with both genre and tasks it makes two
+folders: the tasks go to DATA_FOLDER_affect. With --both the beat-synchronised arrays go to folders that end in _beat.
+Songs that fail are listed in failures.csv. The same command, after a stop or a repair, extracts only what is missing.
 Workers of a cluster need mtmusic, and the same files under the same paths.
-Exit code 0; 1 where some songs failed, or rows of the table name no song; 2 where it cannot run, with what to do.
+The exit code is 0, 1 if some songs failed or rows of the table name no song, or 2 if the command cannot run; a message
+then says what to do.
 """
 
 import argparse
@@ -31,17 +34,19 @@ from mtmusic.errors import UserError
 def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__, __name__)
     flags.add_argument("songs", nargs="+", type=Path, metavar="SONGS", help="files, or folders of them")
-    flags.add_argument("out", type=Path, metavar="DATA_FOLDER", help="new, or to be completed")
-    flags.add_argument("--feature", choices=("fused", "logmel"), default="fused", help="(default: fused)")
+    flags.add_argument("out", type=Path, metavar="DATA_FOLDER", help="a new data folder, or one to complete")
+    text = "kind of array (default: fused)"
+    flags.add_argument("--feature", choices=("fused", "logmel"), default="fused", help=text)
     common.add_rate_flags(flags)
     labels = flags.add_mutually_exclusive_group()
     labels.add_argument("--genres-from-folders", action="store_true", help="a song's genre is its folder's name")
     labels.add_argument("--labels", type=Path, metavar="FILE.csv", help="a table of labels")
-    flags.add_argument("--test-share", type=float, default=0.2, metavar="SHARE", help="of the songs (default: 0.2)")
-    common.add_seed_flag(flags, "of the split")
-    flags.add_argument("--duration", default=30.0, **common.SECONDS, help="seconds a song (default: 30)")
-    flags.add_argument("--offset", default=0.0, **common.SECONDS, help="seconds to leave out first (default: 0)")
-    flags.add_argument("--dtype", choices=("float16", "float32"), default="float32", help="(default: float32)")
+    flags.add_argument("--test-share", **common.SHARE, help="share of songs in the test split (default: 0.2)")
+    common.add_seed_flag(flags, "seed of the split")
+    flags.add_argument("--duration", default=30.0, **common.SECONDS, help="seconds to use of each song (default: 30)")
+    flags.add_argument("--offset", default=0.0, **common.SECONDS, help="seconds to skip at the start (default: 0)")
+    text = "number format of the arrays (default: float32)"
+    flags.add_argument("--dtype", choices=("float16", "float32"), default="float32", help=text)
     flags.add_argument("--gzip", action="store_true", help="compress the arrays (.npy.gz)")
     common.add_jobs_flags(flags)
     return flags
@@ -61,7 +66,7 @@ def refuse_songs(folder: Path, genres: bool) -> None:
         return
     given = {"genres_from_folders": True} if genres and parents != {folder} else {"labels": "labels.csv"}
     extract = common.command("extract-features", songs=[folder], out=Path("data") / folder.resolve().name, **given)
-    raise UserError(f"Expected a data folder, got songs in {folder}: make one of them with {extract}")
+    raise UserError(f"Expected a data folder, got songs in {folder}: make a data folder with {extract}")
 
 
 @common.entry_point(parser)

@@ -1,15 +1,16 @@
-"""Fine-tunes a genre model's backbone for one task of affect, valence unless told otherwise: transfer learning.
+"""Fine-tunes a genre model's backbone for one affect task, by default valence (transfer learning).
 
     mtmusic train-genre --data data/fma_genre_spectrograms_beat
     mtmusic finetune-valence --data data/multitask_dataset_beat
     mtmusic finetune-valence --data data/multitask_dataset_beat --task energy --freeze 2 --compare-scratch
     mtmusic finetune-valence --data data/multitask_dataset_beat --unfreeze-after 10
 
-Starts from saved_models/genre_cnn, from --from, or from the trunk of --recipe pretrained. Says what was loaded, what is
-fresh and what is frozen, writes saved_models/<task>_<backbone>_transfer/ (without _transfer from the trunk) and prints
-Spearman's rho of the test split; with --compare-scratch also <that folder>_scratch/, the same network from random
-weights, and the interval of the difference.
-Exit code 0; 2 where it cannot run, with what to do.
+The training starts from saved_models/genre_cnn, from the run that --from names, or from the trunk of --recipe
+pretrained. The command prints which layers were loaded, which start from random weights and which are frozen. It writes
+saved_models/<task>_<backbone>_transfer/, or saved_models/<task>_<backbone>/ if it starts from the trunk, and prints
+Spearman's rho of the test split. With --compare-scratch it also trains the same network from random weights, writes
+that run to <the run's folder>_scratch/, and prints the difference with its interval.
+The exit code is 0, or 2 if the command cannot run; a message then says what to do.
 """
 
 import argparse
@@ -25,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__, __name__)
     add = flags.add_argument
     common.add_data_flags(flags, "an affect")
-    add("--task", default="valence", metavar="NAME", help="(default: valence)")
+    add("--task", default="valence", metavar="NAME", help="task to fine-tune for (default: valence)")
     add("--compare-scratch", action="store_true", help="also train the same network from random weights, and compare")
     common.add_affect_flags(flags)
     common.add_training_flags(flags)

@@ -1,12 +1,12 @@
-"""Fetches the pretrained trunk, musicnn, so that songs can be answered and models trained from it.
+"""Downloads the pretrained trunk, musicnn. It tags songs, and models can be trained from it.
 
     mtmusic get-pretrained
     mtmusic get-pretrained --wheel musicnn-0.1.0-py3-none-any.whl     on a machine without a package index
 
-pip downloads the wheel of musicnn 0.1.0 (Pons and Serra 2019, ISC licence) from the index that it is set up for. Its
-hash is checked. The weights become a run, musicnn, in saved_models/ of a clone, else in the cache (MTMUSIC_CACHE). The
-package itself is neither installed nor run.
-Exit code 0; 2 where it cannot run, with what to do.
+pip downloads the wheel of musicnn 0.1.0 (Pons and Serra 2019, ISC licence) from its package index. The command checks
+the wheel's hash. It writes the weights as the run musicnn, into saved_models/ of a clone, or into the cache
+(MTMUSIC_CACHE) outside a clone. The package itself is neither installed nor run.
+The exit code is 0, or 2 if the command cannot run; a message then says what to do.
 """
 
 import argparse
@@ -16,9 +16,10 @@ from mtmusic.cli import common
 
 def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__, __name__)
-    flags.add_argument("--wheel", **common.FILE, help="take the weights from this file, and download nothing")
-    flags.add_argument("--out", **common.DIR, help="(default: saved_models/musicnn, or models/musicnn in the cache)")
-    flags.add_argument("--overwrite", action="store_true", help="write it anew where it is there")
+    flags.add_argument("--wheel", **common.FILE, help="read the weights from this file instead of downloading it")
+    text = "folder of the run (default: saved_models/musicnn, or models/musicnn in the cache)"
+    flags.add_argument("--out", **common.DIR, help=text)
+    flags.add_argument("--overwrite", action="store_true", help="replace an existing run")
     return flags
 
 

@@ -1,6 +1,6 @@
-"""mtmusic: predicts a song's genre and affect, and trains models that do.
+"""mtmusic predicts a song's genre and affect, and trains models that predict them.
 
-mtmusic COMMAND --help tells more.
+mtmusic COMMAND --help describes a command.
 """
 
 import ast

@@ -4,8 +4,9 @@
     mtmusic make-submission --model saved_models/affect_cnn --data data/mine_beat --header plain
 
 Several models of one task each make one file: --model saved_models/valence_cnn saved_models/energy_cnn ...
-Rows are sorted by id, with three decimals; the file is read back before it gets its name. Prints the command that
-submits it. Exit code 0; 2 where it cannot run, with what to do.
+Rows are sorted by id. Values have three decimals. The file is read back and checked before it gets its final name. The
+command prints how to submit the file.
+The exit code is 0, or 2 if the command cannot run; a message then says what to do.
 """
 
 import argparse
@@ -18,15 +19,16 @@ def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__, __name__)
     flags.add_argument("--model", nargs="+", required=True, **common.RUN, help="runs' folders or their model.keras")
     flags.add_argument("--data", dest="folder", required=True, **common.FOLDER, help="a data folder with test/")
-    flags.add_argument("--out", type=Path, default=Path("solution.txt"), metavar="FILE", help="(default: solution.txt)")
+    text = "file to write (default: solution.txt)"
+    flags.add_argument("--out", type=Path, default=Path("solution.txt"), metavar="FILE", help=text)
     flags.add_argument(
         "--header",
         choices=("lab", "plain"),
         default="lab",
-        help="the format that the lab's competition scored, or Id,<tasks> for any tasks (default: lab)",
+        help="lab: the format of the lab's competition. plain: Id,<tasks>, for any tasks (default: lab)",
     )
     common.add_beat_flag(flags)
-    flags.add_argument("--overwrite", action="store_true", help="replace the file where it is there already")
+    flags.add_argument("--overwrite", action="store_true", help="replace an existing file")
     return flags
 
 

@@ -1,35 +1,38 @@
-"""Predicts songs' tags, genre and affect with saved models. A row a song.
+"""Predicts songs' tags, genre and affect with saved models. Prints a row for each song.
 
     mtmusic predict song.mp3
     mtmusic predict music --model saved_models/genre_cnn saved_models/affect_cnn --csv answers.csv
     mtmusic predict song.mp3 --model latest --timeline timelines --window 5
-    mtmusic predict music --out answers.parquet        a library: what is there is not done again
+    mtmusic predict music --out answers.parquet        a library: songs in the table are not predicted again
     mtmusic predict music --format jams --out annotations
 
-SONGS are files (always tried) and folders (searched to the bottom for wav, flac, ogg, mp3, m4a, ...).
-Without --model the pretrained models answer: musicnn gives 50 tags, mood_musicnn valence and arousal.
-`mtmusic get-pretrained` fetches musicnn. --model latest is the finished run created last in ./saved_models.
-Tags have scores from 0 to 1, which are not calibrated: those of two tags cannot be compared. The row shows a song's top
-genre tags and mood tags, those of .1 or more.
-A song is cut into windows, one after the other, and its row is their mean. A window is as long as the clips that the
-model was trained on; the last one ends with the song, and a shorter song is one window. --window gives another length,
-for a finer timeline say; but the model was not trained on such clips. Tags are always scored in steps of 3 seconds.
---csv has the columns `song` (the path), `tags.<tag>` for each tag, `genre` (the likeliest), `genre.<class>` for each
-class (probabilities, which add up to 1), `<task>` for each task (0 to 1), and `warning` where a model was trained on
-the demo corpus, or a song is short, silent or cut.
+SONGS are files and folders. A file is always tried. Folders are searched with all their subfolders for audio files
+(wav, flac, ogg, mp3, m4a, ...).
+Without --model the pretrained models predict: musicnn 50 tags, mood_musicnn valence and arousal. `mtmusic
+get-pretrained` downloads musicnn. --model latest is the finished run in ./saved_models that was created last.
+Tags have scores from 0 to 1. The scores are not calibrated: the scores of two tags cannot be compared. The row shows
+the song's highest genre tags and mood tags, if their score is at least .1.
+A song is cut into consecutive windows. Its row is the mean over the windows. A window is as long as the clips that the
+model was trained on. The last window ends with the song. A song that is shorter is one window. --window sets another
+length, for example for a finer timeline, but the model was not trained on such clips. Tags are always scored in steps
+of 3 seconds.
+--csv has the columns `song` (the path), `tags.<tag>` for each tag, `genre` (the most probable class), `genre.<class>`
+for each class (probabilities, which add up to 1), `<task>` for each task (0 to 1), and `warning`. A warning says that a
+model was trained on the demo corpus, or that a song is short, silent or truncated.
 --json is {"schema_version": 1, "models": [...], "songs": [{"song": path, "tags": {tag: score, ...}, "genre": {class:
 probability, ...}, "<task>": 0 to 1}, ...]}.
-Where a model takes beats, `tempo` is the median of its windows' tempos, in beats a minute.
---timeline draws a picture for each song: the mel spectrogram, and below it the answer of each window.
---out NAME.parquet is a folder of part files that pandas.read_parquet opens as one table at any time (it needs PyArrow).
-It has the columns of --csv, and size, mtime_ns, seconds, status, reason, model and model_sha256. A song is known by
-its path, size and time: the same command, after a stop or with new songs, answers only what is missing. A song that
-fails is a row too; it is tried again once its file changes, or with --retry-failed.
+If a model takes beat-synchronised arrays, `tempo` is the median of the windows' tempos, in beats per minute.
+--timeline draws a picture for each song: the mel spectrogram, and below it the prediction for each window.
+--out NAME.parquet is a folder of part files. pandas.read_parquet opens it as one table at any time, and needs PyArrow.
+It has the columns of --csv, and size, mtime_ns, seconds, status, reason, model and model_sha256. A song is identified
+by its path, size and modification time. The same command, after a stop or with new songs, predicts only the missing
+songs. A song that fails gets a row too. It is tried again once its file changes, or with --retry-failed.
 --format jams writes a JAMS file for each song into the folder --out: tag_open for tags and genre, mood_thayer for
-valence and arousal (from -1 to 1), tempo, and a blob for other tasks; a song that has one is not done again.
+valence and arousal (from -1 to 1), tempo, and a blob for other tasks. A song that has a JAMS file is not predicted
+again.
 Workers of a cluster need mtmusic, and the same files under the same paths.
-Otherwise songs that fail are told on standard error and left out.
-Exit code 0; 1 where some songs failed; 2 where it cannot run, with what to do.
+Without --out, songs that fail are reported on standard error and left out.
+The exit code is 0, 1 if some songs failed, or 2 if the command cannot run; a message then says what to do.
 """
 
 import argparse
@@ -54,10 +57,11 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--csv", **common.FILE, help="write the answers to this table")
     flags.add_argument("--json", **common.FILE, help="write the answers as JSON")
     flags.add_argument("--timeline", dest="timelines", **common.FOLDER, help="draw a picture for each song")
-    flags.add_argument("--top", default=3, **common.NUMBER, help="genres shown a row, or tags of a group (default: 3)")
-    flags.add_argument("--window", **common.SECONDS, help="seconds (default: as the model's clips)")
-    flags.add_argument("--format", choices=("parquet", "jams"), help="of --out (default: by its name)")
-    common.add_library_flags(flags, "write the answers to this table, NAME.parquet, or folder, and no rows")
+    flags.add_argument("--top", default=3, **common.NUMBER, help="classes or tags per group to print (default: 3)")
+    flags.add_argument("--window", **common.SECONDS, help="window length in seconds (default: as the model's clips)")
+    flags.add_argument("--format", choices=("parquet", "jams"), help="format of --out (default: by its name)")
+    text = "write the answers to this table, NAME.parquet, or to this folder, and print no rows"
+    common.add_library_flags(flags, text)
     return flags
 
 
@@ -69,12 +73,12 @@ def main(arguments: argparse.Namespace) -> int:
 
     models, songs = _models_and_songs(arguments.models or [], arguments.songs)
     if not songs:
-        raise UserError("Expected songs to predict, files or folders of them, got none")
+        raise UserError("Expected songs to predict, got none: give files or folders")
 
     if arguments.out:
         return _fill(arguments, models, songs)
     if given := [name for name in ("format", "scheduler", "retry_failed") if getattr(arguments, name)]:
-        raise UserError(f"Expected `{given[0]}` with `out`, which it is about")
+        raise UserError(f"Expected `{given[0]}` only with `out`, got no `out`: give both, or neither")
 
     from mtmusic.serving.songs import PredictOptions, predict_songs
 

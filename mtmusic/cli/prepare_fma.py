@@ -3,11 +3,12 @@
     mtmusic prepare-fma --audio fma_small --metadata fma_metadata --out data/fma_small --dry-run
     mtmusic prepare-fma --audio fma_small --metadata fma_metadata --out data/fma_small --both
 
-Genre: FMA's genre_top in its official training, validation and test split. Affect: echonest's valence, energy and
-danceability, a fifth of the artists' clips held out as test. Writes DATA/genre and DATA/affect (with --beat
-DATA/genre_beat and DATA/affect_beat, with --both all four) and DATA/failures.csv, and prints the counts by split and
-what was left out and why. Started again, it goes on where it stopped.
-Exit code 0; 1 where some songs failed; 2 where it cannot run, with what to do.
+The genre folder has FMA's genre_top and its official training, validation and test splits. The affect folder has
+echonest's valence, energy and danceability, and a test split of a fifth of the clips that shares no artist with train.
+The command writes DATA/genre and DATA/affect (with --beat DATA/genre_beat and DATA/affect_beat, with --both all four)
+and DATA/failures.csv. It prints the number of clips by split, and how many were left out and why. If the command was
+stopped, the same command continues.
+The exit code is 0, 1 if some songs failed, or 2 if the command cannot run; a message then says what to do.
 """
 
 import argparse
@@ -19,14 +20,15 @@ from mtmusic.errors import UserError
 
 def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__, __name__)
-    flags.add_argument("--audio", required=True, **common.DIR, help="holds 000/000002.mp3, ...")
-    flags.add_argument("--metadata", required=True, **common.DIR, help="holds tracks.csv, echonest.csv, ...")
-    flags.add_argument("--out", type=Path, required=True, metavar="DATA", help="where the data folders go")
-    flags.add_argument("--size", choices=("small", "medium", "large"), default="small", help="(default: small)")
+    flags.add_argument("--audio", required=True, **common.DIR, help="folder that holds 000/000002.mp3, ...")
+    flags.add_argument("--metadata", required=True, **common.DIR, help="folder that holds tracks.csv, echonest.csv")
+    flags.add_argument("--out", type=Path, required=True, metavar="DATA", help="folder to write the data folders into")
+    text = "size of the FMA data set (default: small)"
+    flags.add_argument("--size", choices=("small", "medium", "large"), default="small", help=text)
     flags.add_argument("--dry-run", action="store_true", help="print the counts, and write nothing")
     common.add_rate_flags(flags)
     common.add_jobs_flags(flags)
-    common.add_seed_flag(flags, "of the affect split")
+    common.add_seed_flag(flags, "seed of the affect split")
     return flags
 
 

@@ -1,14 +1,15 @@
-"""Does the lab's steps 0 to 11 on data in the lab's layout, and writes one page to hold beside the lab's report.
+"""Runs the lab's steps 0 to 11 on data in the lab's layout, and writes one page to compare with the lab's report.
 
     mtmusic reproduce-lab --quick                     the demo corpus, a few minutes
     mtmusic reproduce-lab --data data                 the lab's four folders in data/, three seeds
-    mtmusic reproduce-lab --data data --steps 5-7     some steps; the page is built of all that are finished
+    mtmusic reproduce-lab --data data --steps 5-7     some steps; the page shows all finished steps
 
-DATA_ROOT holds fma_genre_spectrograms, fma_genre_spectrograms_beat, multitask_dataset, multitask_dataset_beat, or some
-of them: steps that lack theirs are skipped. Writes a folder a step, lab.html and results.json, and prints a line a step
-with its time. Started again it goes on: finished steps are not done twice. --overwrite does the given steps anew, and
-those that are there and read their runs; what was there waits in step_NN.old until the new step is finished.
-Exit code 0; 2 where it cannot run, with what to do.
+DATA_ROOT holds fma_genre_spectrograms, fma_genre_spectrograms_beat, multitask_dataset and multitask_dataset_beat, or
+some of them. A step whose folders are missing is skipped. The command writes a folder for each step, lab.html and
+results.json, and prints a line with the time of each step. If the command was stopped, the same command continues:
+finished steps are not repeated. --overwrite repeats the given steps, and existing steps that use their runs. An old
+step is kept in step_NN.old until the new one is finished.
+The exit code is 0, or 2 if the command cannot run; a message then says what to do.
 """
 
 import argparse
@@ -35,16 +36,18 @@ def steps(text: str) -> tuple[int, ...]:
 def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__, __name__)
     add = flags.add_argument
-    add("--data", type=Path, metavar="DATA_ROOT", help="holds the lab's folders (default: the demo corpus)")
+    add("--data", type=Path, metavar="DATA_ROOT", help="folder that holds the lab's folders (default: the demo corpus)")
     common.add_classes_flag(flags)
-    add("--out", type=Path, default=Path("saved_models/lab"), metavar="DIR", help="(default: saved_models/lab)")
-    add("--quick", action="store_true", help="few clips, few epochs, one seed: to see that it runs")
-    add("--steps", type=steps, default=steps("1-11"), metavar="1-11", help="(default: all; 0 and 1 are one)")
-    add("--seeds", **common.NUMBER, help="trainings of each model (default: 3, quick: 1)")
-    common.add_seed_flag(flags, "the first one")
+    text = "folder of the page and the runs (default: saved_models/lab)"
+    add("--out", type=Path, default=Path("saved_models/lab"), metavar="DIR", help=text)
+    add("--quick", action="store_true", help="few clips, few epochs and one seed, to check that everything runs")
+    text = "steps to run, such as 5-7 or 5,9 (default: all). Steps 0 and 1 are one step"
+    add("--steps", type=steps, default=steps("1-11"), metavar="1-11", help=text)
+    add("--seeds", **common.NUMBER, help="number of trainings of each model (default: 3, with --quick 1)")
+    common.add_seed_flag(flags, "first seed")
     common.add_precision_flag(flags, default="float32")
     common.add_devices_flag(flags)
-    add("--overwrite", action="store_true", help="do these steps anew, and those there that read them")
+    add("--overwrite", action="store_true", help="repeat the given steps, and existing steps that use their runs")
     return flags
 
 

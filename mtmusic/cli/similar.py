@@ -4,11 +4,12 @@
     mtmusic similar music/song.mp3 --embeddings embeddings.parquet --top 20
     mtmusic similar other.mp3 --embeddings embeddings.parquet --m3u similar.m3u
 
-SONG is a song of the table, by its path, or any other file, which is embedded by the table's model.
-A row is a score and a song. The score is the cosine of the two embeddings, each value standardised by its mean and
-deviation over the table: 1 for equal ones, about 0 for two songs at random. The song itself is left out.
-The table is read twice, part by part: memory does not grow with it.
-Exit code 0; 2 where it cannot run, with what to do.
+SONG is the path of a song in the table, or any other file. The table's model embeds a file that is not in the table.
+A row is a score and a song. The score is the cosine of the two embeddings, after each value is standardised by its mean
+and standard deviation over the table. It is 1 for equal embeddings, and about 0 for two random songs. The song itself
+is left out.
+The table is read twice, part by part. Memory use does not grow with the table.
+The exit code is 0, or 2 if the command cannot run; a message then says what to do.
 """
 
 import argparse
@@ -19,12 +20,13 @@ from mtmusic.cli import common
 
 def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__, __name__)
-    flags.add_argument("song", type=Path, metavar="SONG", help="a file")
+    flags.add_argument("song", type=Path, metavar="SONG", help="file of the song")
     flags.add_argument("--embeddings", required=True, **common.DIR, help="the table that mtmusic embed wrote")
-    flags.add_argument("--top", default=20, **common.NUMBER, help="songs (default: 20)")
-    flags.add_argument("--model", **common.RUN, help="the table's model (default: where it was)")
-    flags.add_argument("--m3u", **common.FILE, help="write a playlist")
-    flags.add_argument("--overwrite", action="store_true", help="replace a playlist that is there")
+    flags.add_argument("--top", default=20, **common.NUMBER, help="number of songs to list (default: 20)")
+    text = "path of the table's model, if it has moved (default: as the table says)"
+    flags.add_argument("--model", **common.RUN, help=text)
+    flags.add_argument("--m3u", **common.FILE, help="write the songs as a playlist to this file")
+    flags.add_argument("--overwrite", action="store_true", help="replace an existing playlist")
     return flags
 
 

@@ -1,14 +1,15 @@
 """Trains models of affect (valence, energy, danceability, or any columns of labels from 0 to 1) on a data folder.
 
-    mtmusic train-affect                                                       the demo corpus, task by task
+    mtmusic train-affect                                                       the demo corpus, a model per task
     mtmusic train-affect --data data/multitask_dataset_beat --task valence     one task
-    mtmusic train-affect --data data/multitask_dataset_beat --multitask        one trunk, a head a task
+    mtmusic train-affect --data data/multitask_dataset_beat --multitask        one backbone, a head per task
     mtmusic train-affect --multitask --weights valence=.4,energy=.2,danceability=.2
 
-Writes saved_models/<task>_<backbone>/, affect_<backbone>/ for --multitask, and prints Spearman's rho of the test
-split. Where that has no labels, labelled clips are held out to judge by; --retrain-on-all then trains the model that
-is saved on all of them. Without --task and --multitask --out is the folder that the runs are put in.
-Exit code 0; 2 where it cannot run, with what to do.
+The command writes saved_models/<task>_<backbone>/, or saved_models/affect_<backbone>/ with --multitask, and prints
+Spearman's rho of the test split. If the test split has no labels, a part of the labelled clips is held out for the
+test. With --retrain-on-all, the saved model is then trained on all labelled clips. Without --task and --multitask,
+--out is the parent folder of the runs.
+The exit code is 0, or 2 if the command cannot run; a message then says what to do.
 """
 
 import argparse
@@ -32,18 +33,18 @@ def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__, __name__)
     common.add_data_flags(flags, "an affect")
     what = flags.add_mutually_exclusive_group()
-    alone = "train this one alone (default: each in turn)"
+    alone = "train a model of this task only (default: a model of each task)"
     what.add_argument("--task", dest="tasks", nargs=1, default=(), metavar="NAME", help=alone)
-    what.add_argument("--multitask", action="store_true", help="train all with one trunk and a head each")
+    what.add_argument("--multitask", action="store_true", help="train one model of all tasks, with a head per task")
     weighing = flags.add_mutually_exclusive_group()
     weighing.add_argument(
         "--weights",
         type=weights,
         metavar="TASK=X,...",
-        help="multitask: of the tasks' errors in the loss (default: one over the variance of each task's labels)",
+        help="multitask: weights of the tasks' errors in the loss (default: 1 / variance of each task's labels)",
     )
     weighing.add_argument(
-        "--learned-weights", action="store_true", help="multitask: learn them with the model (Kendall et al. 2018)"
+        "--learned-weights", action="store_true", help="multitask: learn these weights too (Kendall et al. 2018)"
     )
     common.add_affect_flags(flags)
     common.add_training_flags(flags)

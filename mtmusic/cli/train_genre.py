@@ -1,12 +1,13 @@
-"""Trains a genre model on a data folder, judges it on the test split once, and saves it with a report.
+"""Trains a genre model on a data folder, evaluates it on the test split once, and saves it with a report.
 
     mtmusic train-genre                                             the demo corpus, the lab's CNN
     mtmusic train-genre --data data/fma_genre_spectrograms_beat     the lab's data
     mtmusic train-genre --data data/fma_genre_spectrograms_beat --backbone lstm --bidirectional
 
-Writes saved_models/genre_<backbone>/ with model.keras, card.json, metrics.json, predictions.csv, history.csv,
-figures/ and report.html, and prints the classification report of the test split and the command that predicts.
-Exit code 0; 2 where it cannot run, with what to do.
+The command writes saved_models/genre_<backbone>/ with model.keras, card.json, metrics.json, predictions.csv,
+history.csv, figures/ and report.html. It prints the classification report of the test split, and the command that
+predicts with the model.
+The exit code is 0, or 2 if the command cannot run; a message then says what to do.
 """
 
 import argparse
@@ -23,8 +24,8 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--leave-out",
         **common.RUN,
-        help="learn from none of the clips that this affect run was judged on, by content: for a fine-tune that is "
-        "judged on them too",
+        help="leave out clips whose content is in the evaluation clips of this affect run. Use it before a fine-tuning "
+        "that is evaluated on those clips",
     )
     return flags
 

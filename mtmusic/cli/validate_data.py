@@ -1,12 +1,14 @@
-"""Says what is in a data folder, genre or affect, and what is wrong with it. Trains nothing.
+"""Checks a genre or affect data folder, and prints what it holds and what is wrong with it. Trains nothing.
 
     mtmusic validate-data data/fma_genre_spectrograms_beat
     mtmusic validate-data data/multitask_dataset_beat --html data.html --json data.json
 
-Prints a line for each finding, the worst first: error or warning, the number of clips, three of them, and what to do.
---schema and --infer-schema need TensorFlow Data Validation (TFDV), which supports Python up to 3.11. Without it columns
-are not compared with a schema, nor between train and test. A line says so.
-Exit code 0 where nothing was found, 1 where something was, 2 where it cannot run, with what to do.
+The command prints a line for each finding, errors first: error or warning, the number of clips, three of these clips,
+and what to do.
+--schema and --infer-schema need TensorFlow Data Validation (TFDV), which supports Python up to 3.11. Without TFDV,
+columns are not compared with a schema, nor between train and test. A line then says so.
+The exit code is 0 if nothing was found, 1 if something was found, or 2 if the command cannot run; a message then says
+what to do.
 """
 
 import argparse
@@ -21,14 +23,14 @@ def parser() -> argparse.ArgumentParser:
     common.add_classes_flag(flags)
     common.add_beat_flag(flags)
     schemas = flags.add_mutually_exclusive_group()
-    schemas.add_argument("--schema", **common.FILE, help="judge by this TFDV schema, not the lab format's")
+    schemas.add_argument("--schema", **common.FILE, help="compare with this TFDV schema instead of the lab format's")
     schemas.add_argument(
-        "--infer-schema", **common.FILE, help="infer a schema from the train split, write it, judge by it"
+        "--infer-schema", **common.FILE, help="infer a schema from the train split, write it, and compare with it"
     )
     flags.add_argument("--html", **common.FILE, help="write a page with each column's distribution")
-    flags.add_argument("--json", **common.FILE, help="write the findings with all their clips")
-    flags.add_argument("--strict", action="store_true", help="call warnings errors")
-    flags.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    flags.add_argument("--json", **common.FILE, help="write the findings, with all their clips, as JSON")
+    flags.add_argument("--strict", action="store_true", help="report warnings as errors")
+    flags.add_argument("--overwrite", action="store_true", help="replace existing files")
     return flags
 
 

@@ -136,6 +136,6 @@ def test_songs_in_the_place_of_a_data_folder_need_extraction(
     out = ("--out", "run") if flags else ()
     assert script(name).main([*flags, folder, *out]) == 2
     assert capsys.readouterr().err == (
-        f"error: Expected a data folder, got songs in {folder}: make one of them with "
+        f"error: Expected a data folder, got songs in {folder}: make a data folder with "
         f"mtmusic extract-features '{folder}' {expected}\n"
     )

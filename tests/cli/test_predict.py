@@ -231,8 +231,8 @@ def test_a_name_that_is_no_text(predict, runs, music):
         (("music", "--model", "{affect}", "--window", "0.2"), "Expected --window of 1 second or more, got 0.2"),
         (("music", "--out", "a.csv"), "name a table, NAME.parquet, got a.csv; --format jams writes a folder of"),
         (("music", "--out", "a.parquet", "--csv", "a.csv"), "Expected --out or --csv, got both"),
-        (("music", "--retry-failed"), "Expected --retry-failed with --out, which it is about"),
-        (("music", "--scheduler", "tcp://127.0.0.1:9"), "Expected --scheduler with --out, which it is about"),
+        (("music", "--retry-failed"), "Expected --retry-failed only with --out, got no --out: give both, or neither"),
+        (("music", "--scheduler", "tcp://127.0.0.1:9"), "Expected --scheduler only with --out, got no --out"),
     ],
 )
 def test_refuses_in_one_line(predict, runs, music, capsys, arguments, told):
