@@ -26,7 +26,7 @@ MILLISECONDS = 1000
 WAITING = 2
 
 GATED = f"""
-import runpy, time
+import runpy, signal, time
 from pathlib import Path
 from mtmusic.serving import web
 
@@ -36,6 +36,7 @@ class Gated(web.DemoApp):
             time.sleep(0.05)
         return super().answer(song, name)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children ignore it
 web.DemoApp, web.WAITING = Gated, {WAITING}
 runpy.run_path("scripts/web_demo.py", run_name="__main__")
 """
