@@ -162,10 +162,10 @@ def parser(docstring: str | None, module: str = "") -> argparse.ArgumentParser:
 
 
 def quieten_tensorflow() -> None:
-    """It says only what concerns the user, where it is imported after this and the user has not set its log level."""
+    """TensorFlow logs only errors, if it is imported after this and the user has not set its log level."""
+    quiet = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3"
     if not any(isinstance(finder, _TensorFlow) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _TensorFlow(quiet="TF_CPP_MIN_LOG_LEVEL" not in os.environ))
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        sys.meta_path.insert(0, _TensorFlow(quiet))
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="google.api_core")
 

@@ -145,7 +145,7 @@ class Task(ABC):
 def too_few_groups(clips: Clips) -> str | None:
     """That an interval over so few groups shows nothing."""
     groups = len(set(clips.group_names))
-    return f"{len(clips)} test clips of {groups} groups are too few to tell" if groups < FEWEST_GROUPS else None
+    return f"{len(clips)} test clips of {groups} groups are too few for an interval" if groups < FEWEST_GROUPS else None
 
 
 def kept_parts(model: keras.Model, clips: Clips) -> tuple[keras.Model, keras.Model] | None:
@@ -191,4 +191,4 @@ def activations(model: keras.Model, spectrogram: np.ndarray) -> list[tuple[str, 
     chosen = [layer for layer in backbone.layers if layer.name.startswith("block") and layer.name.endswith(kinds)]
     chosen = [layer for layer in chosen if len(layer.output.shape) == 4]  # a dense block has no frames left
     outputs = keras.Model(backbone.input, [layer.output for layer in chosen])(spectrogram, training=False)
-    return [(layer.name, np.array(output[0]).astype(np.float32)) for layer, output in zip(chosen, outputs, strict=True)]
+    return [(layer.name, output[0].numpy().astype(np.float32)) for layer, output in zip(chosen, outputs, strict=True)]

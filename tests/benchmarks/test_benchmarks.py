@@ -513,7 +513,7 @@ def test_pretrained_against_a_stub(benchmark, trunk, tmp_path, capsys):
     assert row["ratio"] == row["ratio_min"] == row["ratio_max"] > 0
     assert row["ratio"] == pytest.approx(row["songs_per_second"] / row["peer_songs_per_second"])
     own = Predictor("musicnn").predict(songs[1])["tags"]
-    assert measured["ours"]["tags"][1] == pytest.approx(own, abs=1e-6)
+    assert measured["ours"]["tags"][1] == pytest.approx(own, abs=1e-5)
     assert row["difference"] == pytest.approx(max(abs(tags["rock"] - 0.5) for tags in measured["ours"]["tags"]))
     assert all(0 < least <= median <= most for median, least, most in content["clips"].values())
     assert "Times as fast" in capsys.readouterr().out
