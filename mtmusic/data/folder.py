@@ -123,11 +123,10 @@ def load_genre_data(options: LoadOptions) -> GenreData:
     data = _genre_data(options, checked)
     present = [name for name, count in data.splits["train"].counts().items() if count]
     if len(present) < 2:
-        raise UserError(
-            f"Expected two classes or more, got {', '.join(present)} alone in {label_path(folder, 'train')}"
-        )
+        raise UserError(f"Expected two classes or more, got only {', '.join(present)} in {label_path(folder, 'train')}")
     if len(present) < len(known):
-        raise UserError(f"No clip of {', '.join(sorted({*known} - {*present}))} in {folder / 'train'} can be used")
+        lacking = ", ".join(sorted({*known} - {*present}))
+        raise UserError(f"Expected usable clips of {lacking} in {folder / 'train'}, got none: repair or add some")
     return replace(data, splits=_with_validation(data.splits, options))
 
 
@@ -158,8 +157,8 @@ def load_affect_split(options: LoadOptions, split: str, tasks: Sequence[str]) ->
     folder = options.folder
     if folder.is_dir() and not has_label_rows(folder, split):
         raise UserError(
-            f'Expected labels to evaluate with, but the {split} split of {folder} has no labels: give `split="train"`, '
-            "or predict it with mtmusic make-submission"
+            f'Expected labels to evaluate with, got none in the {split} split of {folder}: give `split="train"`, or '
+            "predict the split with mtmusic make-submission"
         )
     selected = select_tasks(_affect_data(options, [split]), tasks)
     require_labels(selected.splits[split], f"in {label_path(folder, split)}")
@@ -276,8 +275,8 @@ def require_rate(data_beat: bool, folder: Path, model_beat: bool, model_path: Pa
     if model_beat != data_beat:
         raise UserError(
             f"Expected {RATES[model_beat]} clips, which {model_path} was trained on, "
-            f"got {RATES[data_beat]} ones in {folder}: a frame is {'a beat' if data_beat else 'of fixed length'} there "
-            "(`beat=True` or `beat=False`, if the folder does not tell)"
+            f"got {RATES[data_beat]} ones in {folder}: if the folder is taken for the wrong kind, give `beat=True` or "
+            "`beat=False`"
         )
 
 
@@ -291,7 +290,7 @@ def beat_of_folder(folder: Path, beat: bool | None, frames: np.ndarray) -> bool:
     known = beat if beat is not None else is_beat_synchronised(folder)
     if known is None and np.median(frames) < LIKELY_BEAT_FRAMES:
         raise UserError(
-            f"Expected a folder that tells its frame rate, got clips of {np.median(frames):.0f} frames in {folder}: "
+            f"Expected a folder that says its frame rate, got clips of {np.median(frames):.0f} frames in {folder}: "
             "give `beat=True` or `beat=False`"
         )
     return bool(known)
@@ -306,18 +305,18 @@ def data_table(data: FolderData) -> str:
     """The folder, what its checks found, and its counts by class or task and by split, as text."""
     lines = []
     if data.demo:
-        lines.append("Data: the demo corpus of synthesised music. What it teaches says nothing about real songs.")
+        lines.append("Data: the demo corpus of synthesised music. Models trained on it are of no use for real songs.")
     lines.append(f"Folder: {data.folder} ({frames_in_words(data.feature, data.beat)})")
     lines.append(f"Frames: {data.frames.min()} to {data.frames.max()}, median {np.median(data.frames):.0f}")
     lines += [f"Left out: {line}" for line in in_lines(data.left_out)]
     if data.checks == "off":
-        lines.append("Checks: off, but for what cannot be read")
+        lines.append("Checks: off, except for files that cannot be read")
     elif not data.findings:
         lines.append(f"Checks: {len(data.frames)} clips, nothing found")
     lines += [f"Warning: {finding}" for finding in data.findings]
     affect = isinstance(data, AffectData)
     if data.held_out_test:
-        lines.append("The test split has no labels: labelled clips are held out to judge by")
+        lines.append("The test split has no labels: a part of the labelled clips is held out for the test")
     counts = {split: clips.counts() for split, clips in data.splits.items()}
     names = list(next(iter(counts.values())))
     rows: list[tuple[Any, ...]] = [("labels of" if affect else "class", *counts)]
@@ -387,7 +386,7 @@ def _folder_data(options: LoadOptions, checked: dict[str, CheckedSplit], pooled:
 def _accepted(folder: Path, findings: Sequence[Finding], checks: Checks) -> tuple[Finding, ...]:
     """The warnings. Raises UserError where there are errors; where strict, where there is anything."""
     if refused := [finding for finding in worst_first(findings) if finding.error or checks == "strict"]:
-        raise UserError.listing(f'Cannot use {folder} (`checks="off"` goes on all the same)', refused)
+        raise UserError.listing(f'Cannot use {folder} (`checks="off"` continues without the checks)', refused)
     return tuple(worst_first(findings))
 
 
@@ -398,4 +397,4 @@ def require_labels(clips: Clips, where: str) -> None:
         if count < FEWEST_LABELS:
             raise UserError(f"Expected {FEWEST_LABELS} labels of {task} or more, got {count} {where}")
         if np.nanmin(values) == np.nanmax(values):
-            raise UserError(f"Expected labels of {task} that differ, got {np.nanmin(values):g} alone {where}")
+            raise UserError(f"Expected labels of {task} that differ, got only {np.nanmin(values):g} {where}")

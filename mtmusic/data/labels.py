@@ -457,7 +457,9 @@ def _other_genres(genres: Iterable[str], known: Sequence[str], path: Path) -> st
             f"Expected genres of the classes {', '.join(known)}, got {got} in {path}: give `classes`, a JSON file of "
             f"each genre's class, as {example}"
         )
-    return f'Expected genres that the class mapping knows, got {got} in {path}: `classes="all"` takes each as a class'
+    return (
+        f'Expected genres that the class mapping knows, got {got} in {path}: `classes="all"` makes each genre a class'
+    )
 
 
 def scan_affect_labels(folder: Path | str, split: str) -> tuple[Clips, list[Problem]]:
@@ -805,7 +807,7 @@ def _usable_rows(
         elif len(cells) != values + 1:
             kind, what = "shifted columns", f"expected {values + 1} columns, got {len(cells)}"
         elif name in seen:
-            kind, what = "duplicate id", f"the id {name} stands there twice"
+            kind, what = "duplicate id", f"the id {name} has a second row"
         elif array is None:
             kind, what = "row without array", f"no array {name}{SUFFIXES[feature][0]} (or .npy.gz) in {split}/"
         else:

@@ -123,7 +123,7 @@ def read_stored(path: Path) -> np.ndarray:
         shape, fortran_order, dtype = _read_header(file, path)
         content = file.read()  # to the end, where gzip compares its checksum
         if len(content) != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"its header tells {shape} of {dtype}, but {len(content)} bytes follow")
+            raise ValueError(f"its header says {shape} of {dtype}, but {len(content)} bytes follow")
     return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")
 
 
@@ -238,7 +238,9 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     except (UserError, MemoryError):
         raise
     except Exception as error:  # gzip, zlib and NumPy's parser of a damaged header raise a dozen kinds
-        reason = "empty file" if path.is_file() and path.stat().st_size == 0 else str(error) or "it ends too soon"
+        reason = (
+            "empty file" if path.is_file() and path.stat().st_size == 0 else str(error) or "the file ends too early"
+        )
         raise UserError(f"Expected a whole .npy array, got an unreadable one in {path}: {reason}") from error
 
 

@@ -110,7 +110,7 @@ def subset(clips: Clips, size: int, seed: int = 0) -> Clips:
         return clips
     strata = stratification(clips)
     if size < len(set(strata)):
-        raise UserError(f"Expected `subset` of {len(set(strata))} clips or more, one a class, got {size}")
+        raise UserError(f"Expected `subset` of {len(set(strata))} clips or more, one per class, got {size}")
     shuffled = np.random.default_rng(seed).permutation(len(clips))
     place = np.empty(len(clips))  # 0 for the first clip of each class, towards 1 for its last
     for stratum in set(strata):
@@ -140,7 +140,7 @@ def stratification(clips: Clips) -> np.ndarray:
 
 def _grouped_hold_out(clips: Clips, fraction: float, seed: int) -> tuple[Clips, Clips]:
     """The first of 1/fraction folds in which both parts hold every class."""
-    purpose = f"a hold-out of {fraction:g} that parts no group"
+    purpose = f"a hold-out of {fraction:g} that keeps groups together"
     folds = max(2, round(1 / fraction))
     if (
         len(set(clips.groups if clips.groups is not None else ())) < folds

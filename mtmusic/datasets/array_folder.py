@@ -97,7 +97,7 @@ def require_ours(folder: Path, content: Mapping[str, Any]) -> None:
     """Raises UserError where the folder holds other things, or arrays that were not made as `content` says."""
     before = read_features_json(folder)
     if not before and folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise UserError(f"Expected a folder that is new, or made by this command, got {folder}: it holds other things")
+        raise UserError(f"Expected a new folder, or one that this command made, got {folder}, which holds other things")
     if before and (kind := folder_feature(folder)) != content["feature"]:
         raise UserError(f"{folder} holds {kind} arrays, now {content['feature']}: give another folder")
     differing = [f"{name} {before[name]}, now {now}" for name, now in content.items() if before.get(name, now) != now]

@@ -144,6 +144,7 @@ def _summary_text(summary: dict[str, Any]) -> str:
             ),
             f"Other files: {', '.join(summary['contents']['files']) or 'none'}",
             f"Batches: {summary['batches']} of train, {summary['padding_share']:.1%} of their frames are padding",
-            f"A flat CNN pads to {summary['flat_cnn_frames']} frames: {summary['flat_cnn_padding_share']:.1%} padding",
+            f"The flat CNN pads every clip to {summary['flat_cnn_frames']} frames: "
+            f"{summary['flat_cnn_padding_share']:.1%} of the frames are padding",
         ]
     )

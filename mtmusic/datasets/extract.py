@@ -135,7 +135,7 @@ def _labels_and_splits(options: ExtractOptions, ids: Mapping[Path, str]) -> tupl
     if labels.unknown:
         logger.warning(f"warning: {describe_unknown(labels, ids)}, in {options.labels}")
     for one, other in near_twins(labels.genres.values()):
-        logger.warning(f"warning: the genres {one!r} and {other!r} differ in case or spaces alone: write them alike")
+        logger.warning(f"warning: the genres {one!r} and {other!r} differ only in case or spaces: use one spelling")
     paths = {song_id: path for path, song_id in ids.items()}
     return labels, splits_of(labels, paths, options.test_share, options.seed)
 
@@ -165,12 +165,12 @@ def _warn_of_earlier_songs(folders: Sequence[DataFolder]) -> None:
         moved = sum(folder.splits.get(i, split) != split for split, ids in there.items() for i in ids)
         if moved:
             logger.warning(
-                f"warning: {moved} songs of {folder.path} change between train and test, since the split is made anew: "
-                "a model that was trained before may know test songs"
+                f"warning: {moved} songs of {folder.path} move between train and test, since the split is drawn again: "
+                "models that were trained earlier may have been trained on test songs"
             )
         if folder.kind and (lost := sum(i not in folder.splits for ids in there.values() for i in ids)):
             logger.warning(
-                f"warning: {lost} earlier songs of {folder.path} have no label any more: give all songs in one run"
+                f"warning: {lost} earlier songs of {folder.path} now have no label: give all songs in one command"
             )
 
 

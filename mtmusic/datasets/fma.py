@@ -82,7 +82,7 @@ def plan_fma(audio: Path, metadata: Path, size: str = "small", seed: int = 0) ->
     no_artist = {i for i, track in tracks.items() if not track.artist}
     no_genre = {i for i, track in tracks.items() if not track.genre}
     no_label = {i for i, labels in echonest.items() if np.isnan(labels).all()}
-    in_tables = {"not in tracks.csv, so of no known artist": absent, "no artist in tracks.csv": no_artist}
+    in_tables = {"not in tracks.csv, so the artist is not known": absent, "no artist in tracks.csv": no_artist}
     in_songs = {
         "known not to decode": UNDECODABLE,
         f"no audio in {audio}": (chosen | set(echonest)) - songs,
@@ -171,7 +171,7 @@ def plan_table(plan: FmaPlan) -> str:
     for folder, splits in plan.splits.items():
         lines += _counts(folder, splits)
         lines += [f"{count} left out: {reason}" for reason, count in plan.left_out[folder].items() if count] + [""]
-    return "\n".join([*lines, *(f"Left out, wrong sha1 sum (fetch it anew): {path}" for path in plan.wrong_sums)])
+    return "\n".join([*lines, *(f"Left out, wrong sha1 sum (download it again): {path}" for path in plan.wrong_sums)])
 
 
 def genre_folders(plan: FmaPlan, out: Path, rate: str) -> list[Path]:
@@ -194,7 +194,7 @@ def _counts(folder: str, splits: Mapping[str, Clips]) -> list[str]:
 def _song_ids(audio: Path) -> set[int]:
     """The songs that lie below `audio` in FMA's folder scheme."""
     if not audio.is_dir():
-        raise UserError(f"Expected `audio` to be the folder that one of FMA's archives holds, got no folder: {audio}")
+        raise UserError(f"Expected `audio` to be the folder in one of FMA's archives, got no folder: {audio}")
     songs = audio.glob(f"{DIGITS * 3}/{DIGITS * 6}.mp3")
     return {int(path.stem) for path in songs if path.stem.startswith(path.parent.name)}
 

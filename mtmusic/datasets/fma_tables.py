@@ -170,7 +170,7 @@ def _tracks(path: Path, columns: Sequence[tuple[str, ...]]) -> Iterator[tuple[in
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of each row, all of which are as long as the first."""
     if not path.is_file():
-        raise UserError(f"Expected FMA's table {path}, got no such file: give the folder that fma_metadata.zip holds")
+        raise UserError(f"Expected FMA's table {path}, got no such file: give the folder in fma_metadata.zip")
     usual = csv.field_size_limit(LONGEST_CELL)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

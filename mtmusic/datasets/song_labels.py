@@ -67,7 +67,7 @@ def labels_from_table(table: Path, ids: Mapping[Path, str], roots: Sequence[Path
             unknown += [named] if named else []
             continue
         if song_id in seen:
-            problems.append(Problem("duplicate id", song_id, f"line {number}: the song {song_id} stands there twice"))
+            problems.append(Problem("duplicate id", song_id, f"line {number}: the song {song_id} has a second row"))
         seen.add(song_id)
         _add_row(labels, song_id, row, f"line {number}", problems)
     labels = replace(labels, rows=len(seen) + len(unknown), unknown=tuple(unknown))
@@ -76,7 +76,9 @@ def labels_from_table(table: Path, ids: Mapping[Path, str], roots: Sequence[Path
     if not seen:
         raise UserError(f"Expected labels of the songs in {table}, got none: {describe_unknown(labels, ids)}")
     if not labels.ids():
-        raise UserError(f"Expected labels of the songs in {table}, got none: {len(seen)} of its rows name a song")
+        raise UserError(
+            f"Expected labels of the songs in {table}, got none: {len(seen)} rows name a song, none has a label"
+        )
     for place, task in enumerate(tasks):
         if all(np.isnan(values[place]) for values in labels.values.values()):
             raise UserError(f"Expected labels of {task} in {table}, got none: leave the column out")
@@ -88,9 +90,9 @@ def describe_unknown(labels: SongLabels, ids: Mapping[Path, str]) -> str:
     path, song_id = next(iter(ids.items()))
     return (
         f"{len(labels.unknown)} of {labels.rows} rows name no song, for example {labels.unknown[0]!r}; "
-        f"real ids look like {song_id!r}, real paths like {path.name!r}"
+        f"an id is for example {song_id!r}, a path {path.name!r}"
         if labels.unknown
-        else f"no row of {labels.rows} names a song"
+        else f"none of {labels.rows} rows names a song"
     )
 
 

@@ -177,19 +177,21 @@ def _missing_splits(splits: dict[str, CheckedSplit], is_genre: bool) -> list[Fin
     findings = []
     for split, part in splits.items():
         if not len(part.scanned) and not part.problems:
-            advice = "Look at the class mapping"
-            findings.append(Finding(True, f"no clips in {split}", (), "no row is of a class", advice))
+            advice = "Check the class mapping"
+            findings.append(Finding(True, f"no clips in {split}", (), "no row has a known class", advice))
         if is_genre and len(part.scanned) and not part.scanned.classes:
             clips = tuple(f"{split}/{i}" for i in part.scanned.ids)
             message = f"{split} has arrays, but no rows in {split}_labels.txt"
-            findings.append(Finding(True, "split without labels", clips, message, "Give it labels, or take it out"))
+            findings.append(Finding(True, "split without labels", clips, message, "Add labels, or remove the arrays"))
     train = splits["train"].scanned
     if is_genre and len(train) and sum(count > 0 for count in train.counts().values()) == 1:
-        message = f"every clip of train is {train.classes[int(train.targets[0])]}"
+        message = f"every clip of train has the class {train.classes[int(train.targets[0])]}"
         clips = tuple(f"train/{i}" for i in train.ids)
-        findings.append(Finding(True, "one class alone", clips, message, "Two or more can be told apart"))
+        findings.append(Finding(True, "one class alone", clips, message, "Training needs two classes or more"))
     if is_genre and "test" not in splits:
-        findings.append(Finding(True, "no test split", (), "there is no test_labels.txt with rows", "Hold clips out"))
+        findings.append(
+            Finding(True, "no test split", (), "there is no test_labels.txt with rows", "Hold out clips for the test")
+        )
     return findings
 
 

@@ -244,7 +244,7 @@ def no_waveform(card: Mapping[str, Any]) -> str:
         The reason.
     """
     rate = "beat-synchronised" if card["beat"] else "full-rate"
-    return f"the model hears {rate} {card['feature']}, which plain TensorFlow does not make"
+    return f"the model's input is {rate} {card['feature']}, which plain TensorFlow does not make"
 
 
 def _write(

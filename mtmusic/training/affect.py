@@ -141,7 +141,7 @@ class AffectTask(Task):
             for task, row in rows
             if (row["spearman_low"] or 0) <= 0
         ]
-        return f"rho is not shown to be above 0, which a constant answer has: {', '.join(found)}" if found else None
+        return f"rho is not clearly above 0, the rho of a constant answer: {', '.join(found)}" if found else None
 
     def card(self, options: LoadOptions) -> dict[str, Any]:
         task = self.tasks[0] if len(self.tasks) == 1 else MULTITASK

@@ -99,7 +99,10 @@ def comparison_table(comparison: dict[str, Any]) -> str:
     for part, row in parts.items():
         cells = [_interval(row[name]) if name in row else "-" for name in names]
         lines.append(f"{part:{width}}" + "".join(f"  {cell:>24}" for cell in cells))
-    lines += [f"{name} judged {clips} other clips: not paired" for name, clips in comparison["apart"].items()]
+    lines += [
+        f"{name} was evaluated on {clips} other clips: it has no difference"
+        for name, clips in comparison["apart"].items()
+    ]
     return "\n".join([f"{_measure(comparison)} on the same {comparison['clips']} test clips (95 % interval)", *lines])
 
 

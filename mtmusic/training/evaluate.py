@@ -63,9 +63,11 @@ def evaluate(
     learnt = clips_learnt(model_path, list(data.digests.values()))
     seen = None if learnt is None else len(learnt)
     if seen is None:
-        logger.info(f"Whether {model_path} learnt from these clips is not known: scores are too high where it did\n")
+        logger.info(
+            f"It is not known whether {model_path} was trained on these clips. If it was, the scores are too high.\n"
+        )
     elif seen:
-        logger.info(f"{seen} of these {len(data.digests)} clips were in the model's training, by content\n")
+        logger.info(f"The model was trained on {seen} of these {len(data.digests)} clips, by content.\n")
     evaluation = task.evaluate(model, recipe, data.splits[split])
 
     work = out.with_name(out.name + ".partial")

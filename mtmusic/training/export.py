@@ -56,7 +56,9 @@ def export_model(run: Path, out: Path | None = None, overwrite: bool = False, fo
     folder = out or own_folder(run) / FOLDERS[format]
     refuse_other_things(folder, FILES.get(format, f"{ASSETS}/{CARD_FILE}"))
     if (folder / FILES.get(format, SAVED_MODEL_FILE)).is_file() and not overwrite:
-        raise UserError(f"{folder} holds an earlier export: `overwrite=True` replaces it, `out` writes elsewhere")
+        raise UserError(
+            f"{folder} holds an earlier export: `overwrite=True` replaces it, and `out` names another folder"
+        )
     examples = read_examples(run, model)
     licenses = {LICENSE_FILE: locate(run)[0] / LICENSE_FILE}
     if "trunk" in card:  # whose weights are in the export, not in the run
@@ -68,7 +70,7 @@ def export_model(run: Path, out: Path | None = None, overwrite: bool = False, fo
         _, *others = read_card(folder / ASSETS)["signatures"]
         logger.info(f"Signatures: serve (serving_default), {', '.join(others)}")
         if sound is None:
-            logger.info(f"No signature takes samples: {no_waveform(card)}")
+            logger.info(f"The export has no signature waveform: {no_waveform(card)}")
     else:
         difference = export_converted(model, card, examples, folder, format, licenses)
     logger.info(f"Largest difference from {run} on {len(examples)} clips: {difference:.1g}")

@@ -98,7 +98,7 @@ class GenreTask(Task):
         if report["accuracy_low"] > share:
             return None
         found = interval(report["accuracy"], report["accuracy_low"], report["accuracy_high"])
-        return f"accuracy {found} is not shown to be better than {share:.3f}, which always answering {commonest} has"
+        return f"accuracy {found} is not clearly above {share:.3f}, the accuracy of always answering {commonest}"
 
     def card(self, options: LoadOptions) -> dict[str, Any]:
         mapping = genre_mapping(options.classes)
@@ -139,7 +139,7 @@ def _without(data: GenreData, run: Path) -> GenreData:
         clips = splits[split]
         kept = [i for i, path in enumerate(clips.paths) if data.digests[path] not in evaluated]
         splits[split] = clips.take(kept)
-        logger.info(f"Left out of {split}: {len(clips) - len(kept)} clips that {run} was judged on")
+        logger.info(f"Left out of {split}: {len(clips) - len(kept)} clips that {run} was evaluated on")
         if gone := [name for name, count in splits[split].counts().items() if not count and clips.counts()[name]]:
-            raise UserError(f"Expected clips of {', '.join(gone)} in {split} that {run} was not judged on, got none")
+            raise UserError(f"Expected clips of {', '.join(gone)} in {split} that {run} was not evaluated on, got none")
     return replace(data, splits=splits)

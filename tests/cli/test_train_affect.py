@@ -118,7 +118,7 @@ def test_each_task_is_trained_in_turn_into_the_parent(script, affect_folder, tmp
     shutil.rmtree(out / "energy_lstm")
     assert train(script, affect_folder, out, *TINY_LSTM, "--epochs", "1", "--resume") == 0
     assert (out / "energy_lstm" / "report.html").is_file()
-    assert capsys.readouterr().out.count("is a finished run: nothing to resume") == 2
+    assert capsys.readouterr().out.count("is a finished run. There is nothing to resume") == 2
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ BAD = {
     "label below zero": (cells(lambda row: row.__setitem__(1, "-0.1")), (), "line 2: expected labels from 0 to 1"),
     "no number": (cells(lambda row: row.__setitem__(1, "high")), (), "line 2: could not convert"),
     "missing column": (cells(lambda row: row.pop()), (), "line 2: expected 4 columns, got 3"),
-    "duplicate id": (cells(lambda row: row.__setitem__(0, "2")), (), "the id 2 stands there twice"),
+    "duplicate id": (cells(lambda row: row.__setitem__(0, "2")), (), "the id 2 has a second row"),
     "no array": (lambda f: (f / "train" / "1.fused.full.npy").unlink(), (), "no array 1.fused.full.npy"),
     "constant labels": (edit_labels(constant), (), "labels of danceability that differ"),
     "task unknown": (nothing, ("--task", "arousal"), "Expected tasks among valence, energy, danceability, got arousal"),
@@ -318,12 +318,12 @@ def test_evaluate_judges_an_affect_model_as_its_training_did(script, finished, t
     folder, run = finished[0], Path(shutil.copytree(finished[1], tmp_path / "run"))
     main = script("evaluate").main
     assert main(["--model", str(run), "--data", str(folder)]) == 2
-    assert "has no labels: give --split train" in capsys.readouterr().err
+    assert "give --split train" in capsys.readouterr().err
     assert main(["--model", str(run), "--data", str(folder), "--split", "train"]) == 0
     printed = capsys.readouterr().out
     assert "spearman" in printed
     learnt = sum(int(row["trained"]) for row in read_csv(run / "clips.csv"))
-    assert f"{learnt} of these 30 clips were in the model's training" in printed
+    assert f"The model was trained on {learnt} of these 30 clips, by content" in printed
     page = (run / "evaluations" / "affect_beat_train" / "report.html").read_text()
     assert f"{learnt} of these clips were in its training." in page
     out = run / "evaluations" / "affect_beat_train"
@@ -373,9 +373,9 @@ def test_runs_that_cannot_be_compared_are_refused(script, finished, tmp_path, ca
     assert script("train_genre").main(["--data", str(genre), "--out", str(tmp_path / "genre"), *TINY_LSTM]) == 0
     capsys.readouterr()
     assert main([str(multitask), str(renamed)]) == 0
-    assert "renamed judged 6 other clips: not paired" in capsys.readouterr().out
+    assert "renamed was evaluated on 6 other clips: it has no difference" in capsys.readouterr().out
     assert main([str(multitask), str(relabelled)]) == 0
-    assert "relabelled judged 6 other clips: not paired" in capsys.readouterr().out
+    assert "relabelled was evaluated on 6 other clips: it has no difference" in capsys.readouterr().out
     for runs, expected in (
         ([multitask], "two runs or more"),
         ([multitask, multitask], "each run once"),

@@ -291,7 +291,7 @@ def test_a_run_killed_after_its_best_epoch_resumes_and_keeps_it(script, genre_fo
     assert record["best_epoch"] == straight["best_epoch"] < record["epochs"] < straight["epochs"]
 
     assert train(script, genre_folder, out, *flags) == 2
-    assert "--resume goes on with it" in capsys.readouterr().err
+    assert "--resume continues it" in capsys.readouterr().err
     assert train(script, genre_folder, out, *flags[:-1], "0.01", "--resume") == 2
     assert "learning_rate 0.02, now 0.01" in capsys.readouterr().err
     assert train(script, genre_folder, out, *flags, "--resume") == 0
@@ -505,4 +505,4 @@ def test_the_checks_stop_a_training_or_are_told(script, genre_folder, tmp_path, 
     assert train(script, genre_folder, tmp_path / "loud", *TINY_LSTM) == 2
     assert capsys.readouterr().err.count("louder than 0 dB: expected mel from -80 to 0 dB") == 3
     assert train(script, genre_folder, tmp_path / "loud", *TINY_LSTM, "--skip-checks") == 0
-    assert "Checks: off, but for what cannot be read" in capsys.readouterr().out
+    assert "Checks: off, except for files that cannot be read" in capsys.readouterr().out

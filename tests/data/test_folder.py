@@ -101,7 +101,7 @@ def constant(text: str) -> str:
     [
         (without(2), "Expected 3 labels of energy or more, got 0 among the train clips"),
         (without(2, keep=2), "Expected 3 labels of energy or more, got [012] among"),
-        (constant, "Expected labels of danceability that differ, got 0.5 alone"),
+        (constant, "Expected labels of danceability that differ, got only 0.5"),
     ],
     ids=["none", "two", "constant"],
 )  # fmt: skip
@@ -136,7 +136,7 @@ def test_one_split_alone_has_the_tasks_of_a_model(affect_folder):
 def test_the_table_has_the_counts_by_task(affect_folder):
     table = data_table(load_affect_data(LoadOptions(affect_folder)))
     lines = table.splitlines()
-    assert "The test split has no labels: labelled clips are held out to judge by" in lines
+    assert "The test split has no labels: a part of the labelled clips is held out for the test" in lines
     assert ["labels", "of", "train", "validation", "test"] in [line.split() for line in lines]
     energy = next(line.split() for line in lines if line.startswith("energy"))
     assert sum(map(int, energy[1:])) == 30
@@ -162,7 +162,7 @@ def test_a_warning_is_in_the_table_and_strict_stops_on_it(genre_folder):
     warnings = [line for line in table.splitlines() if line.startswith("Warning: ")]
     assert len(warnings) == 1
     assert "constant chroma (3 clips: train/1, train/11, train/21): expected chroma that varies" in warnings[0]
-    with pytest.raises(UserError, match=r'Cannot use .*`checks="off"` goes on.*constant chroma'):
+    with pytest.raises(UserError, match=r'Cannot use .*`checks="off"` continues.*constant chroma'):
         load_genre_data(LoadOptions(genre_folder, checks="strict"))
     assert load_genre_data(LoadOptions(genre_folder, checks="off")).checks == "off"
 

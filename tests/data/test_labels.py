@@ -343,7 +343,7 @@ GENRE_ROWS = {
     "three columns": ("1\tRock\tloud\n", "line 2: expected 2 columns, got 3"),
     "no array": ("404\tRock\n", "line 2: no array 404.fused.full.npy (or .npy.gz) in train/"),
     "too long a name": ("4" * 400 + "\tRock\n", "line 2: no array 444"),
-    "twice": ("1\tRock\n\n1.fused.full.npy\tRock\n", "line 4: the id 1 stands there twice"),
+    "twice": ("1\tRock\n\n1.fused.full.npy\tRock\n", "line 4: the id 1 has a second row"),
     "no id": ("\tRock\n", "line 2: expected an id without"),
     "hidden": (".1\tRock\n", "line 2: expected an id without"),
     "slash": ("sub/1\tRock\n", "line 2: expected an id without '/', '\\' and '..', got 'sub/1'"),
@@ -402,7 +402,7 @@ AFFECT_ROWS = {
     "too few columns": ("1,0.5\n", "line 2: expected 3 columns, got 2"),
     "too many columns": ("1,0.5,0.5,0.5\n", "line 2: expected 3 columns, got 4"),
     "no array": ("404,0.5,0.5\n", "line 2: no array 404.fused.full.npy (or .npy.gz) in train/"),
-    "twice": ("1,0.5,0.5\n1,0.6,0.6\n", "line 3: the id 1 stands there twice"),
+    "twice": ("1,0.5,0.5\n1,0.6,0.6\n", "line 3: the id 1 has a second row"),
     "path": ("../1,0.5,0.5\n", "line 2: expected an id without '/', '\\' and '..', got '../1'"),
 }
 
@@ -491,7 +491,7 @@ def test_genres_of_one_s_own_are_one_line_that_says_what_to_give(data_folder: Da
         read_genre_labels(folder)
     path = folder / "train_labels.txt"
     expected = (
-        f'Expected genres that the class mapping knows, got {shown} in {path}: `classes="all"` takes each as a class'
+        f'Expected genres that the class mapping knows, got {shown} in {path}: `classes="all"` makes each genre a class'
     )
     assert str(error.value) == expected
     for classes in ("all", "lab"):  # a model's classes

@@ -290,7 +290,7 @@ def test_a_subset_of_all_is_all(size: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 0, -5])
 def test_a_subset_below_one_clip_a_class_is_refused(size: int) -> None:
-    with pytest.raises(UserError, match=f"Expected `subset` of 2 clips or more, one a class, got {size}"):
+    with pytest.raises(UserError, match=f"Expected `subset` of 2 clips or more, one per class, got {size}"):
         subset(genre_clips([0, 1] * 4), size)
 
 

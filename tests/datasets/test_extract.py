@@ -207,10 +207,10 @@ def labels_of(folder: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:
         ("path\nRock/1.wav\n", "and genre or tasks, got 'path'"),
         (b"path,genre\nRock/1.wav,\xff\n", "Expected a table in CSV and UTF-8"),
         ("path,genre\nRock/1.wav\n", "Expected 2 columns, got 1 in .* line 2"),
-        ("path,genre\nRock/1.wav,Rock\nRock/1.wav,Jazz\n", "line 3: the song .* stands there twice"),
+        ("path,genre\nRock/1.wav,Rock\nRock/1.wav,Jazz\n", "line 3: the song .* has a second row"),
         ("path,valence\nRock/1.wav,happy\n", "line 2: expected numbers from 0 to 1 for the tasks valence, got happy"),
         ("path,valence\nRock/1.wav,1.5\n", "from 0 to 1 .* got 1.5"),
-        ("path,genre\nRock/9.wav,Rock\n", "got none: 1 of 1 rows name no song, for example 'Rock/9.wav'; real ids"),
+        ("path,genre\nRock/9.wav,Rock\n", "got none: 1 of 1 rows name no song, for example 'Rock/9.wav'; an id is"),
         ("path,genre\nRock/1.wav,Ro\0ck\n", "got a NUL byte in .* line 2"),
         ("path,warning\nRock/1.wav,0.5\n", "Expected other names of tasks, got warning"),
         ('path,"valence, mean"\nRock/1.wav,0.5\n', "Expected names of tasks without comma.* got 'valence, mean'"),
@@ -283,10 +283,8 @@ def test_rows_that_name_no_song_are_counted_and_told(
     done = extract(tmp_path / "songs", labels=tmp_path / "table.csv")
     assert done.unknown == ("3", "9")
     assert len(done.splits) == 4  # 002 has no genre
-    assert (
-        "2 of 7 rows name no song, for example '3'; real ids look like '000', real paths like '000.wav'" in caplog.text
-    )
-    assert "the genres 'Rock' and 'rock' differ in case or spaces alone" in caplog.text
+    assert "2 of 7 rows name no song, for example '3'; an id is for example '000', a path '000.wav'" in caplog.text
+    assert "the genres 'Rock' and 'rock' differ only in case or spaces" in caplog.text
 
 
 def test_earlier_songs_without_a_label_and_those_that_change_their_split_are_counted(
@@ -296,10 +294,10 @@ def test_earlier_songs_without_a_label_and_those_that_change_their_split_are_cou
     assert "warning" not in caplog.text
     after = extract(genres_from_folders=True, seed=1).splits
     moved = sum(before[i] != after[i] for i in before)
-    assert f"{moved} songs of {tmp_path / 'data'} change between train and test" in caplog.text
+    assert f"{moved} songs of {tmp_path / 'data'} move between train and test" in caplog.text
     shutil.rmtree(music / "Jazz")
     extract(genres_from_folders=True, seed=1)
-    assert f"2 earlier songs of {tmp_path / 'data'} have no label any more" in caplog.text
+    assert f"2 earlier songs of {tmp_path / 'data'} now have no label" in caplog.text
 
 
 def test_a_second_run_computes_nothing_and_moves_what_changed_its_split(extract: Extract, tmp_path: Path) -> None:

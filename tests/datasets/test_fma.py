@@ -86,14 +86,14 @@ def test_the_affect_folder_has_every_label_and_splits_no_artist(folder: Path) ->
 def test_what_is_left_out_is_counted_by_its_first_reason(folder: Path) -> None:
     left_out = plan(folder).left_out
     assert reasons(folder, left_out["genre"]) == {
-        "not in tracks.csv, so of no known artist": 1,
+        "not in tracks.csv, so the artist is not known": 1,
         "no artist in tracks.csv": 1,
         "no genre_top": 1,
         "known not to decode": 1,
         "no audio": 21,
     }
     assert reasons(folder, left_out["affect"]) == {
-        "not in tracks.csv, so of no known artist": 1,
+        "not in tracks.csv, so the artist is not known": 1,
         "no label": 1,
         "no audio": 21,
     }
@@ -136,7 +136,7 @@ def test_clips_too_few_to_split_by_artist_make_no_affect_folder(folder: Path) ->
     assert result.splits["affect"] == {}
     assert len(result.splits["genre"]["train"]) == 3
     (problem,) = reasons(folder, result.left_out["affect"])
-    assert problem.startswith("Too few clips for a hold-out of 0.2 that parts no group: 3 in 2 groups")
+    assert problem.startswith("Too few clips for a hold-out of 0.2 that keeps groups together: 3 in 2 groups")
 
 
 # --- bad input

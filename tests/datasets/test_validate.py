@@ -223,7 +223,7 @@ def test_labels_of_train_and_test_are_compared(tmp_path):
 
 def test_other_classes_and_tasks_are_no_anomaly(tmp_path):
     genre = write_tiny_genre_folder(tmp_path / "genre_beat", ("Polka", "Ska"))
-    with pytest.raises(UserError, match=r'got Polka, Ska in .*: `classes="all"` takes each as a class'):
+    with pytest.raises(UserError, match=r'got Polka, Ska in .*: `classes="all"` makes each genre a class'):
         validate_folder(genre)
     assert validate_folder(genre, classes="all").findings == ()
     assert named(write_tiny_affect_folder(tmp_path / "affect_beat", ("calmness", "power"))) == {}
@@ -308,7 +308,7 @@ def test_without_tfdv_all_other_checks_are_made(good_genre, good_affect, good_lo
 
 def test_without_tfdv_one_line_says_what_was_skipped(good_genre, tmp_path, without_tfdv):
     found = validate_folder(good_genre)
-    assert re.match(r"Comparing columns .* needs TensorFlow Data Validation", found.skipped)
+    assert re.match(r"The comparison of columns .* needs TensorFlow Data Validation", found.skipped)
     assert "\n" not in found.skipped
     assert findings_table(found).splitlines()[1:] == ["Nothing found", f"skipped  {found.skipped}"]
     write_findings_json(tmp_path / "data.json", found)

@@ -16,6 +16,6 @@ def test_tasks_that_may_be_no_better_than_a_constant_are_told():
     predicted = np.stack([targets[:, 0], rng.uniform(0, 1, 60)], axis=1)
     said = task.no_better(task.report(clips, predicted), clips)
     assert said is not None
-    assert said.startswith("rho is not shown to be above 0, which a constant answer has: energy ")
+    assert said.startswith("rho is not clearly above 0, the rho of a constant answer: energy ")
     assert "valence" not in said
     assert task.no_better(task.report(clips, targets), clips) is None

@@ -61,7 +61,7 @@ def test_without_an_index_it_says_how_to_get_the_weights_later(here, monkeypatch
     assert main([]) == 2
     error = capsys.readouterr().err
     assert "No matching distribution found for musicnn" in error
-    assert "Later, mtmusic get-pretrained tries again; --wheel takes a file" in error
+    assert "Run mtmusic get-pretrained again later, or give --wheel, a file" in error
     assert not list(here.rglob("model.keras"))
 
 

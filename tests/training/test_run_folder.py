@@ -117,7 +117,7 @@ def test_a_run_that_stops_says_how_it_goes_on(tmp_path, caplog, error):
         stop(tmp_path / "run", error, epochs=1)
     work = tmp_path / "run.partial"
     assert work.is_dir()
-    assert caplog.messages == [f"{work} keeps the run: `resume=True` goes on with it, `overwrite=True` starts anew"]
+    assert caplog.messages == [f"{work} keeps the run: `resume=True` continues it, and `overwrite=True` restarts it"]
 
 
 def test_a_regressor_of_fit_becomes_a_run_with_the_tasks_in_their_order(tmp_path):

@@ -77,11 +77,11 @@ def _floor(array: ArrayMeasurements) -> str:
 
 UNREADABLE = "unreadable array"
 EXTRACT = "mtmusic extract-features makes arrays from songs"
-OWN_MAXIMUM = "Take each clip's own maximum as the reference: librosa.power_to_db(mel, ref=np.max)"
-NOT_NORMALISED = "Give the arrays as they were before: the network normalises itself"
-NO_PADDING = "Store clips without padding: batches are padded when they are made"
+OWN_MAXIMUM = "Use each clip's own maximum as the reference: librosa.power_to_db(mel, ref=np.max)"
+NOT_NORMALISED = "Store the arrays without normalisation: the network normalises its input itself"
+NO_PADDING = "Store clips without padding: the data pipeline pads the batches"
 
-MAKE_LOGMEL = f"Logmel is log10(1 + 10000 * power) of sound from -1 to 1, never normalised; {EXTRACT}"
+MAKE_LOGMEL = f"Logmel is log10(1 + 10000 * power) of sound from -1 to 1, not normalised; {EXTRACT}"
 
 COMMON_CHECKS = (
     ArrayCheck(
@@ -94,7 +94,7 @@ COMMON_CHECKS = (
         True, "wrong shape",
         lambda array: array.rows != _bins(array) or array.frames < 1,
         _shape,
-        f"128 rows of mel and 12 of chroma are needed, or 96 of logmel; {EXTRACT}", EVERY_LEVEL | {"frames", "rows"},
+        f"An array has 128 rows of mel and 12 of chroma, or 96 of logmel; {EXTRACT}", EVERY_LEVEL | {"frames", "rows"},
     ),
     ArrayCheck(
         True, "missing values",
@@ -114,8 +114,8 @@ SILENT_CLIP = ArrayCheck(
     False,
     "silent clip",
     lambda array: array.mel_std < threshold("constant_db"),
-    lambda array: f"expected sound, got mel of {array.mel_mean:.4g} alone",
-    "Take it out: it teaches nothing",
+    lambda array: f"expected sound, got mel of {array.mel_mean:.4g} in every bin",
+    "Remove the clip: nothing can be learned from it",
     EVERY_LEVEL,
 )
 MOSTLY_SILENCE = ArrayCheck(
@@ -123,7 +123,7 @@ MOSTLY_SILENCE = ArrayCheck(
     "mostly silence",
     lambda array: array.floor_share > threshold("silent_share"),
     lambda array: f"expected sound, got {array.floor_share:.0%} of the frames at {_floor(array)}",
-    "Listen to it: is it cut, or padded with silence?",
+    "Listen to the song: is it truncated, or padded with silence?",
     EVERY_LEVEL,
 )
 
@@ -132,8 +132,8 @@ FUSED_CHECKS = (
     ArrayCheck(
         True, "power, not dB",
         _is_power,
-        lambda array: f"{_range(array)}, as of power or amplitude",
-        "Make dB of it: librosa.power_to_db(mel, ref=np.max)",
+        lambda array: f"{_range(array)}, which looks like power or amplitude",
+        "Convert it to dB: librosa.power_to_db(mel, ref=np.max)",
     ),
     SILENT_CLIP,
     ArrayCheck(True, "normalised already", _is_scaled, _range, NOT_NORMALISED, EVERY_LEVEL),
@@ -153,7 +153,7 @@ FUSED_CHECKS = (
         True, "chroma outside 0 to 1",
         _has_chroma_outside,
         lambda array: f"expected chroma from 0 to 1, got {array.chroma_min:.4g} to {array.chroma_max:.4g}",
-        f"Rows 128-139 hold chroma, each full-rate frame with a maximum of 1; {EXTRACT}", CHROMA,
+        f"Rows 128-139 hold chroma. Each full-rate frame has a maximum of 1; {EXTRACT}", CHROMA,
     ),
     ArrayCheck(
         False, "constant chroma",
@@ -187,7 +187,7 @@ LOGMEL_CHECKS = (
         "louder than sound can be",
         lambda array: array.mel_max > threshold("logmel_loudest"),
         _range,
-        f"Were integers not scaled to -1 to 1, or is it in other units? {MAKE_LOGMEL}",
+        f"Scale integer audio to -1 to 1 first. {MAKE_LOGMEL}",
     ),
     MOSTLY_SILENCE,
 )
@@ -204,10 +204,10 @@ LABEL_ADVICE = {
     "unusable id": "An id is the text before the first dot",
     "shifted columns": "A row is the id, then a cell for each column of the header",
     "duplicate id": "Keep one of its rows",
-    "row without array": "Give the array, or take the row out",
-    "missing label": "Give it one, or take the row out",
+    "row without array": "Add the array, or remove the row",
+    "missing label": "Add the label, or remove the row",
     "unknown class": "Correct the name, or map it to a class",
-    "class missing from train": "A class needs clips in train: was it cut?",
+    "class missing from train": "Add clips of the class to train: was the label file truncated?",
     "label not a number": "Labels are numbers from 0 to 1; a missing one is an empty cell",
     "label out of range": "Scale labels to 0 to 1",
     UNREADABLE: f"Copy it again, or save it as float32; {EXTRACT}",

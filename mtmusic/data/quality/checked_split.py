@@ -120,7 +120,7 @@ def require_good(folder: Path | str, splits: Mapping[str, CheckedSplit], skip_ba
     """All splits' problems. Raises UserError that lists them unless skip_bad, and for an empty split."""
     problems = tuple(problem for part in splits.values() for problem in part.problems)
     if problems and not skip_bad:
-        raise UserError.listing(f"Cannot use all of {folder} (`skip_bad=True` goes on without these)", problems)
+        raise UserError.listing(f"Cannot use all of {folder} (`skip_bad=True` leaves these clips out)", problems)
     for split, part in splits.items():
         if not len(part.clips):
             raise UserError(f"Expected clips in {label_path(folder, split)}, got none that can be used")

@@ -74,11 +74,11 @@ def _other_rate(splits: Splits, beat: bool) -> list[Finding]:
     if not others:
         return []
     first, array = others[0]
-    alike = "alike" if beat else "apart"
-    rows = "values lie" if array.feature == "logmel" else "chroma lies"
-    verb = "do" if array.feature == "logmel" else "does"
-    message = f"{first} has {array.frames} frames, whose {rows} as {alike} as {name.split()[0]} ones' {verb}"
-    advice = "Keep the two in two folders: a frame is another thing in each"
+    little = "little" if beat else "much"
+    rows = "values change" if array.feature == "logmel" else "chroma changes"
+    kind = name.split()[0]
+    message = f"{first} has {array.frames} frames, and its {rows} as {little} from frame to frame as in {kind} clips"
+    advice = "Keep full-rate and beat-synchronised clips in two folders"
     return [Finding(True, name, tuple(clip for clip, _ in others), message, advice, LEVELS | CHROMA | {"frames"})]
 
 
@@ -108,8 +108,8 @@ def _equal_contents(splits: Splits) -> list[Finding]:
     across = [clips for clips in several if len({split for split, _ in clips}) > 1]
     within = [clips for clips in several if len({split for split, _ in clips}) == 1]
     return [
-        *_equal(True, "clip in two splits", across, "Keep it in one: what was learnt cannot be judged by it"),
-        *_equal(False, "same content under two ids", within, "Keep one: the other may be held out to judge by it"),
+        *_equal(True, "clip in two splits", across, "Keep it in one split: a training clip is no test"),
+        *_equal(False, "same content under two ids", within, "Keep one: the other may become a held-out clip"),
     ]
 
 
@@ -130,7 +130,7 @@ def _shared_ids(splits: Splits) -> list[Finding]:
         return []
     clips = tuple(f"{split}/{i}" for i, by_split in shared for split in by_split)
     message = f"the id {shared[0][0]} stands for different clips in {' and '.join(shared[0][1])}"
-    return [Finding(False, "id in two splits", clips, message, "Rename one: predictions.csv tells clips by their ids")]
+    return [Finding(False, "id in two splits", clips, message, "Rename one: predictions.csv identifies clips by id")]
 
 
 def _shared_groups(splits: Splits) -> list[Finding]:
@@ -144,8 +144,8 @@ def _shared_groups(splits: Splits) -> list[Finding]:
         return []
     first, by_split = next(iter(shared.items()))
     clips = tuple(clip for by_split in shared.values() for found in by_split.values() for clip in found)
-    message = f"{first} of groups.csv has clips in {' and '.join(by_split)}"
-    advice = "Keep a group in one split: a network that knows the artist is judged too well"
+    message = f"the group {first} of groups.csv has clips in {' and '.join(by_split)}"
+    advice = "Keep a group in one split: scores are too high if train and test share an artist"
     return [Finding(False, "group in two splits", clips, message, advice)]
 
 
@@ -160,7 +160,7 @@ def _arrays_without_row(folder: Path | str, splits: Splits) -> list[Finding]:
     if not lonely:
         return []
     message = f"{lonely[0].split('/')[0]}_labels.txt has no row for {lonely[0]}"
-    return [Finding(False, "array without row", tuple(lonely), message, "Give it a label, or take it out", BY_CLASS)]
+    return [Finding(False, "array without row", tuple(lonely), message, "Add a label, or remove the array", BY_CLASS)]
 
 
 def _is_doubtful(part: CheckedSplit, split: str, without_row: Sequence[Finding]) -> bool:
@@ -177,7 +177,7 @@ def _labels_of_tasks(split: str, clips: Clips) -> list[Finding]:
         if missing.mean() > threshold("missing_labels"):
             without = tuple(f"{split}/{clips.ids[i]}" for i in np.flatnonzero(missing))
             message = f"{missing.sum()} of {len(values)} clips of {split} have no label of {task}"
-            advice = "They teach that task nothing; if that is meant, go on"
+            advice = "These clips do not train the task. Ignore this if it is intended"
             findings.append(Finding(False, "missing labels", without, message, advice, frozenset({task})))
         if not missing.all() and np.nanmin(values) == np.nanmax(values):
             message = f"every label of {task} in {split} is {np.nanmin(values):g}"
@@ -196,10 +196,10 @@ def _unknown_groups(folder: Path | str, splits: Splits) -> list[Finding]:
     if not unknown or not alone:
         return []
     message = (
-        f"{len(unknown)} of {len(named)} rows of groups.csv name no clip, as {unknown[0]!r}, and {len(alone)} clips "
-        f"are in no group, as {min(alone)!r}"
+        f"{len(unknown)} of {len(named)} rows of groups.csv name no clip, for example {unknown[0]!r}, and {len(alone)} "
+        f"clips are in no group, for example {min(alone)!r}"
     )
-    advice = "Write the ids as the arrays' names do, zeros and all"
+    advice = "Write the ids as in the arrays' names, with leading zeros"
     return [Finding(len(unknown) == len(named), "groups of no clip", (), message, advice)]
 
 
@@ -215,8 +215,8 @@ def _near_twins(splits: Splits) -> list[Finding]:
             if name in part.classes
             for clip in _of_class(part, split, name)
         ]
-        message = f"the classes {twins[0]!r} and {twins[1]!r} differ in case or spaces alone"
-        findings.append(Finding(False, "classes of one name", tuple(clips), message, "Write them alike", LABELS))
+        message = f"the classes {twins[0]!r} and {twins[1]!r} differ only in case or spaces"
+        findings.append(Finding(False, "classes of one name", tuple(clips), message, "Use one spelling", LABELS))
     return findings
 
 
@@ -235,13 +235,13 @@ def _class_shares(splits: Splits) -> list[Finding]:
             if not clips.counts()[name]:
                 of_class = _of_class(train, "train", name)
                 message = f"{split} has no clip of {name}, train has {len(of_class)}"
-                advice = "Its recall cannot be told: give it clips, or leave the class out"
+                advice = "Its recall cannot be measured: add clips, or leave the class out"
                 findings.append(Finding(False, f"class missing from {split}", of_class, message, advice, BY_CLASS))
             elif cut := _cut_split({"train": train, split: clips}, name):
                 of_class = _of_class(counted[cut], cut, name)
                 shares = " and ".join(f"{_share(counted[part], name):.1%} of {part}" for part in ("train", split))
-                advice = f"Were rows of {name} cut in {cut}?"
-                message = f"{name} is {shares}"
+                advice = f"Check whether rows of {name} are missing in {cut}"
+                message = f"the share of {name} is {shares}"
                 findings.append(Finding(False, "class shares differ", of_class, message, advice, BY_CLASS))
     return findings
 
@@ -294,7 +294,7 @@ def _split_sizes(splits: Splits) -> list[Finding]:
     message = f"train has {train} clips, test {test}"
     clips = tuple(f"{split}/{i}" for split in ("train", "test") for i in splits[split].scanned.ids)
     if test > train:
-        return [Finding(False, "splits look swapped", clips, message, "Is train's folder called test?")]
+        return [Finding(False, "splits look swapped", clips, message, "Check whether train and test are swapped")]
     if test < threshold("test_share") * (train + test):
-        return [Finding(False, "test split looks cut", clips, message, "Is the label file whole?")]
+        return [Finding(False, "test split looks cut", clips, message, "Check whether the label file is truncated")]
     return []

@@ -22,7 +22,7 @@ from mtmusic.errors import UserError
 from mtmusic.extras import require
 from mtmusic.files import write_text
 
-PURPOSE = "Comparing columns with the schema, and train's with test's,"
+PURPOSE = "The comparison of columns with a schema, and between train and test,"
 
 SCHEMA = Path(__file__).parent / "schema.pbtxt"
 """Of the lab's format. `lab_schema` makes that of logmel of it."""
@@ -197,9 +197,12 @@ def _skew(
 
 def _skewed(name: str, measured: Any, clips: tuple[str, ...]) -> Finding:
     kind = "L-infinity" if name == "genre" else "Jensen-Shannon divergence"
-    message = f"{name} of train and of test differ by {measured.value:.2f} ({kind}), at most {measured.threshold:.2f}"
-    advice = "Look at the page: was one split made otherwise, or of other music?"
-    return Finding(False, f"skew of {name}", clips, f"{message} was expected", advice, frozenset({name}))
+    message = (
+        f"expected a difference of {name} between train and test of at most {measured.threshold:.2f}, "
+        f"got {measured.value:.2f} ({kind})"
+    )
+    advice = "Look at the page: was one split made with other settings, or from other music?"
+    return Finding(False, f"skew of {name}", clips, message, advice, frozenset({name}))
 
 
 def _skew_limit(name: str, train: Sequence[Row], test: Sequence[Row]) -> float | None:
@@ -235,7 +238,7 @@ def _anomaly(split: str, rows: Sequence[Row], schema: Schema, name: str, info: A
     named = name or "the table"
     clips = tuple(f"{split}/{row['id']}" for row in rows if not name or _is_outside(row.get(name), name, schema))
     clips = clips or tuple(f"{split}/{row['id']}" for row in rows)
-    advice = "Mend the data, or the schema if it expects what is not so"
+    advice = "Correct the data, or the schema if the data are right"
     return Finding(
         False, f"schema: {named}", clips, f"{split}: {reasons or info.description}", advice, frozenset({name})
     )

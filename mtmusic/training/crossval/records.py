@@ -63,7 +63,7 @@ def is_done(out: Path, training: Training) -> bool:
         return False
     if _read(path)["settings"] != _settings(training):
         raise UserError(
-            f"Cannot go on in {out}: {training.name} was trained there with other settings; give another `out`, or "
+            f"Cannot continue in {out}: {training.name} was trained there with other settings; give another `out`, or "
             "`overwrite=True`"
         )
     return True
@@ -84,14 +84,14 @@ def read_predictions(out: Path, training: Training, task: Task, clips: Clips) ->
             rows = list(csv.DictReader(file))
         predictions = task.read_cells(rows)[1]
         if not np.isfinite(predictions).all():
-            raise ValueError("no number for some")
+            raise ValueError("a clip without a number")
     except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise UserError(
-            f"Expected the answers of a training in {path}, got {error!r}; delete it, or `overwrite=True`"
+            f"Expected the predictions of a training in {path}, got {error!r}; delete it, or `overwrite=True`"
         ) from error
     if tuple(row["id"] for row in rows) != clips.ids:
         raise UserError(
-            f"Expected the answers for {len(clips)} clips of a fold in {path}, got others; delete it, or "
+            f"Expected predictions for the fold's {len(clips)} clips in {path}, got other clips; delete it, or "
             "`overwrite=True`"
         )
     return predictions
@@ -106,7 +106,7 @@ def read_json(path: Path, *names: str) -> dict[str, Any]:
         return dict(content)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"Expected what a cross-validation wrote in {path}, got {error!r}; delete it, or `overwrite=True`"
+            f"Expected a file of a cross-validation, got {path}: {error!r}; delete it, or `overwrite=True`"
         ) from error
 
 

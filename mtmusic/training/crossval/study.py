@@ -226,7 +226,7 @@ def cross_validate(options: CrossOptions) -> dict[str, Any]:
     if study.out != out:
         replace_folder(study.out, out)
     for share, row in list(results.get("shares", {}).items())[:-1]:
-        logger.info(f"\n{share} % of the training clips, {row['training_clips']:.0f}:\n{scores_table(row)}")
+        logger.info(f"\n{share} % of the training clips, {row['training_clips']:.0f} clips:\n{scores_table(row)}")
     logger.info(f"\n{scores_table(results)}\nReport: {out / 'report.html'}")
     return results
 
@@ -239,10 +239,10 @@ def _log_groups(study: Study) -> None:
         return
     if alone := sum(name.startswith(ALONE) for name in groups):
         logger.info(
-            f"{alone} of {len(groups)} clips are in no group: where they have something in common, scores are too high"
+            f"{alone} of {len(groups)} clips are in no group. If some of them belong together, the scores are too high."
         )
     if (fewest := min(len({*_groups(cut.test)}) for cut in study.cuts)) < FEW_GROUPS:
-        logger.info(f"A fold has {fewest} groups: intervals, which are drawn over groups, are too narrow")
+        logger.info(f"A fold has only {fewest} groups. Intervals are drawn over groups, so they are too narrow.")
 
 
 def _trainings(study: Study) -> list[Training]:
@@ -267,7 +267,10 @@ def _asked_baselines(study: Study) -> list[str]:
         locate(TRUNK)
     except UserError:
         if on_trunk:
-            logger.info("No baseline on the pretrained trunk, since it is missing: mtmusic get-pretrained")
+            logger.info(
+                "The baselines on the pretrained trunk are left out, since it is missing: mtmusic get-pretrained "
+                "fetches it"
+            )
         on_trunk = False
     return [name for name in study.baselines if on_trunk or name not in ON_TRUNK]
 
@@ -284,7 +287,9 @@ def _refuse_early(options: CrossOptions) -> None:
         if getattr(options, name) < least:
             raise UserError(f"Expected `{name}` of {least} or more, got {getattr(options, name)}")
     if options.all_seeds[-1] > LARGEST_SEED:
-        raise UserError(f"Expected `seed` and `seeds` up to the seed {LARGEST_SEED}, got {options.data.seed} and more")
+        raise UserError(
+            f"Expected seeds up to {LARGEST_SEED}, got `seed` {options.data.seed} and `seeds` {options.seeds}"
+        )
     for name in ("epochs", "frames"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise UserError(f"Expected `{name}` of 1 or more, got {value}")
@@ -296,7 +301,7 @@ def _refuse_early(options: CrossOptions) -> None:
     for name in options.recipes:
         if devices > (largest := named_recipe(name).batch_size):
             raise UserError(
-                f"Expected `devices` of {largest} at most, got {devices}: each takes a share of every batch of {name}"
+                f"Expected `devices` of {largest} at most, got {devices}: each gets a part of each batch of {name}"
             )
 
 
@@ -320,12 +325,12 @@ def _cuts(clips: Clips, splits: Sequence[str], options: CrossOptions) -> Iterato
         cut = Cut(rest, test, tuple(split_of[path] for path in test.paths))
         _require_learnable(cut, number, options)
         if clips.tasks:
-            require_labels(test, f"among the clips to judge by in fold {number} (fewer `folds`?)")
+            require_labels(test, f"among the test clips of fold {number}: give fewer `folds`")
         yield cut
 
 
 def _require_learnable(cut: Cut, number: int, options: CrossOptions) -> None:
-    where = f"among the clips to learn from in fold {number} (fewer `folds`?)"
+    where = f"among the training clips of fold {number}: give fewer `folds`"
     for share, seed in product(reversed(options.shares), options.all_seeds):
         try:
             part = cut.at(share, seed).rest
@@ -333,9 +338,7 @@ def _require_learnable(cut: Cut, number: int, options: CrossOptions) -> None:
                 if clips.tasks:
                     require_labels(clips, where)
                 elif len(set(clips.targets)) < 2:
-                    raise UserError(
-                        f"Expected two classes or more, got {clips.classes[clips.targets[0]]} alone {where}"
-                    )
+                    raise UserError(f"Expected two classes or more, got only {clips.classes[clips.targets[0]]} {where}")
         except UserError as error:
             if share == 100:
                 raise
@@ -363,8 +366,8 @@ def _open(study: Study) -> None:
     names = {**settings, "transfer": None}
     if differing := [name for name in names if before.get(name) != settings.get(name)]:
         raise UserError(
-            f"Cannot go on in {study.out}: it was made with other {' and '.join(differing)}; give the same settings, "
-            "another `out`, or `overwrite=True`"
+            f"Cannot continue in {study.out}: it was made with other {' and '.join(differing)}; give the same "
+            "settings, another `out`, or `overwrite=True`"
         )
     write_json(path, settings)
 

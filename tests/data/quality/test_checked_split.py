@@ -56,7 +56,7 @@ def test_bad_clips_stop_the_job_and_all_are_listed(bad_folder: Path) -> None:
     with pytest.raises(UserError) as error:
         require_good(bad_folder, {"train": checked_genre_split(bad_folder, "train")})
     heading, *lines = str(error.value).splitlines()
-    assert heading == f"Cannot use all of {bad_folder} (`skip_bad=True` goes on without these): 3 problems"
+    assert heading == f"Cannot use all of {bad_folder} (`skip_bad=True` leaves these clips out): 3 problems"
     assert len(lines) == 3
 
 

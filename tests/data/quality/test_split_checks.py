@@ -113,7 +113,7 @@ def test_rows_of_groups_that_name_no_clip_are_told(tmp_path, rows, error):
     (finding,) = [one for one in found if one.name == "groups of no clip"]
     assert finding.error is error
     count = sum(len(name) > 1 for name in rows)
-    assert finding.message.startswith(f"{count} of 2 rows of groups.csv name no clip, as '0000")
+    assert finding.message.startswith(f"{count} of 2 rows of groups.csv name no clip, for example '0000")
 
 
 def test_rows_of_groups_whose_clips_are_gone_are_no_fault_where_all_others_have_theirs(tmp_path):
@@ -127,5 +127,5 @@ def test_classes_that_differ_in_case_alone_are_told_with_all_their_clips():
     train = split_of([0, 0, 1, 1, 2, 2, 3, 3])
     train = replace(train, scanned=replace(train.scanned, classes=("Blues", "Folk", "Rock", "rock")))
     (finding,) = [one for one in check_splits("absent", {"train": train}, True) if one.name == "classes of one name"]
-    assert (finding.error, finding.message) == (False, "the classes 'Rock' and 'rock' differ in case or spaces alone")
+    assert (finding.error, finding.message) == (False, "the classes 'Rock' and 'rock' differ only in case or spaces")
     assert finding.clips == ("train/4", "train/5", "train/6", "train/7")

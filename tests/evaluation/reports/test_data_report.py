@@ -9,7 +9,7 @@ from mtmusic.evaluation.reports.data import write_data_page
 
 FINDING = {
     "kind": "warning", "name": "silent <clip>", "clips": 1, "examples": ["train/1"], "message": "no sound",
-    "advice": "Take it out",
+    "advice": "Remove it",
 }  # fmt: skip
 
 
@@ -23,7 +23,7 @@ def page_of(tmp_path, columns, findings=()):
 def test_findings_limits_and_numbers_are_told(tmp_path):
     page = page_of(tmp_path, {"mel_mean": {"train": [-40.0, -20.0, math.nan], "test": [-30.0]}}, [FINDING])
     assert "<h3>silent &lt;clip&gt;: warning, 1 clip</h3>" in page
-    assert "<p>no sound. Take it out</p>" in page
+    assert "<p>no sound. Remove it</p>" in page
     row = (
         '<tr><th scope="row">mel_mean</th><td>train</td><td>2</td><td>-40</td><td>-30</td><td>-30</td><td>-20</td></tr>'
     )
