@@ -144,7 +144,7 @@ def _shared_groups(splits: Splits) -> list[Finding]:
         return []
     first, by_split = next(iter(shared.items()))
     clips = tuple(clip for by_split in shared.values() for found in by_split.values() for clip in found)
-    message = f"the group {first} of groups.csv has clips in {' and '.join(by_split)}"
+    message = f"{first} of groups.csv has clips in {' and '.join(by_split)}"
     advice = "Keep a group in one split: scores are too high if train and test share an artist"
     return [Finding(False, "group in two splits", clips, message, advice)]
 
