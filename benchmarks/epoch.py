@@ -7,8 +7,8 @@ The folder is synthetic: mel of the lab's 2305 beat-synchronised training clips,
 classes. The networks are the lab's LSTM, and the CNN whose pooling is masked; both run as the training job runs them,
 cached in memory, one iterator for all epochs, from the second epoch on. The CNN's epoch takes minutes: by default 256
 clips stand for it, the quantiles of the same distribution of lengths. The LSTM's peer, lab_torch.py in PyTorch, pads
-all clips to 129; its epoch is its step, of as many clips as ours, times the number of batches (README.md beside this
-file says how to install it).
+all clips to 129; its epoch is its step, of as many clips as ours, times the number of batches
+(docs/benchmarks.md says how to install it).
 Prints a row a comparison: seconds of our epoch and of the other, and ours / other, which is below 1 where ours is
 faster; then what is saved of a padded epoch, with our layers and with Keras's LSTM.
 Exit code 0; 2 where it cannot run, with what to do.

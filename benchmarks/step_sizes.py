@@ -1,6 +1,6 @@
 """Draws the training step's time against the frames and against the batch, ours beside the peer.
 
-    python benchmarks/step_sizes.py --peer FOLDER --peer-python PATH --out benchmarks/figures/step_sizes.png
+    python benchmarks/step_sizes.py --peer FOLDER --peer-python PATH --out docs/step_sizes.png
 
 Each point is the median of a process's repeats, ours and the peer in turn. Writes the picture, and prints the points.
 Exit code 0; 2 where it cannot run, with what to do.

@@ -3,7 +3,7 @@
     python benchmarks/training_step.py --peer FOLDER --peer-python PATH
     python benchmarks/training_step.py --only cnn --json training_step.json
 
-FOLDER holds the peer, lab_torch.py; PATH is a Python that has torch (README.md beside this file says how).
+FOLDER holds the peer, lab_torch.py; PATH is a Python that has torch (docs/benchmarks.md says how).
 Prints a row a comparison: seconds of ours and of the peer, and how many times as fast ours is; and for the CNN what
 the machine's matrix product would leave of the step at least.
 Each measurement is a process of its own, which times one call after a first; of the LSTM on 128 frames it takes the
