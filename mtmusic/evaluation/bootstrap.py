@@ -274,7 +274,7 @@ def scores_table(scores: Mapping[str, Any]) -> str:
         name: {key: _cell(one, "mean") for key, one in measures(row).items()} for name, row in scores["recipes"].items()
     }
     for row in scores["comparisons"]:
-        rows[f"{row['first']} less {row['second']}"] = {key: _cell(one, "value") for key, one in measures(row).items()}
+        rows[f"{row['first']} minus {row['second']}"] = {key: _cell(one, "value") for key, one in measures(row).items()}
     names = list(next(iter(rows.values())))
     width = max(map(len, rows))
     lines = [f"{name:{width}}" + "".join(f"  {row[key]:>24}" for key in names) for name, row in rows.items()]

@@ -143,14 +143,14 @@ def spearman(true: np.ndarray, predicted: np.ndarray) -> float:
     """
     true, predicted = _labelled(*_same_clips(true, predicted, dims=1))
     if reason := _undefined(true, predicted):
-        warnings.warn(f"Spearman's rho is undefined and counted as 0: {reason}", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"Spearman's rho is undefined, and 0 is used instead: {reason}", RuntimeWarning, stacklevel=2)
         return 0.0
     return _correlation(rankdata(true), rankdata(predicted))
 
 
 def _undefined(true: np.ndarray, predicted: np.ndarray) -> str | None:
     if len(true) < FEWEST_CLIPS:
-        return f"{len(true)} labelled clips, at least {FEWEST_CLIPS} are needed"
+        return f"it needs {FEWEST_CLIPS} labelled clips or more, got {len(true)}"
     if not np.isfinite(predicted).all():
         return "the predictions are not finite"
     if np.ptp(true) == 0:

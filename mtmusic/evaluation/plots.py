@@ -386,7 +386,7 @@ def activations(layers: Sequence[tuple[str, np.ndarray]], spectrogram: np.ndarra
         _show_channels(axes, array)
         label = f"{_plain(name)}\n{' x '.join(map(str, array.shape))}"
         axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize="small")
-    axes.set_xlabel("each image: time from left to right, low bins at the bottom")
+    axes.set_xlabel("Each image shows time from left to right, with low bins at the bottom.")
     figure.suptitle(f"Activations: up to {SHOWN_CHANNELS} channels of each layer")
     return figure
 
@@ -456,7 +456,7 @@ def residuals(true: np.ndarray, predicted: np.ndarray, tasks: Sequence[str]) -> 
         axes.axhline(0, color=GREY, linestyle="--", linewidth=1)
         axes.scatter(predicted[known, column], surplus, s=12, alpha=0.5, color=BLUE, linewidths=0)
         reach = 1.1 * max(np.abs(surplus).max(), 0.01)
-        axes.set(xlim=(-0.02, 1.02), ylim=(-reach, reach), xlabel="predicted", ylabel="predicted less true")
+        axes.set(xlim=(-0.02, 1.02), ylim=(-reach, reach), xlabel="predicted", ylabel="predicted minus true")
         axes.set_title(f"{_plain(task)}\nmean {surplus.mean():.3f}, sd {surplus.std():.3f}")
         axes.grid(alpha=0.3)
     return figure

@@ -68,7 +68,7 @@ def regression(lab: Lab) -> Done:
         lab,
         8,
         numbers,
-        [rho_table({f"{backbone.upper()}, a model a task": rows for backbone, rows in rho.items()})],
+        [rho_table({f"{backbone.upper()}, a model per task": rows for backbone, rows in rho.items()})],
         commands,
         tasks=tasks,
         easiest=max(tasks, key=lambda task: rho["cnn"][task]["mean"]),
@@ -110,7 +110,7 @@ def multitask(lab: Lab) -> Done:
     first = {weighted: multitask_runs(lab, weighted)[0][0] for weighted in MULTITASK}
     runs, single = single_runs(lab, "cnn"), plan.rho_rows(single_runs(lab, "cnn"))
     shown = {f"CNN, multitask, {weighted} weights": rows for weighted, rows in rho.items()}
-    shown["CNN, a model a task (step 8)"] = single
+    shown["CNN, a model per task (step 8)"] = single
     intervals = [
         (name, {task: (row["mean"], row["low"], row["high"]) for task, row in each.items()})
         for name, each in shown.items()
@@ -149,7 +149,7 @@ def rho_table(named: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
 def submission(lab: Lab) -> Done:
     """Step 11: the best model by validation answers the competition's clips; rho to expect, by the test clips."""
     tasks, path = tasks_of(lab), lab.step(11) / "solution.txt"
-    candidates = {f"{backbone.upper()}, a model a task": single_runs(lab, backbone) for backbone in BACKBONES}
+    candidates = {f"{backbone.upper()}, a model per task": single_runs(lab, backbone) for backbone in BACKBONES}
     if len(tasks) > 1:
         candidates |= {f"CNN, multitask, {weighted} weights": multitask_runs(lab, weighted) for weighted in MULTITASK}
     scores = {name: _validation_rho(runs) for name, runs in candidates.items()}
@@ -172,8 +172,8 @@ def submission(lab: Lab) -> Done:
         for task, column in answers.items()
     ]
     tables = [
-        Table("Mean rho on the validation clips, which chooses", ("", "rho"), list(scores.items())),
-        Table("What the file answers", ("task", "minimum", "mean", "sd", "maximum"), spread),
+        Table("Mean rho on the validation clips, by which the model is chosen", ("", "rho"), list(scores.items())),
+        Table("Predictions in the submitted file", ("task", "minimum", "mean", "sd", "maximum"), spread),
     ]
     given = {"model": models, "data": lab.folders[plan.AFFECT_BEAT], "out": path, "header": header, "overwrite": True}
     commands = [lab.command("make-submission", **given), submit_command(path, header)]

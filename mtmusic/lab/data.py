@@ -33,7 +33,7 @@ def first_look(lab: Lab) -> Done:
     train_clips = load_genre_data(lab.load_options(plan.GENRE_BEAT)).splits["train"]
     counts = summary["clips"]
     rows = [(name, *(of_split[name] for of_split in counts.values())) for name in counts["train"]]
-    table = Table("Clips by class and split, validation held out of train", ("class", *counts), rows)
+    table = Table("Clips by class and split. The validation clips are held out of train", ("class", *counts), rows)
     profiles = profile_difference(mean_mel_profiles(train_clips))
     return plan.write_up(lab, 1, summary | {"profiles": profiles}, [table], [command])
 
@@ -49,7 +49,9 @@ def pipeline(lab: Lab) -> Done:
          f"{1 - length.sum() / (len(length) * frames):.1%}")
         for number, (length, frames) in enumerate(zip(lengths[:SHOWN_BATCHES], padded, strict=False), 1)
     ]  # fmt: skip
-    table = Table("The first batches of mel, as (clips, frames, bins)", ("", "shape", "frames", "padding"), rows)
+    table = Table(
+        "The first batches of mel, with shapes (clips, frames, bins)", ("", "shape", "frames", "padding"), rows
+    )
     numbers = {name: summary[name] for name in ("batches", "padding_share", "raw_classes")} | {
         "flat_cnn_frames": flat,
         "flat_cnn_padding_share": 1 - float(np.minimum(data.frames, flat).mean()) / flat,
@@ -99,8 +101,8 @@ def frame_rates(step: int, feature: str, lab: Lab) -> Done:
         numbers[rate] = {"frames": frames, "bins": bins, "seconds_per_epoch": seconds}
         losses[RATES[beat]] = plan.history(run)["loss"]
         commands.append(options.command)
-    caption = f"{NAMES[feature]} and the LSTM's epoch, batches of {options.recipe.batch_size} clips"
-    header = ("", "median clip (bins, frames)", "frames", "numbers a clip", "seconds an epoch")
+    caption = f"{NAMES[feature].capitalize()}, and the LSTM's time, in batches of {options.recipe.batch_size} clips"
+    header = ("", "median clip (bins, frames)", "frames", "values per clip", "seconds per epoch")
     mel = [plan.metrics_of(lab.step(2) / f"lstm_{rate}")["seconds_per_epoch"] for rate in numbers]
     ratios = [row["seconds_per_epoch"] / seconds for row, seconds in zip(numbers.values(), mel, strict=True)]
     return plan.write_up(

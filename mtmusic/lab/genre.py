@@ -21,7 +21,7 @@ from mtmusic.training.task import activations, examples
 from mtmusic.training.train import TrainOptions, overfit, train
 
 SCORES = ("precision", "recall", "f1")
-CNNS = {"train": "CNN, trained on train", "on_all": "CNN, trained anew on train and validation"}
+CNNS = {"train": "CNN, trained on train", "on_all": "CNN, trained on train and validation"}
 
 
 class Network(NamedTuple):
@@ -75,7 +75,7 @@ def lstms(lab: Lab) -> Done:
          f"{row['seconds_per_epoch']:.2f}")
         for name, row in facts.items()
     ]  # fmt: skip
-    header = ("validation macro F1", "best epoch", "seconds an epoch")
+    header = ("validation macro F1", "best epoch", "seconds per epoch")
     table = plan.score_table("Accuracy on the test clips", rows, header, _batches(found, options))
     constant, share = majority(lab)
     curves = {found[name].title: values for name, values in checks.items()}
@@ -118,7 +118,7 @@ def cnns(lab: Lab) -> Done:
         plan.score_table("Genre on the test clips", rows, ("macro F1",)),
         *(by_class(CNNS[name], run) for name, run in runs.items()),
         Table(
-            "What each block does to one test clip, as (frames, bins, channels)",
+            "Values of one test clip in each block, and sizes as (frames, bins, channels)",
             ("", "before BatchNorm: mean (sd)", "after: mean (sd)", "zeros after ReLU", "size after pooling"),
             layers,
         ),
@@ -217,5 +217,5 @@ def _overfit(lab: Lab, options: TrainOptions) -> list[float]:
 def _batches(found: dict[str, Network], options: dict[str, list[TrainOptions]]) -> str:
     sizes = {found[name].title: each[0].recipe.batch_size for name, each in options.items()}
     if len({*sizes.values()}) == 1:
-        return f"Batches of {next(iter(sizes.values()))} clips."
-    return f"Clips a batch: {', '.join(f'{title} {size}' for title, size in sizes.items())}."
+        return f"A batch has {next(iter(sizes.values()))} clips."
+    return f"Clips per batch: {', '.join(f'{title} {size}' for title, size in sizes.items())}."

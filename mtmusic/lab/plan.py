@@ -146,7 +146,7 @@ def interval(row: Mapping[str, Any]) -> str:
 def versus(difference: Mapping[str, Any]) -> str:
     """A `paired` difference in words, with what its interval shows."""
     low, high = difference["low"], difference["high"]
-    verdict = "no difference is shown" if low <= 0 <= high else "more than chance among clips would give"
+    verdict = "the interval includes 0" if low <= 0 <= high else "the interval does not include 0"
     return f"{difference['mean']:+.3f} on the same clips ({low:.3f} to {high:.3f}): {verdict}"
 
 
@@ -159,7 +159,7 @@ def cells(row: Mapping[str, Any]) -> tuple[str, str, str]:
 def score_table(caption: str, rows: Iterable[Sequence[Any]], more: Sequence[str] = (), note: str = "") -> Table:
     """rows: title, `summary` and further cells, whose header is `more`."""
     header = ("", "mean", "sd of seeds", "95 % interval", *more)
-    note = f"Interval: of the bootstrap, its bounds averaged over the seeds. {note}".rstrip()
+    note = f"Intervals are from the bootstrap. Their bounds are means over the seeds. {note}".rstrip()
     return Table(f"{caption}. {note}", header, [(title, *cells(row), *further) for title, row, *further in rows])
 
 

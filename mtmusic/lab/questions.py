@@ -77,7 +77,7 @@ def metrics_step(lab: Lab) -> Done:
         6,
         numbers,
         [
-            Table(f"Test clips, seeds: {lab.seeds}", header, averages),
+            Table(f"Test clips, mean over {lab.seeds} seed{'s' if lab.seeds > 1 else ''}", header, averages),
             *(by_class(network.title, each[0]) for network, each in runs.items()),
         ],
         [lab.command("evaluate", model=each[0], data=lab.folders[network.folder]) for network, each in runs.items()],

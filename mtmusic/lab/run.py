@@ -29,7 +29,7 @@ from mtmusic.models.precision import supported
 from mtmusic.training.run_folder import versions
 
 SETTINGS, STEP, RESULTS, LOG = "settings.json", "step.json", "results.json", "log.txt"
-TITLE = "Music genre and affect: the lab's steps, done again"
+TITLE = "Music genre and affect: the lab's steps, reproduced"
 
 logger = logging.getLogger(__name__)
 
@@ -49,15 +49,21 @@ class Step(NamedTuple):
 
 STEPS = (
     Step(1, "Steps 0 and 1: the machine, the folder, two clips", first_look, (GENRE_BEAT,)),
-    Step(2, "Step 2: mel at full rate and by beats", partial(frame_rates, 2, "mel"), (GENRE, GENRE_BEAT)),
-    Step(3, "Step 3: chroma at full rate and by beats", partial(frame_rates, 3, "chroma"), (GENRE, GENRE_BEAT), (2,)),
+    Step(2, "Step 2: mel at full rate and beat-synchronised", partial(frame_rates, 2, "mel"), (GENRE, GENRE_BEAT)),
+    Step(
+        3,
+        "Step 3: chroma at full rate and beat-synchronised",
+        partial(frame_rates, 3, "chroma"),
+        (GENRE, GENRE_BEAT),
+        (2,),
+    ),
     Step(4, "Step 4: batches and classes", pipeline, (GENRE_BEAT,)),
-    Step(5, "Step 5: genre by LSTM", lstms, (GENRE_BEAT,)),
+    Step(5, "Step 5: genre with an LSTM", lstms, (GENRE_BEAT,)),
     Step(6, "Step 6: what the metrics show", metrics_step, (GENRE_BEAT,), (5,)),
-    Step(7, "Step 7: genre by CNN", cnns, (GENRE_BEAT,), (5,)),
-    Step(8, "Step 8: affect, a model a task", regression, (AFFECT_BEAT,)),
+    Step(7, "Step 7: genre with a CNN", cnns, (GENRE_BEAT,), (5,)),
+    Step(8, "Step 8: affect, a model per task", regression, (AFFECT_BEAT,)),
     Step(9, "Step 9: transfer from genre", transfer, (GENRE_BEAT, AFFECT_BEAT), (7, 8)),
-    Step(10, "Step 10: affect, one model of all tasks", multitask, (AFFECT_BEAT,), (8,)),
+    Step(10, "Step 10: affect, one model for all tasks", multitask, (AFFECT_BEAT,), (8,)),
     Step(11, "Step 11: the submission", submission, (AFFECT_BEAT,), (8, 10)),
 )
 
@@ -75,16 +81,17 @@ def reproduce_lab(lab: Lab) -> dict[str, Any]:
     asked = _open(lab, data, asked)
     for name in FOLDERS:
         if name not in lab.folders:
-            logger.info(f"Not there: {name}")
+            logger.info(f"Missing folder: {name}")
     for step in STEPS:
         if step.number in lab.steps and (lacking := step.lacking(lab)):
-            logger.info(f"{step.title}: skipped, without {', '.join(lacking)}")
+            are = "are" if len(lacking) > 1 else "is"
+            logger.info(f"{step.title}: skipped, because {', '.join(lacking)} {are} missing")
     results = _write(lab, data)  # no page shows what was just set aside
     for step in asked:
         if _finished(lab, step) is None:
             _do(lab, step)
         else:
-            logger.info(f"{step.title}: finished before")
+            logger.info(f"{step.title}: already finished")
         results = _write(lab, data)
     logger.info(f"Page: {lab.out / 'lab.html'}")
     return results
@@ -100,12 +107,13 @@ def _refuse_early(lab: Lab, asked: list[Step]) -> None:
         raise UserError(f"Expected `seeds` of 1 or more, got {lab.seeds}")
     if (devices := len(find_devices(lab.devices))) > FULL_RATE_BATCH:
         raise UserError(
-            f"Expected `devices` of {FULL_RATE_BATCH} at most, got {devices}: some steps have batches of so many clips"
+            f"Expected `devices` of {FULL_RATE_BATCH} at most, got {devices}: that many clips are in the smallest batch"
         )
     if unknown := sorted({*lab.steps} - {step.number for step in STEPS}):
         raise UserError(f"Expected `steps` from 1 to {len(STEPS)}, got {unknown[0]}")
     if not asked:
-        raise UserError(f"Expected data for one of the steps {', '.join(map(str, lab.steps))}, got folders for none")
+        wanted = ", ".join(map(str, lab.steps))
+        raise UserError(f"Expected the folders of one of the steps {wanted}, got none of them in {lab.data}")
 
 
 def _load(lab: Lab, name: str) -> FolderData:
@@ -142,11 +150,11 @@ def _refuse_mixture(lab: Lab, differing: list[str], asked: list[Step]) -> None:
     made = f"it was made with other {' and '.join(differing)}"
     if not lab.overwrite:
         raise UserError(
-            f"Cannot go on in {lab.out}: {made}; give the same settings, another `out`, or `overwrite=True`"
+            f"Cannot continue in {lab.out}: {made}; give the same settings, another `out`, or `overwrite=True`"
         )
     if left := [str(step.number) for step in STEPS if lab.step(step.number).exists() and step not in asked]:
         raise UserError(
-            f"Cannot do a part of {lab.out} anew: {made}, and has step{'s' if len(left) > 1 else ''} "
+            f"Cannot repeat a part of {lab.out}: {made}, and has step{'s' if len(left) > 1 else ''} "
             f"{', '.join(left)} too; give `steps` with all of them, the same settings, or another `out`"
         )
 
@@ -187,7 +195,7 @@ def _old(lab: Lab, step: Step) -> Path:
 def _set_aside(lab: Lab, steps: list[Step]) -> None:
     for step in steps:
         folder, old = lab.step(step.number), _old(lab, step)
-        logger.info(f"{step.title}: to be done anew; the old one is kept in {old} until then")
+        logger.info(f"{step.title}: will be repeated. The old step is kept in {old} until the new one is finished")
         if old.exists():  # an attempt to do it anew was stopped
             shutil.rmtree(folder, ignore_errors=True)
         else:
@@ -268,7 +276,7 @@ def _write(lab: Lab, data: Mapping[str, FolderData]) -> dict[str, Any]:
     write_json(lab.out / RESULTS, results)
     warnings = paragraphs("banner.txt", demo=any(folder.demo for folder in data.values()), quick=quick)
     sections = [_section(lab, step, content) for step, content in found.items()]
-    sections.append(Section("published", "Beside the report and the best published", "", published))
+    sections.append(Section("published", "Compared with the report and the best published solutions", "", published))
     write_lab_page(lab.out, TITLE, warnings, _intro(lab, data, labelled, _duration(seconds)), sections)
     return results
 
@@ -282,9 +290,9 @@ def _section(lab: Lab, step: Step, content: Mapping[str, Any]) -> Section:
 
 def _intro(lab: Lab, data: Mapping[str, FolderData], labelled: Mapping[str, int], duration: str) -> Part:
     """labelled: of each folder the clips with labels, all splits."""
-    subset = f"; this run's trainings take {lab.scale.subset} of train" if lab.scale.subset is not None else ""
+    subset = f". Trainings use {lab.scale.subset} clips of train" if lab.scale.subset is not None else ""
     table = Table(
-        f"The data; validation is held out of train, and test where it has no labels{subset}",
+        f"The data. Validation is held out of train, and so is test if it has no labels{subset}",
         ("folder", "train", "validation", "test", "median frames"),
         [(name, *_counts(data.get(name))) for name in FOLDERS],
     )
@@ -306,6 +314,6 @@ def _intro(lab: Lab, data: Mapping[str, FolderData], labelled: Mapping[str, int]
 
 def _counts(folder: FolderData | None) -> tuple[Any, ...]:
     if folder is None:
-        return ("not there", "-", "-", "-")
+        return ("missing", "-", "-", "-")
     frames = sorted(folder.frames)[len(folder.frames) // 2]
     return (*(len(folder.splits[split]) for split in ("train", "validation", "test")), int(frames))

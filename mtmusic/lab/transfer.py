@@ -112,7 +112,7 @@ def pretrained(lab: Lab) -> tuple[dict[str, Any] | None, str, str]:
     try:
         locate(TRUNK)
     except UserError:
-        return None, "its weights are missing, which mtmusic get-pretrained fetches", ""
+        return None, "its weights are missing (mtmusic get-pretrained fetches them)", ""
     folds = FOLDS[lab.scale.name]
     clips = len(read_affect_labels(lab.folders[plan.AFFECT])) * (folds - 1) / folds
     options = CrossOptions(
@@ -133,7 +133,7 @@ def pretrained(lab: Lab) -> tuple[dict[str, Any] | None, str, str]:
     try:
         results = cross_validate(replace(options, command=command))
     except UserError as error:
-        return None, f"{plan.AFFECT} does not allow it: {error}".replace("`", ""), ""
+        return None, f"it cannot run on {plan.AFFECT}: {error}".replace("`", ""), ""
     kept = ("clips", "groups", "folds", "recipes", "comparisons", "shares")
     return {name: results.get(name) for name in kept}, "", command
 
@@ -147,12 +147,10 @@ def _tables(trunk: Mapping[str, Any]) -> list[Table]:
         (name, *(interval(row[name]["value"], row[name]["low"], row[name]["high"]) for row in less.values()))
         for name in measures(trunk["recipes"][RECIPES[0]])
     ]
-    titles = [("", *(f"{share} %" for share in shares)), ("", *(f"less {name}" for name in less))]
+    titles = [("", *(f"{share} %" for share in shares)), ("", *(f"minus {name}" for name in less))]
     return [
         Table("Mean rho by the share of the training clips, with 95 % intervals", titles[0], rho),
-        Table(
-            "The pretrained trunk less the others, on all training clips, with 95 % intervals", titles[1], differences
-        ),
+        Table("Pretrained minus the other recipes, on all training clips, with 95 % intervals", titles[1], differences),
     ]
 
 

@@ -221,7 +221,7 @@ def test_other_settings_are_refused_in_one_line(resumed, script, capsys, tmp_pat
     with monkeypatch.context() as patched:
         patched.setattr(lab, "find_devices", lambda wanted: [*range(int(wanted))])
         assert main([*data, "--out", str(tmp_path / "new"), "--devices", "9"]) == 2
-    assert "Expected --devices of 8 at most, got 9: some steps" in capsys.readouterr().err
+    assert "Expected --devices of 8 at most, got 9: that many" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
     assert main([*data, "--out", str(tmp_path / "new"), "--steps", "12"]) == 2
     assert "--steps from 1 to 11" in capsys.readouterr().err
@@ -242,14 +242,14 @@ def test_a_missing_folder_is_named_and_its_steps_are_skipped(corpus, tmp_path, c
     shutil.rmtree(data / GENRE)
     options = Lab(data, common.command, tmp_path / "lab", SMALL, (1, 2, 4), seeds=1)
     results = reproduce_lab(options)
-    assert f"Not there: {GENRE}" in caplog.messages
-    assert f"Step 2: mel at full rate and by beats: skipped, without {GENRE}" in caplog.messages
+    assert f"Missing folder: {GENRE}" in caplog.messages
+    assert f"Step 2: mel at full rate and beat-synchronised: skipped, because {GENRE} is missing" in caplog.messages
     assert not any("Batches" in message for message in caplog.messages)  # of exploring, in the step's log alone
     assert "Batches: " in (tmp_path / "lab" / "step_04" / "log.txt").read_text()
     assert results["missing"] == [GENRE]
     assert results["skipped"] == {"2": [GENRE], "3": [GENRE]}
     assert list(results["steps"]) == ["1", "4"]
-    assert f"skipped, without {GENRE}" in (tmp_path / "lab" / "lab.html").read_text()
+    assert f"skipped, because {GENRE} is missing" in (tmp_path / "lab" / "lab.html").read_text()
     written = (tmp_path / "lab" / "step_01" / "step.json").stat().st_mtime_ns
     reproduce_lab(replace(options, steps=(4,), overwrite=True))
     assert (tmp_path / "lab" / "step_01" / "step.json").stat().st_mtime_ns == written
@@ -287,7 +287,7 @@ def test_doing_a_step_anew_does_those_that_read_its_runs_and_says_so(sketched, c
     results = reproduce_lab(replace(options, steps=(7,), overwrite=True))
     assert done == [7, 9]
     assert [*results["steps"]] == [str(step.number) for step in STEPS]
-    logged = [line for line in caplog.messages if "to be done anew; the old one is kept in" in line]
+    logged = [line for line in caplog.messages if "will be repeated. The old step is kept in" in line]
     assert [line.partition(":")[0] for line in logged] == ["Step 7", "Step 9"]
     assert not [*options.out.glob("*.old")]
     page = page_text(options.out)

@@ -84,7 +84,7 @@ def test_equal_recipes_differ_by_nothing_and_the_table_says_so():
     scores = cross_scores(GENRE, {"one": FIRST, "same": FIRST}, ())
     assert measures(scores["comparisons"][0])["accuracy"] == {"value": 0, "low": 0, "high": 0}
     table = scores_table(scores)
-    assert "one less same" in table
+    assert "one minus same" in table
     assert f"{scores['recipes']['one']['accuracy']['mean']:.3f} (" in table
 
 

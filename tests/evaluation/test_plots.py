@@ -252,7 +252,7 @@ def test_residuals_are_predicted_less_true():
     np.testing.assert_allclose(first.collections[0].get_offsets(), [[0.75, 0.25]])
     np.testing.assert_allclose(second.collections[0].get_offsets(), [[0.2, 0], [0.3, -0.1]], atol=1e-12)
     assert second.get_title() == "b\nmean -0.050, sd 0.050"
-    assert (first.get_xlabel(), first.get_ylabel()) == ("predicted", "predicted less true")
+    assert (first.get_xlabel(), first.get_ylabel()) == ("predicted", "predicted minus true")
 
 
 def test_intervals_have_a_row_a_run_and_a_panel_a_quantity():

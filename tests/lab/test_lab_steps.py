@@ -30,15 +30,15 @@ def test_profiles_differ_most_where_they_lie_furthest_apart():
     assert (found["from_hertz"], found["to_hertz"]) == (hertz[10], hertz[13])
 
 
-@pytest.mark.parametrize(("close", "verdict"), [(True, "the bins hardly matter."), (False, "the bins matter too.")])
+@pytest.mark.parametrize(("close", "verdict"), [(True, "hardly on the bins."), (False, "depends on the bins too.")])
 def test_step_3_says_whether_the_bins_matter(close, verdict):
     rate = {"frames": 20.0, "bins": 12, "seconds_per_epoch": 2.0}
     more = {"mel_bins": 128, "titles": ["a", "b"], "named": "chromagrams", "pictures": [("x.png", "full-rate")]}
     done = write_up(LAB, 3, {"full": rate | {"frames": 400.0}, "beat": rate}, ratios=[0.9, 1.1], close=close, **more)
-    assert "of 12 bins each: 20 times as much to read." in done.part.sentences[0]
-    assert "With 12 bins in place of 128 an epoch takes 0.90 times step 2's" in done.part.sentences[2]
+    assert "each of 12 bins. At full rate a network reads 20 times as many values." in done.part.sentences[0]
+    assert "With 12 bins instead of 128, an epoch takes 0.90 times as long as in step 2" in done.part.sentences[2]
     assert done.part.sentences[2].endswith(verdict)
-    assert done.part.pictures[0].alt == "a and b: chromagrams, time along x in seconds."
+    assert done.part.pictures[0].alt == "a and b: chromagrams, with time in seconds along x."
 
 
 def step_5(checks: dict[str, list[float]], constant: str | None, best_on_test: str) -> list[str]:
@@ -60,15 +60,16 @@ def step_5(checks: dict[str, list[float]], constant: str | None, best_on_test: s
 def test_step_5_names_the_networks_that_did_not_overfit_and_a_better_one_on_test():
     overfit, scores = step_5({"A": [2.5, 0.5], "B": [2.0, 0.00123], "C": [1.0, 0.7, 0.6]}, "Rock", "fused")
     assert overfit == (
-        "On three batches alone the loss of the A goes from 2.50 to 0.500 in 2 epochs; of the B goes from 2.00 to "
-        "0.00123 in 2 epochs; of the C goes from 1.00 to 0.600 in 3 epochs: A, C stayed above 0.01."
+        "The overfit check trains each network on three batches only. The loss of the A goes from 2.50 to 0.500 in "
+        "2 epochs. The loss of the B goes from 2.00 to 0.00123 in 2 epochs. The loss of the C goes from 1.00 to 0.600 "
+        "in 3 epochs. The loss stays above 0.01 for: A, C."
     )
-    assert "The highest on test is another, the LSTM on fused, 0.700 (0.600 to 0.800)." in scores
-    assert scores.endswith("Always answering Rock, the most frequent class of train, would have 0.250.")
+    assert "has the highest test accuracy: the LSTM on fused, 0.700 (0.600 to 0.800)." in scores
+    assert scores.endswith("A constant answer, Rock, the most frequent class of train, has an accuracy of 0.250.")
     overfit, scores = step_5({"A": [2.5, 0.005]}, None, "mel")
-    assert overfit.endswith("in 2 epochs: all went under 0.01.")
-    assert "The highest on test" not in scores
-    assert scores.endswith("0.500 (0.400 to 0.600). Always answering any one class would have 0.250.")
+    assert overfit.endswith("in 2 epochs. Every loss falls below 0.01.")
+    assert "has the highest test accuracy" not in scores
+    assert scores.endswith("0.500 (0.400 to 0.600). A constant answer, any one class, has an accuracy of 0.250.")
 
 
 @pytest.mark.parametrize(
@@ -99,10 +100,10 @@ def test_step_9_says_how_many_test_clips_the_source_knew(learnt, known):
     numbers |= {"step_8": {"cnn": ROW, "lstm": HIGHER}, "pretrained": None}
     chosen = {"random": cuts[0].name, "highest": cuts[2].name, "lowest": cuts[1].name, "highest_less_random": ROW}
     sentences = write_up(LAB, 9, numbers, **chosen, learnt=learnt, clips=16, why="it rains").part.sentences
-    assert "The highest is 2 blocks, frozen, 0.700 (0.600 to 0.800)" in sentences[1]
-    assert "The highest of 2 was picked by its test score" in sentences[1]
-    assert "one a seed: 0.250, 0.500. No test score was looked at." in sentences[3]
-    assert f"it had learnt the genre of {known}: rho" in sentences[3]
+    assert "The highest rho is 0.700 (0.600 to 0.800), with 2 blocks, frozen." in sentences[1]
+    assert "The highest of 2 was chosen by its test score" in sentences[1]
+    assert "one per seed: 0.250, 0.500. No test score was used for this choice." in sentences[3]
+    assert f"the source was trained on the genre of {known}. On" in sentences[3]
     assert sentences[4] == "The comparison with the pretrained trunk, musicnn, is left out: it rains."
 
 
@@ -115,11 +116,11 @@ def test_step_10_lists_the_tasks_where_one_model_has_more_and_where_less():
     numbers = {"rho": rho, "less_step_8": {"fixed": ROW, "learned": ROW}, "weights": weights, "training": {}}
     sentences = write_up(LAB, 10, numbers, tasks=("v", "e"), single=single, ways=ways, runs={}).part.sentences
     assert sentences[2] == (
-        "With fixed weights rho is, beside a model a task, higher for v and lower for e. With learned weights rho is, "
-        "beside a model a task, higher for v, e."
+        "With fixed weights, compared with a model per task, rho is higher for v and lower for e. With learned "
+        "weights, compared with a model per task, rho is higher for v, e."
     )
     assert sentences[3].startswith(
-        "The weights of seed 0: fixed v 21.76, e 4.00; learned v 1.00, e 2.00. The fixed ones are one over"
+        "The weights of seed 0: fixed v 21.76, e 4.00; learned v 1.00, e 2.00. A fixed weight is 1 / variance"
     )
     (_, alone) = write_up(LAB, 10, {}, tasks=("v",)).part.sentences
-    assert alone == "The folder has one task, v: there is nothing to learn together."
+    assert alone == "The folder has one task, v. A multitask model needs two tasks or more."

@@ -60,7 +60,7 @@ def test_the_trunk_is_compared_on_the_same_folds_and_shares(lab, trunk):
     assert rho["pretrained"]["mean"] > rho["kernel"]["mean"] > rho["random-trunk"]["mean"]
     assert f"pretrained has {rho['pretrained']['mean']:.3f} (" in scores
     gain = rho["pretrained"]["mean"] - rho["random-trunk"]["mean"]
-    assert f"Pretrained less random-trunk is {gain:+.3f} on the same clips" in scores
+    assert f"Pretrained minus random-trunk is {gain:+.3f} on the same clips" in scores
     picture = sentences_and_pictures(lab, found, why)[1][-1]
     assert (lab.out / picture).is_file()
     assert (lab.out / "step_09" / "pretrained" / "report.html").is_file()
@@ -68,7 +68,7 @@ def test_the_trunk_is_compared_on_the_same_folds_and_shares(lab, trunk):
     by_share, by_task = transfer._tables(found)
     assert by_share.header == ("", "50 %", "100 %")
     assert by_share.rows[0][2].startswith(f"{rho['pretrained']['mean']:.3f} (")
-    assert by_task.header == ("", "less kernel", "less random-trunk")
+    assert by_task.header == ("", "minus kernel", "minus random-trunk")
     assert [row[0] for row in by_task.rows] == ["rho", "rho_valence", "rho_energy", "rho_danceability"]
     assert by_task.rows[0][2].startswith(f"{gain:.3f} (")
 
@@ -101,7 +101,7 @@ def test_what_is_missing_is_told_in_one_sentence(lab, trunk, tmp_path, monkeypat
 
     few = tmp_path / "few"
     write_tiny_affect_folder(few / AFFECT, train=10, test=0, feature="logmel")
-    assert told(replace(lab, data=few)).startswith(f"{AFFECT} does not allow it: Too few clips for a hold-out")
+    assert told(replace(lab, data=few)).startswith(f"it cannot run on {AFFECT}: Too few clips for a hold-out")
     assert told(replace(lab, data=Path("nowhere"))) == f"there is no {AFFECT}, whose clips are at full rate."
     monkeypatch.setenv("MTMUSIC_CACHE", str(tmp_path / "empty"))
-    assert told(lab) == "its weights are missing, which mtmusic get-pretrained fetches."
+    assert told(lab) == "its weights are missing (mtmusic get-pretrained fetches them)."

@@ -49,15 +49,15 @@ def test_seeds_become_one_row():
 
 def test_a_difference_is_shown_where_its_interval_leaves_zero_out():
     difference = {"mean": 0.3, "low": 0.1, "high": 0.5}
-    assert versus(difference) == ("+0.300 on the same clips (0.100 to 0.500): more than chance among clips would give")
-    assert versus(difference | {"low": -0.1}).endswith("(-0.100 to 0.500): no difference is shown")
+    assert versus(difference) == ("+0.300 on the same clips (0.100 to 0.500): the interval does not include 0")
+    assert versus(difference | {"low": -0.1}).endswith("(-0.100 to 0.500): the interval includes 0")
 
 
 def test_a_table_of_scores_has_further_columns_behind_the_interval():
     table = score_table("Accuracy", [("LSTM", ROW, 7)], ("best epoch",), "Batches of 8.")
     assert table.header == ("", "mean", "sd of seeds", "95 % interval", "best epoch")
     assert table.rows == [("LSTM", "0.600", "0.141", "0.500 to 0.700", 7)]
-    assert table.caption.startswith("Accuracy. Interval: ")
+    assert table.caption.startswith("Accuracy. Intervals are ")
     assert table.caption.endswith(" over the seeds. Batches of 8.")
 
 

@@ -23,12 +23,12 @@ def comparable(clips: dict[str, int], quick: bool = False) -> dict[str, str]:
 def test_a_row_is_comparable_where_the_published_figure_is_of_the_same_clips():
     assert comparable(OWN) == {
         "Accuracy: always the largest class": "yes",
-        "Accuracy: LSTM on full-rate mel": "with the best; no: the report's net is untrained",
+        "Accuracy: LSTM on full-rate mel": "with the best published; not with the report, whose network is untrained",
         "Accuracy: LSTM on beat mel": "yes",
-        "Accuracy: CNN on beat mel": "with the best; no: the report's is on validation",
-        "Rho: CNN, a model a task, mean": "no: another hold-out",
-        "Rho: transfer CNN, 3 blocks tuned, calmness (theirs: valence)": "no: another hold-out",
-        "Rho: the submission (expected), mean": "no: ours is of held-out clips, theirs of the 375 that were submitted",
+        "Accuracy: CNN on beat mel": "with the best published; not with the report, which is on validation",
+        "Rho: CNN, a model per task, mean": "no: other held-out clips",
+        "Rho: transfer CNN, 3 blocks tuned, calmness (theirs: valence)": "no: other held-out clips",
+        "Rho: the submission (expected), mean": "no: ours is on held-out clips, theirs on the 375 submitted clips",
     }
     assert {*comparable(OWN, quick=True).values()} == {"no: a quick run"}
     assert {*comparable({GENRE: 400, GENRE_BEAT: 400, AFFECT_BEAT: 300}).values()} == {"no: other data"}
@@ -43,7 +43,7 @@ def test_the_full_rate_row_depends_on_the_full_rate_folder():
 def test_the_table_has_our_row_and_the_number_of_seeds():
     part = compare_with_published(NUMBERS, OWN, 2, quick=False)
     assert part.tables[0].caption == "Test clips, mean and sd of 2 seeds"
-    row = next(row for row in part.tables[0].rows if row[0] == "Rho: CNN, a model a task, mean")
+    row = next(row for row in part.tables[0].rows if row[0] == "Rho: CNN, a model per task, mean")
     assert row[1:-1] == ("0.600", "0.141", "0.500 to 0.700", ".631", ".700")
 
 
@@ -52,9 +52,9 @@ def test_the_statement_says_whose_data_it_is():
         (sentence,) = compare_with_published(NUMBERS, clips, 1, quick).sentences
         return sentence
 
-    assert statement({}, False).startswith("No row is comparable: only numbers on the lab's own data are")
+    assert statement({}, False).startswith("No row is comparable: published figures are on the lab's own data")
     assert statement(OWN, True) == "No row is comparable: this is a quick run on a part of the lab's data."
     assert statement(OWN, False).startswith(
-        "The number of clips is that of the lab's own data in fma_genre_spectrograms, fma_genre_spectrograms_beat, "
-        "multitask_dataset_beat. Accuracies on its genre folders are of the same 575 test clips"
+        "fma_genre_spectrograms, fma_genre_spectrograms_beat, multitask_dataset_beat have as many clips as the lab's "
+        "own data. Accuracies on the lab's genre folders are measured on the same 575 test clips"
     )

@@ -37,11 +37,11 @@ def test_the_best_and_the_worst_class_are_those_of_f1():
 def test_classes_of_one_size_cannot_part_micro_and_macro():
     same, differing = evaluated(a=4, b=4), evaluated(a=4, b=9)
     sentences = answers(same, same, [0.0, 0.0])
-    assert "3 of 5 clips called a are so, 2 of 3 called b." in sentences[0]
-    assert "micro precision, micro recall and micro F1 are all the accuracy, 0.500" in sentences[1]
-    assert "it calls 3 clips b, of which there are 4, and 5 clips a, of which there are 4." in sentences[2]
-    assert "4 clips each, and sizes cannot part them; the gap of +0.010" in sentences[3]
-    assert "The classes here have 4 to 9 clips, and the gap is +0.010." in answers(differing, differing, [0.0, 0.0])[3]
+    assert "3 of 5 for a, 2 of 3 for b." in sentences[0]
+    assert "micro precision, micro recall and micro F1 all equal the accuracy, 0.500" in sentences[1]
+    assert "b for 3 clips, and there are 4. It predicts a for 5 clips, and there are 4." in sentences[2]
+    assert "every class has 4 clips, so that sizes make no difference. The difference of +0.010" in sentences[3]
+    assert "the classes have 4 to 9 clips. The difference is +0.010." in answers(differing, differing, [0.0, 0.0])[3]
 
 
 def test_the_fifth_answer_reads_the_precision_at_half_of_a_classs_clips():
@@ -50,4 +50,4 @@ def test_the_fifth_answer_reads_the_precision_at_half_of_a_classs_clips():
     halves = [precision_at_half(true == i, scores[:, i]) for i in range(2)]
     assert halves == [1.0, 0.5]
     answer = answers(evaluated(a=2, b=2), evaluated(a=2, b=2), halves)[4]
-    assert "half of the clips of a, precision is 1.000, for half of those of b 0.500" in answer
+    assert "one half, the precision of a is 1.000, and the precision of b is 0.500" in answer

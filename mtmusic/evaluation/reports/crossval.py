@@ -64,7 +64,7 @@ def _difference_rows(results: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     for row in results["comparisons"]:
         for score, one in measures(row).items():
             clear = "yes" if one["low"] > 0 or one["high"] < 0 else "no"
-            yield f"{row['first']} less {row['second']}", score, one["value"], _interval(one), clear
+            yield f"{row['first']} minus {row['second']}", score, one["value"], _interval(one), clear
 
 
 def _by_share(shares: Mapping[str, Any]) -> plots.Figure:
@@ -82,7 +82,7 @@ def _share_rows(shares: Mapping[str, Any], kind: str) -> Iterator[tuple[Any, ...
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for share, scores in shares.items():
         rows = scores[kind]
-        named = rows if kind == "recipes" else {f"{row['first']} less {row['second']}": row for row in rows}
+        named = rows if kind == "recipes" else {f"{row['first']} minus {row['second']}": row for row in rows}
         for name, row in named.items():
             for score, one in measures(row).items():
                 value = one["mean" if kind == "recipes" else "value"]

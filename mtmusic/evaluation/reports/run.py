@@ -52,14 +52,12 @@ def _read_json(path: Path, keys: Iterable[str]) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(
-            f"Expected {path.name} in {path.parent}, found none: give the folder of a finished run"
-        ) from None
+        raise UserError(f"Expected {path.name} in {path.parent}, got none: give the folder of a finished run") from None
     except ValueError as error:
-        raise UserError(f"Expected JSON in {path}, got: {error}; train again to write it anew") from None
+        raise UserError(f"Expected JSON in {path}, got: {error}; train again to write a new file") from None
     missing = [key for key in keys if key not in content]
     if missing:
-        raise UserError(f"Expected {', '.join(missing)} in {path}, found none: train again to write it anew")
+        raise UserError(f"Expected {', '.join(missing)} in {path}, got none: train again to write a new file")
     return content
 
 
@@ -162,9 +160,9 @@ def _mistakes(path: Path, tasks: Sequence[str] | None) -> dict[str, Any]:
             for cells in _wrong_answers(row, tasks)
         ]
     except (KeyError, TypeError, ValueError) as error:
-        answers = "true, predicted and a column of probabilities a class" if tasks is None else "true_<task> and <task>"
+        answers = "true, predicted and a column for each class" if tasks is None else "true_<task> and <task>"
         raise UserError(
-            f"Expected id, split, {answers} in {path}, got: {error!r}; train again to write it anew"
+            f"Expected id, split, {answers} in {path}, got: {error!r}; train again to write a new file"
         ) from None
     header = ("true", "predicted", "probability") if tasks is None else ("task", "true", "predicted", "error")
     worst = sorted(rows, key=lambda row: (-row[-1], row[0]))[:SHOWN_MISTAKES]

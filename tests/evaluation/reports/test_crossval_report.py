@@ -41,8 +41,8 @@ def genre(tmp_path) -> str:
 def test_scores_differences_and_costs_stand_in_tables(genre):
     for row in (
         '<th scope="row">one</th><td>accuracy</td><td>0.750</td><td>-</td><td>0.650 to 0.850</td>',
-        '<th scope="row">one less two</th><td>accuracy</td><td>0.750</td><td>0.550 to 0.850</td><td>yes</td>',
-        '<th scope="row">one less two</th><td>macro_f1</td><td>0.150</td><td>-0.050 to 0.250</td><td>no</td>',
+        '<th scope="row">one minus two</th><td>accuracy</td><td>0.750</td><td>0.550 to 0.850</td><td>yes</td>',
+        '<th scope="row">one minus two</th><td>macro_f1</td><td>0.150</td><td>-0.050 to 0.250</td><td>no</td>',
         '<th scope="row">two</th><td>12,345</td><td>20</td><td>7.5</td><td>0.0123</td><td>12</td><td>-</td>',
     ):
         assert row in genre
@@ -56,7 +56,7 @@ def test_scores_differences_and_costs_stand_in_tables(genre):
 
 def test_the_confusion_is_of_all_folds_and_seeds(genre, tmp_path):
     assert "<h2>Confusion</h2>" in genre
-    assert "<figcaption>one: rows are true classes; each clip once a seed.</figcaption>" in genre
+    assert "<figcaption>one: rows are true classes. Each clip counts once per seed.</figcaption>" in genre
     counts = np.array([[1, 1], [2, 4]])  # of the second fold's four answers three are b, as all of its labels are
     assert data_uri(png(confusion_matrix(counts, ["a", "b"]))) in genre
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["confusion_one.png", "scores.png"]
@@ -74,7 +74,7 @@ def test_shares_of_the_training_clips_have_a_picture_and_a_column_each(tmp_path)
         '<th scope="col">50 %, 10 clips</th><th scope="col">100 %, 21 clips</th>',
         "<td>accuracy</td><td>0.500 (0.400 to 0.600)</td><td>0.750 (0.650 to 0.850)</td>",
         '<th scope="row">two</th><td>accuracy</td><td>-</td><td>0.750 (0.650 to 0.850)</td>',
-        '<th scope="row">one less two</th><td>macro_f1</td><td>-</td><td>0.750 (0.550 to 0.850)</td>',
+        '<th scope="row">one minus two</th><td>macro_f1</td><td>-</td><td>0.750 (0.550 to 0.850)</td>',
     ):
         assert row in page
     assert data_uri(tmp_path / "figures" / "shares.png") in page
@@ -86,6 +86,8 @@ def test_affect_shows_the_first_seeds_answers(tmp_path):
     results = results_of("affect", rho=0.5, rho_valence=0.5) | {"demo": True}
     page = write_cross_page(tmp_path, results, tests, {"one": [[true], [true]]}).read_text()
     assert "<h2>Answers</h2>" in page
-    assert "<figcaption>one: the first seed&#39;s answers, all folds; rho as in the table.</figcaption>" in page
+    assert (
+        "<figcaption>one: predictions of the first seed, for all folds. rho is that of the table.</figcaption>" in page
+    )
     assert (tmp_path / "figures" / "scatter_one.png").is_file()
     assert '<p class="banner">Demo: synthesised music.' in page

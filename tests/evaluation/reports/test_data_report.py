@@ -38,7 +38,7 @@ def test_what_does_not_vary_is_not_drawn(tmp_path):
     )
     assert "data:image/png" not in page
     assert "<td>140</td>" in page
-    assert "Nothing found" in page
+    assert "Nothing was found" in page
 
 
 def test_a_name_that_is_no_text_does_not_stop_the_page(tmp_path):

@@ -128,7 +128,8 @@ def test_page_is_whole_and_stands_alone(run, page):
 
 
 def test_images_are_inside_and_described(run, page):
-    assert [image["alt"].split(":")[0] for image in page.images] == ["Learning curves", "Confusion", 'an "extra" one']
+    shown = ["Learning curves", "Confusion matrix", 'an "extra" one']
+    assert [image["alt"].split(".")[0] for image in page.images] == shown
     stems = ("learning_curves", "confusion_matrix", 'an_"extra"_one')
     for image, stem in zip(page.images, stems, strict=True):
         assert image["src"].startswith(PREFIX)
@@ -166,9 +167,9 @@ def test_data_seed_history_versions(page):
     assert page.row("keras") == ["keras", "3.15.1"]
     assert page.rows[page.rows.index(["epoch", "loss", "val_loss"]) + 1] == ["1", "2.303", "2.4"]
     text = " ".join("".join(page.words).split())
-    assert "The cnn backbone, trained on the train clips of my <songs>: beat-synchronised mel, 128 frames." in text
+    assert "It was trained on the train clips of my <songs>. Its input is beat-synchronised mel, 128 frames." in text
     assert "Seed 7." in text
-    assert "epochs: 20; best epoch: 12; seconds an epoch: 3.125" in text
+    assert "epochs: 20; best epoch: 12; seconds per epoch: 3.125" in text
 
 
 def test_banner_for_the_demo_alone(page, run, card):
@@ -187,7 +188,7 @@ def test_card_and_metrics_are_enough(tmp_path, card):
 
 def test_affect_run(tmp_path, card):
     true = np.array([[0.1, np.nan], [0.5, np.nan], [0.4, 0.5], [0.9, 0.1]])
-    with pytest.warns(RuntimeWarning, match="2 labelled clips"):
+    with pytest.warns(RuntimeWarning, match="3 labelled clips or more, got 2"):
         scores = affect_report(true, true**2, ["valence", "energy"], {"valence": 0.5, "energy": 0.5})
     del card["classes"]
     card |= {"task": "affect", "targets": ["valence", "energy"], "beat": False}
@@ -199,7 +200,7 @@ def test_affect_run(tmp_path, card):
     assert page.row("energy") == ["energy", "0.000", "-", "-", "-", "-", "2"]
     assert page.row("mean")[1].startswith("0.500 (")
     assert page.row("train") == ["train", "240"]
-    assert "It tells valence, energy." in " ".join(page.words)
+    assert "It predicts valence, energy." in " ".join(page.words)
     errors = page.rows[page.rows.index(["id", "task", "true", "predicted", "error"]) + 1 :][:3]
     assert errors == [
         ["2", "energy", "0.900", "0.100", "0.800"],
@@ -274,7 +275,7 @@ def test_affect_pages_show_labels_weights_source_and_other_runs(affect_run):
     assert ["split", "clips", "labels of valence", "labels of energy"] in page.rows
     assert ["test", "30", "30", "29"] in page.rows
     assert ["valence", "8.000", "0.135"] in page.rows  # exp(-4 / 2)
-    assert "2 of the 30 test clips were in its training, by content: 7, <9>." in text
+    assert "By content, saved_models/genre_cnn was trained on 2 of the 30 test clips: 7, <9>." in text
     assert ["this", "0.500 (0.250 to 0.750)", "0.500 (0.250 to 0.750)"] in page.rows
     assert ["that", "0.500 (0.250 to 0.750)", "-"] in page.rows
     assert ["that", "0.100 (-0.100 to 0.300)"] in page.rows
@@ -286,7 +287,7 @@ def test_affect_pages_show_labels_weights_source_and_other_runs(affect_run):
 
 @pytest.mark.parametrize(
     ("learnt", "expected"),
-    [([], "No clip of the test split was in its training"), (None, "is not known")],
+    [([], "was trained on none of the test clips"), (None, "is not known")],
     ids=["none", "unknown"],
 )
 def test_a_source_that_knew_no_test_clip_or_does_not_tell(affect_run, learnt, expected):
