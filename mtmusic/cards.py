@@ -45,8 +45,8 @@ def find_run(name: Path | str) -> Path:
             return place
     if str(name) == TRUNK:
         raise UserError(
-            f"Expected the pretrained trunk {TRUNK}, found none: `mtmusic get-pretrained` fetches it; "
-            "what make setup fetched is in saved_models of the clone"
+            f"Expected the pretrained trunk {TRUNK}, found none: `mtmusic get-pretrained` fetches it, or run this in "
+            "the clone where `make setup` fetched it"
         )
     return path
 
@@ -64,7 +64,7 @@ def locate(path: Path | str) -> tuple[Path, Path]:
     if not file.is_file():
         if (path / SAVED_MODEL_FILE).is_file():
             raise UserError(
-                f"Expected a run's folder or its {MODEL_FILE}, got an exported SavedModel, which only predicts: {path}"
+                f"Expected a run's folder or its {MODEL_FILE}, got a SavedModel, which can only predict: {path}"
             )
         raise UserError(f"Expected a run's folder or its {MODEL_FILE}, found no {file}")
     return file.parent, file
@@ -82,17 +82,19 @@ def read_card(folder: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"Expected the model's card, got none that can be read: {path}: {error}") from error
+        raise UserError(f"Expected the model's card, got no readable card: {path}: {error}") from error
     needed = {"task", "feature", "beat", "frames"}
     if isinstance(card, dict):
         needed |= {"genre": {"classes"}, "tags": {"tags"}}.get(str(card.get("task")), {"targets", "label_means"})
     missing = needed - set(card) if isinstance(card, dict) else needed
     if missing:
-        raise UserError(f"Expected a card with {', '.join(sorted(needed))}; got none of {sorted(missing)} in {path}")
+        raise UserError(
+            f"Expected a card with {', '.join(sorted(needed))}, got no {', '.join(sorted(missing))} in {path}"
+        )
     if broken := [name for name, good in _VALUES.items() if name in card and not good(card[name])]:
-        raise UserError(f"Expected a card as it was written, got {broken[0]} {card[broken[0]]!r} in {path}")
+        raise UserError(f"Expected an unchanged card, got {broken[0]} {card[broken[0]]!r} in {path}: train again")
     if unknown := [task for task in card.get("targets", ()) if task not in card["label_means"]]:
-        raise UserError(f"Expected a label mean of each target, got none of {', '.join(unknown)} in {path}")
+        raise UserError(f"Expected a label mean for each target, got none for {', '.join(unknown)} in {path}")
     return card
 
 

@@ -140,7 +140,7 @@ def refuse_other_things(out: Path, mark: str) -> None:
     Also where it cannot be written to.
     """
     if out.name in ("", ".."):
-        raise UserError(f"Expected `out` to name a folder of its own, got {out}")
+        raise UserError(f"Expected `out` to be a folder of its own, got {out}")
     if out.exists() and not (out / mark).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"Expected `out` to be new or an earlier result, got {out}, which holds other things")
     require_writable(out)
@@ -152,11 +152,11 @@ def refuse_taken(paths: Iterable[Path | None], overwrite: bool) -> None:
     given = [path for path in paths if path is not None]
     for path in given:
         if path.exists() and not path.is_file():
-            raise UserError(f"Expected a file to write, got {path}, which is none")
+            raise UserError(f"Expected a file to write, got {path}, which is not a file")
         if path.exists() and not overwrite:
-            raise UserError(f"{path} is there already: `overwrite=True` replaces it")
+            raise UserError(f"{path} exists already: `overwrite=True` replaces it")
     if len({path.resolve() for path in given}) < len(given):
-        raise UserError(f"Expected a file for each, got one for several: {', '.join(map(str, given))}")
+        raise UserError(f"Expected a different file for each output, got {', '.join(map(str, given))}")
     for folder in {path.parent for path in given}:
         require_writable(folder)
 
@@ -177,7 +177,7 @@ def cache_folder() -> Path:
             return folder
     if os.environ.get("MTMUSIC_CACHE"):
         return folders[0]
-    raise UserError("Expected a folder to write the cache to, found none: set MTMUSIC_CACHE to one")
+    raise UserError("Expected a folder to write the cache to, found none: set MTMUSIC_CACHE to a folder")
 
 
 def cache_folders() -> list[Path]:

@@ -120,7 +120,7 @@ def decoder_of(path: Path) -> Iterator[Any]:
         if not LOWEST_RATE <= song.samplerate <= HIGHEST_RATE:
             raise UserError(
                 f"Expected a sample rate of {LOWEST_RATE} to {HIGHEST_RATE} Hz, "
-                f"got {song.samplerate} in {path}: damaged?"
+                f"got {song.samplerate} in {path}: is the file damaged?"
             )
         yield song
 
@@ -203,7 +203,9 @@ def _audioread(path: Path) -> Iterator[Any]:
         raise
     except Exception as error:  # a dozen kinds, by decoder
         if path.suffix.lower() in SOUNDFILE_SUFFIXES or shutil.which("ffmpeg"):
-            raise UserError(f"Expected audio, got what no decoder reads in {path}: damaged, or no audio?") from error
+            raise UserError(
+                f"Expected audio, got a file that no decoder reads: {path}: is it damaged, or no audio?"
+            ) from error
         raise UserError(f"No decoder reads {path}: install ffmpeg, or convert it to wav, flac, ogg or mp3") from error
 
 

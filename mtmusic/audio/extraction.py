@@ -161,7 +161,7 @@ def _log_passed_by(paths: Iterable[str]) -> None:
     shown = [suffix for suffix, _ in suffixes.most_common(SHOWN_SUFFIXES)]
     if names:
         more = ", ..." if len(suffixes) > SHOWN_SUFFIXES else ""
-        logger.info(f"Passed by: {len(names)} file{'s' if len(names) > 1 else ''} ({', '.join(shown)}{more})")
+        logger.info(f"Not songs: {len(names)} file{'s' if len(names) > 1 else ''} ({', '.join(shown)}{more})")
 
 
 def is_song_name(name: str) -> bool:
@@ -493,4 +493,6 @@ def _cluster(scheduler: str) -> Iterator["Client"]:
         try:
             yield client
         except CancelledError as error:
-            raise UserError(f"{scheduler} is gone: start it again, and this; what is done stays") from error
+            raise UserError(
+                f"The scheduler {scheduler} is gone: start it, then run this command again, which continues"
+            ) from error

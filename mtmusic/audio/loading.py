@@ -143,13 +143,13 @@ def stream_waveform(
         missing = 0 if decoder.frames == UNKNOWN_FRAMES else (promised - level.frames) / rate
         rest = left_out(decoder) if level.frames < wanted else 0
     if missing and not level.frames:
-        raise UserError(f"Expected {missing:.1f} s of audio, got none in {path}: damaged?")
+        raise UserError(f"Expected {missing:.1f} s of audio, got none in {path}: is the file damaged?")
     found = level.doubts(samples / sample_rate, duration)
     if missing > MISSING_SECONDS:
-        found.append(f"is truncated: {missing:.1f} s that its header promises are missing")
+        found.append(f"is truncated: {missing:.1f} s of the length in its header are missing")
     elif rest:
         end, share = (start + level.frames) / rate, rest / path.stat().st_size
-        found.append(f"is decoded up to second {end:.1f}: the last {share:.0%} of the file are damaged or another part")
+        found.append(f"is decoded up to second {end:.1f}: the last {share:.0%} of the file are damaged, or not audio")
     if doubts is not None:
         doubts += [f"{path} {doubt}" for doubt in found]
 
@@ -234,7 +234,7 @@ class _Level:
         level = np.abs(block)
         self.peak = max(self.peak, float(level.max(initial=0)))
         if self.peak > LOUDEST:
-            raise UserError(f"Expected samples around 1 or below, got far louder ones in {self.path}")
+            raise UserError(f"Expected samples from -1 to 1, got far larger values in {self.path}")
         if self.sample_rate != SAMPLE_RATE and self.peak > LOUDEST_WHERE_LEVEL_COUNTS:
             raise UserError(
                 f"Expected samples from -1 to 1, with no peak above {LOUDEST_WHERE_LEVEL_COUNTS:g}, "
@@ -256,7 +256,8 @@ class _Level:
             found.append("is silent")
         elif self.mix < CANCELLED_BELOW * self.channels:
             raise UserError(
-                f"Expected sound in mono, got channels that cancel each other in {self.path}: invert one, or keep one"
+                f"Expected sound in mono, got channels that cancel each other in {self.path}: invert one channel, or "
+                "keep only one"
             )
         elif share >= CLIPPED_SHARE:
             found.append(f"is clipped: {share:.1%} of its samples are at full scale")

@@ -399,7 +399,11 @@ def add_training_flags(flags: argparse.ArgumentParser) -> None:
     group = flags.add_argument_group("network and training")
     add = partial(group.add_argument, default=argparse.SUPPRESS)
     add_recipe_flag(group)
-    add("--backbone", choices=("cnn", "lstm", "statistics"), help="(default: cnn, or that of --from)")
+    add(
+        "--backbone",
+        choices=("cnn", "lstm", "statistics"),
+        help="(default: cnn, or the backbone of --from)",
+    )
     text = "the network's input (default: mel; for statistics: fused)"
     add("--feature", choices=("mel", "chroma", "fused"), help=text)
     add(
@@ -450,8 +454,8 @@ def add_run_flags(flags: argparse.ArgumentParser, out: str, source: Path | None 
     add(
         "--retrain-on-all",
         action="store_true",
-        help="after the evaluation train a second model for the best number of epochs on train and validation, and on "
-        "test clips that were held out of the labelled clips. The second model is saved",
+        help="after the evaluation train a second model for the best number of epochs on train and validation, and "
+        "on test clips if they were held out of the labelled clips. The second model is saved",
     )
     add_source_flags(flags, source)
     again = flags.add_mutually_exclusive_group()

@@ -57,7 +57,9 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--csv", **common.FILE, help="write the answers to this table")
     flags.add_argument("--json", **common.FILE, help="write the answers as JSON")
     flags.add_argument("--timeline", dest="timelines", **common.FOLDER, help="draw a picture for each song")
-    flags.add_argument("--top", default=3, **common.NUMBER, help="classes or tags per group to print (default: 3)")
+    flags.add_argument(
+        "--top", default=3, **common.NUMBER, help="print N classes, or N tags of each group (default: 3)"
+    )
     flags.add_argument("--window", **common.SECONDS, help="window length in seconds (default: as the model's clips)")
     flags.add_argument("--format", choices=("parquet", "jams"), help="format of --out (default: by its name)")
     text = "write the answers to this table, NAME.parquet, or to this folder, and print no rows"

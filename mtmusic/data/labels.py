@@ -770,9 +770,9 @@ def _read_rows(path: Path, delimiter: str) -> tuple[list[str], list[tuple[int, l
         raise UserError(f"Expected rows of text, got a broken one in {path} line {reader.line_num}: {error}") from error
     lines = [(number, cells) for number, cells in cut if any(cells)]
     if not lines:
-        raise UserError(f"Expected a header and a row a clip, got an empty file: {path}")
+        raise UserError(f"Expected a header and a row per clip, got an empty file: {path}")
     if len(lines) == 1:
-        raise UserError(f"Expected a row a clip below the header, got the header alone in {path}")
+        raise UserError(f"Expected a row per clip below the header, got only the header in {path}")
     return lines[0][1], lines[1:]
 
 

@@ -62,8 +62,8 @@ def require_convertible(model: keras.Model, kind: str) -> None:
     layers = list(model._flatten_layers())
     if found := next((layer for layer in layers if isinstance(layer, GaussianEmbedding)), None):
         raise UserError(
-            f"Expected a model that {NAMES[kind]} has all operations for, got the eigendecomposition of its layer "
-            f"{found.name!r}: `format=savedmodel` takes it, and the recipe kernel-no-embedding does without"
+            f"Expected a model whose operations {NAMES[kind]} has, got the eigendecomposition of its layer "
+            f"{found.name!r}: export it with `format=savedmodel`, or train the recipe kernel-no-embedding"
         )
     if any(layer.compute_dtype == "bfloat16" for layer in layers):
         raise UserError(f"Expected a model that computes in float32 for {NAMES[kind]}, got one in bfloat16")

@@ -27,7 +27,7 @@ def find_devices(wanted: str) -> list[str]:
     if not wanted.isdecimal() or int(wanted) < 1:
         raise UserError(f'Expected `devices` of 1 or more, or "all", got {wanted}')
     if int(wanted) > len(names):
-        there = f"GPUs: {len(gpus)}" if gpus else "no GPU, and a CPU with all its cores is one device"
+        there = f"GPUs: {len(gpus)}" if gpus else "no GPU, and a CPU counts as one device"
         raise UserError(f"Expected `devices` of {len(names)} at most, got {wanted}: TensorFlow sees {there}")
     return names[: int(wanted)]
 

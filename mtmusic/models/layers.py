@@ -70,7 +70,7 @@ class SpectrogramNormalization(Float32Layer):
             )
         if spectrogram.shape[-1] != self.bins:
             raise UserError(
-                f"Expected clips of {self.bins} bins, got {spectrogram.shape[-1]}: give make_dataset its feature"
+                f"Expected clips of {self.bins} bins, got {spectrogram.shape[-1]}: give make_dataset that feature"
             )
         is_mel = np.arange(spectrogram.shape[-1]) < self.mel_bins  # not by slices: one of no bins misleads LiteRT
         scale, offset = np.where(is_mel, -2 / MEL_FLOOR_DB, 2), np.where(is_mel, 1, -1)

@@ -167,7 +167,7 @@ def _require_fit(serve: Any, card: dict[str, Any], path: Path) -> None:
     outputs = {card["task"]: (None, len(names))} if names else dict.fromkeys(card.get("targets", ()), (None, 1))
     if (takes, gives) != ({"spectrogram": (None, None, bins)}, outputs):
         raise UserError(
-            f"Expected the card of a model {takes} -> {gives}, got that of (None, None, {bins}) -> {outputs} in "
+            f"Expected the card of a model {takes} -> {gives}, got a card of (None, None, {bins}) -> {outputs} in "
             f"{path / ASSETS / CARD_FILE}"
         )
 
@@ -230,7 +230,7 @@ def require_close(difference: float, folder: Path) -> None:
     if not difference <= LARGEST_DIFFERENCE:
         raise UserError(
             f"Expected answers of the exported model within {LARGEST_DIFFERENCE:g} of the model's, "
-            f"got one {difference:.2g} away: nothing was written to {folder}"
+            f"got a difference of {difference:.2g}: nothing was written to {folder}"
         )
 
 
@@ -244,7 +244,7 @@ def no_waveform(card: Mapping[str, Any]) -> str:
         The reason.
     """
     rate = "beat-synchronised" if card["beat"] else "full-rate"
-    return f"the model's input is {rate} {card['feature']}, which plain TensorFlow does not make"
+    return f"the model's input is {rate} {card['feature']}, which TensorFlow alone cannot compute"
 
 
 def _write(
@@ -324,7 +324,7 @@ def signatures(
         def waveform(samples: tf.Tensor) -> dict[str, tf.Tensor]:
             samples = _required(samples, tf.shape(samples)[1] > 0, "Expected samples, got none")
             finite = tf.reduce_all(tf.math.is_finite(samples))
-            samples = _required(samples, finite, "Expected finite samples, got NaN or infinite ones")
+            samples = _required(samples, finite, "Expected finite samples, got NaN or infinite samples")
             if card["feature"] == "logmel":
                 scaled = tf.reduce_max(tf.abs(samples)) <= LOUDEST_WHERE_LEVEL_COUNTS
                 samples = _required(samples, scaled, "Expected samples from -1 to 1, got a peak above 4")
@@ -366,7 +366,7 @@ def _as_trained(spectrogram: tf.Tensor, frames: int | None) -> tf.Tensor:
     message = f"Expected a frame that is not padding ({PAD_VALUE:g}) in each clip, got none"
     spectrogram = _required(spectrogram, tf.reduce_all(present), message)
     finite = tf.reduce_all(tf.math.is_finite(spectrogram))
-    spectrogram = _required(spectrogram, finite, "Expected finite numbers, got NaN or infinite ones")
+    spectrogram = _required(spectrogram, finite, "Expected finite numbers, got NaN or infinite numbers")
     return spectrogram if frames is None else cut_or_padded(spectrogram, frames)
 
 

@@ -198,7 +198,7 @@ def _trunk_backbone(trunk: Mapping[str, str], file: Path) -> keras.Model:
     if (found := weights_hash(source)) != trunk["weights"]:
         raise UserError(
             f"Expected the trunk that {file} was trained on, {trunk['weights'][:8]}, got {found[:8]} in {folder}: "
-            "`mtmusic get-pretrained` fetches the published one"
+            "`mtmusic get-pretrained` fetches the published trunk"
         )
     with layers_compute_in(trunk.get("precision", "float32")):
         backbone = musicnn_backbone(trunk["feature"], trunk["features"])
@@ -257,7 +257,7 @@ def refuse_tags(card: Mapping[str, Any], path: Path | str) -> None:
         UserError: The run predicts tags.
     """
     if card["task"] == "tags":
-        raise UserError(f"Expected a run of genre or affect, got {path}, which gives tags and has no metrics")
+        raise UserError(f"Expected a run of genre or affect, got {path}, which predicts tags and has no metrics")
 
 
 def read_examples(run: Path | str, model: keras.Model) -> np.ndarray:
@@ -293,7 +293,9 @@ def read_examples(run: Path | str, model: keras.Model) -> np.ndarray:
     difference = np.abs(model.predict(spectrograms, verbose=0) - predictions).max()
     halves = any(layer.compute_dtype == "bfloat16" for layer in model.get_layer("backbone").layers)
     if not difference <= SAME_MODEL["bfloat16" if halves else "float32"] * max(1.0, np.abs(predictions).max()):
-        raise UserError(f"Expected this model's answers, got others, {difference:.2g} away, in {path}: train again")
+        raise UserError(
+            f"Expected this model's answers in {path}, got answers that differ by {difference:.2g}: train again"
+        )
     return spectrograms
 
 
@@ -303,7 +305,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
             stored = np.load(file, allow_pickle=False)
             return stored["spectrogram"], stored["prediction"]
     except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"Expected the run's example clips, got none that can be read: {path}: {error}") from error
+        raise UserError(f"Expected the run's example clips, got a file that cannot be read: {path}: {error}") from error
 
 
 def _fits(array: np.ndarray, shape: tuple[int | None, ...]) -> bool:
@@ -319,7 +321,7 @@ def _require_fit(model: keras.Model, card: dict[str, Any], path: Path) -> None:
     if described != (tuple(model.input_shape), tuple(model.output_shape)):
         raise UserError(
             f"Expected the card of a model {tuple(model.input_shape)} -> {tuple(model.output_shape)}, "
-            f"got that of {described[0]} -> {described[1]} in {path}"
+            f"got a card of {described[0]} -> {described[1]} in {path}"
         )
 
 
@@ -327,5 +329,5 @@ def _load_whole(file: Path) -> keras.Model:
     """Keras reads weights without comparing the archive's checksums, so that is done first."""
     with zipfile.ZipFile(file) as archive:
         if damaged := archive.testzip():
-            raise zipfile.BadZipFile(f"{damaged} in it is damaged")
+            raise zipfile.BadZipFile(f"the file {damaged} in the archive is damaged")
     return load_model(file)

@@ -224,7 +224,7 @@ def require_overfit(
     """
     if values[-1] >= target:
         raise UserError(
-            f"The network did not learn {batches} batches by heart: the {measure} went from {values[0]:.3g} to "
+            f"The network cannot overfit {batches} batches: the {measure} went from {values[0]:.3g} to "
             f"{values[-1]:.3g} in {len(values)} epochs, expected under {target}; check the labels, the learning rate "
             "and the units"
         )

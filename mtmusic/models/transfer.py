@@ -81,13 +81,13 @@ def set_backbone_weights(
     elif backbone.input_shape[2] != source.input_shape[2]:
         kept = {}
     if {name: len(each) for name, each in weights.items()} != {name: len(each) for name, each in kept.items()}:
-        raise UserError(f"Expected a card that fits its model, got one of another backbone beside {path}")
+        raise UserError(f"Expected a card that fits its model, got the card of another backbone next to {path}")
     for name, fresh in weights.items():
         for weight, value in zip(fresh, kept[name], strict=True):
             if tuple(weight.shape) != value.shape:
                 raise UserError(
                     f"Expected the frames of {path}, {source.input_shape[1]}, got {backbone.input_shape[1]}: "
-                    f"{weight.path} cannot be kept; leave `frames` out"
+                    f"the shape of {weight.path} depends on it; leave `frames` out"
                 )
     layers = backbone.layers if which == "all" else first_blocks(backbone, which, "transfer")
     loaded = [layer for layer in layers if layer.weights]
@@ -203,7 +203,7 @@ def describe(model: keras.Model, source: str, loaded: list[str], frozen: list[st
             f"Loaded:    backbone of {source}, {parameters:,}{whole} parameters",
             f"Fresh:     {', '.join(fresh)}",
             f"Frozen:    {', '.join(frozen) or 'nothing'}",
-            *([f"Not trained, but set by clips: {', '.join(known)}"] if known else []),
+            *([f"Set from the train clips, not trained: {', '.join(known)}"] if known else []),
             f"Trainable: {trainable:,} of {model.count_params():,} parameters",
         ]
     )

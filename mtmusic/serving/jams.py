@@ -115,7 +115,7 @@ def open_annotations(
         for file in sorted(folder.glob(f"[!.]*{SUFFIX}")):
             own = _own(file)
             if own and not overwrite and own.get("model_sha256") != sha256:
-                told = f"Expected files of the model {model} ({sha256[:8]}), got one of another: {file}"
+                told = f"Expected files of the model {model} ({sha256[:8]}), got a file of another model: {file}"
                 raise UserError(f"{told}: give another `out`, or `overwrite`")
             if not (own and overwrite):  # another program's file keeps its name
                 known[Path(own["song"]) if own else file] = file.stem

@@ -47,16 +47,16 @@ COLUMNS = {
 """Of every table, by name the type."""
 
 UNITS = {
-    "song": "absolute path; bytes that are no UTF-8 as escapes",
+    "song": "absolute path; bytes that are not UTF-8 are escaped",
     "size": "bytes",
     "mtime_ns": "nanoseconds since 1970",
     "seconds": "length of the song",
-    "genre": "the likeliest",
+    "genre": "the most probable class",
     "genre.*": "probability, 0 to 1",
     "tags.*": "score, 0 to 1, not calibrated",
-    "tempo": "beats a minute",
+    "tempo": "beats per minute",
     "embedding": "mean of the backbone's features; NaN for a failed song",
-    "*": "0 to 1, as the labels that the model was trained on",
+    "*": "0 to 1, in the units of the labels that the model was trained on",
 }
 
 
@@ -118,7 +118,7 @@ def answer_library(options: LibraryOptions) -> int:
                     logger.warning(f"failed: {text(song.failure)}")
                     failed += 1
     rate = len(missing) / (time.monotonic() - begun)
-    done = f"songs: {len(missing)}, failed: {failed}, {rate:.2g} songs a second" if missing else "nothing to do"
+    done = f"songs: {len(missing)}, failed: {failed}, {rate:.2g} songs per second" if missing else "nothing to do"
     logger.info(f"{'Annotations' if as_jams else 'Table'}: {options.out} ({done})")
     return failed
 
@@ -131,9 +131,9 @@ def _is_jams(options: LibraryOptions) -> bool:
     if named and options.format in (None, PARQUET):
         return False
     if named:
-        raise UserError(f"Expected `out` to name a folder for annotation files, got the name of a table: {options.out}")
+        raise UserError(f"Expected `out` to be a folder for annotation files, got the name of a table: {options.out}")
     other = "" if options.embed else "; `format=jams` writes a folder of annotation files"
-    raise UserError(f"Expected `out` to name a table, NAME{SUFFIX}, got {options.out}{other}")
+    raise UserError(f"Expected `out` to be a table, NAME{SUFFIX}, got {options.out}{other}")
 
 
 def _place(
@@ -180,7 +180,7 @@ def answer_song(path: Path, runs: tuple[tuple[str, str], ...], window: float | N
 def _opened(runs: tuple[tuple[str, str], ...]) -> Predictor:
     for run, sha256 in runs:
         if sha256_of(run) != sha256:
-            raise UserError(f"Expected the same model on every machine of the cluster, got another one: {run}")
+            raise UserError(f"Expected the same model on every machine of the cluster, got another model: {run}")
     return Predictor(*(run for run, _ in runs))
 
 

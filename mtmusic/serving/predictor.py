@@ -75,8 +75,8 @@ SONG, WARNING, GENRE, TAGS, TEMPO = "song", "warning", "genre", "tags", "tempo"
 _LABELS = {GENRE: "classes", TAGS: "tags"}
 """Of answers that are several numbers, the part of the card that names these."""
 
-DEMO = "it learnt from the demo corpus, which is synthesised: what it says of real songs means nothing"
-SILENT = "the song is silent, and has no tags"
+DEMO = "the model was trained on the synthesised demo corpus: its predictions for real songs mean nothing"
+SILENT = "the song is silent, so it has no tags"
 
 Answer = dict[str, Any]
 """{"genre": {class: probability}, "tags": {tag: score}, task: 0 to 1, ...}, "tempo" in beats a minute where a model
@@ -248,7 +248,7 @@ class Predictor:
         names = Counter([SONG, WARNING, TEMPO, *(name for model in self._models for name in _names(model.card))])
         if twice := [name for name, count in names.items() if count > 1]:
             where = " and ".join(map(str, self.runs))
-            raise UserError(f"Expected models that answer different questions, got {', '.join(twice)} twice in {where}")
+            raise UserError(f"Expected models that predict different things, got {', '.join(twice)} twice in {where}")
         heads = [(model.head, model.embed) for model in self._models if model.head]
         heads.sort(key=lambda one: one[0].takes == PENULTIMATE)  # those give the embedding too
         self._trunks = {head.trunk: embed for head, embed in heads}
@@ -629,7 +629,7 @@ def _window_means(patches: np.ndarray, times: Iterable[tuple[float, float]]) -> 
 def _require_one_length(kinds: Iterable[Kind]) -> None:
     if len(lengths := {seconds for seconds, array in kinds if array != PATCHES}) > 1:
         found = " and ".join(f"{seconds:g} s" for seconds in sorted(lengths))
-        raise UserError(f"Expected models that learnt from clips of one length, got {found}: give a window")
+        raise UserError(f"Expected models that were trained on clips of one length, got {found}: give a window")
 
 
 def _parts(
@@ -659,7 +659,8 @@ def _array_features(array: np.ndarray, kinds: Sequence[Kind]) -> SongFeatures:
     """One clip as it lies on disk."""
     names = sorted({LOGMEL if name in (PATCHES, TIMES) else name for _, name in kinds})
     if len(names) > 1:
-        one, another = ({BEAT: "beats", FULL: "the full rate", LOGMEL: "logmel"}[name] for name in names[:2])
+        kinds_of = {BEAT: "beat-synchronised arrays", FULL: "full-rate arrays", LOGMEL: "logmel arrays"}
+        one, another = (kinds_of[name] for name in names[:2])
         raise UserError(f"Expected a song or waveform, got an array: one model takes {one}, another {another}")
     _require_array(array, LOGMEL_BINS if names == [LOGMEL] else FUSED_BINS)
     array = array.astype(np.float32)
@@ -674,8 +675,8 @@ def _array_features(array: np.ndarray, kinds: Sequence[Kind]) -> SongFeatures:
 def _require_array(array: np.ndarray, bins: int) -> None:
     if bins == LOGMEL_BINS and array.shape[0] == FUSED_BINS:
         raise UserError(
-            f"Expected logmel ({LOGMEL_BINS}, frames), got a fused array {array.shape}: its windows are longer than "
-            "those that the model knows, which gives wrong tags. Give the song, or extract logmel"
+            f"Expected logmel ({LOGMEL_BINS}, frames), got a fused array {array.shape}, which would give wrong tags: "
+            "give the song, or extract logmel"
         )
     if array.shape[0] != bins or array.shape[1] < 1 or array.dtype.kind != "f":
         raise UserError(
@@ -683,7 +684,9 @@ def _require_array(array: np.ndarray, bins: int) -> None:
             f"got {array.shape} {array.dtype}"
         )
     if not (np.abs(array).max() < np.finfo(np.float32).max and array.min() > PAD_VALUE):  # NaN is no less than that
-        raise UserError(f"Expected finite numbers above {PAD_VALUE:g}, which means padding, got others in the array")
+        raise UserError(
+            f"Expected finite numbers above {PAD_VALUE:g}, which means padding, got other values in the array"
+        )
     if bins == LOGMEL_BINS and array.min() < 0:
         raise UserError(f"Expected logmel, which is at least 0, got {array.min():g} in the array")
 

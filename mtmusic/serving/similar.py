@@ -135,7 +135,7 @@ def _parts(folder: Path) -> list[Path]:
     if not parts:
         raise UserError(f"Expected a table that `mtmusic embed` wrote, found none in {folder}")
     if (kind := _description(folder)["kind"]) != "embeddings":
-        raise UserError(f"Expected a table of embeddings, got one of {kind}: {folder}")
+        raise UserError(f"Expected a table of embeddings, got a table of {kind}: {folder}")
     return parts
 
 
@@ -154,6 +154,6 @@ def _embedded(song: Path, folder: Path, model: str | os.PathLike[str] | None) ->
     run = os.fspath(model or used["run"])
     if sha256_of(run) != used["sha256"]:
         raise UserError(
-            f"Expected the model of {folder}, {used['model']} ({used['sha256'][:8]}), got another one: {run}"
+            f"Expected the model of {folder}, {used['model']} ({used['sha256'][:8]}), got another model: {run}"
         )
     return Predictor(run).answer(song, window=described["window"], embed=True)["embedding"]

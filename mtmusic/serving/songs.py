@@ -205,7 +205,7 @@ def latest_run() -> Path:
     """
     cards = [card for card in RUNS.glob(f"*/{CARD_FILE}") if _is_finished(card.parent)]
     if not cards:
-        raise UserError(f"Expected a finished run in {RUNS} to predict with, found none")
+        raise UserError(f"Expected a finished run in {RUNS} to predict with, found none: train a model, or name one")
     return max(cards, key=lambda card: (_created(card), card.stat().st_mtime)).parent
 
 

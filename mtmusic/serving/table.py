@@ -118,7 +118,7 @@ def open_table(
     cannot be written, and where its rows are others: of another model, say.
     """
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"Expected `out` to be new or an earlier table, a folder of parts, got the file {folder}")
+        raise UserError(f"Expected `out` to be a new table or an earlier one, which is a folder, got the file {folder}")
     require_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
@@ -148,7 +148,9 @@ def open_part(part: Path) -> "ParquetFile":
     try:
         file = pa.parquet.ParquetFile(part)
     except ValueError as error:
-        raise UserError(f"Expected a part of a table of songs, got one that cannot be read: {part}: {error}") from error
+        raise UserError(
+            f"Expected a part of a table of songs, got a file that cannot be read: {part}: {error}"
+        ) from error
     description_of(file.schema_arrow, part)
     return file
 
@@ -159,7 +161,7 @@ def description_of(schema: "pa.Schema", place: Path) -> dict[str, Any]:
     Raises UserError where there is none.
     """
     if METADATA not in (schema.metadata or {}):
-        raise UserError(f"Expected a table that mtmusic wrote, got another one: {place}")
+        raise UserError(f"Expected a table that mtmusic wrote, got another table: {place}")
     return json.loads(schema.metadata[METADATA])
 
 
@@ -167,9 +169,9 @@ def _require_same(there: "pa.Schema", here: "pa.Schema", folder: Path) -> None:
     old, new = (description_of(schema, folder) for schema in (there, here))
     for name, told in (("kind", str), ("models", _models_told), ("window", _window_told)):
         if (before := told(old[name])) != (now := told(new[name])):
-            raise UserError(f"Expected {before}, of which {folder} is, got {now}: give another `out`, or `overwrite`")
+            raise UserError(f"Expected {before}, as in {folder}, got {now}: give another `out`, or `overwrite`")
     if there != here:
-        raise UserError(f"Expected the columns of {folder}, got others: give another `out`, or `overwrite`")
+        raise UserError(f"Expected the columns of {folder}, got other columns: give another `out`, or `overwrite`")
 
 
 def _models_told(models: list[dict[str, Any]]) -> str:

@@ -53,7 +53,7 @@ POLL_SECONDS = 0.5
 
 SHOWN_SECONDS = 30.0
 SHOWN_TAGS = 5
-EXAMPLE = "three synthesised styles"
+EXAMPLE = "synthesised music in three styles"
 EXAMPLE_PARTS = (("Classical", 30.0), ("Electronic", 30.0), ("Rock", 30.0))
 
 KEPT_SECONDS = 10
@@ -84,7 +84,7 @@ class DemoApp:
             return render("demo_answer.html", refused=str(error).replace(str(song), name))
         except Exception as error:
             logger.warning(traceback.format_exc())
-            return render("demo_answer.html", refused=f"Cannot hear {name}: {reason_of(error)}")
+            return render("demo_answer.html", refused=f"Cannot predict {name}: {reason_of(error)}")
         doubts = [doubt.replace(str(song), name) for doubt in doubts]
         minutes, seconds = divmod(round(len(waveform) / SAMPLE_RATE), 60)
         return render("demo_answer.html", name=name, length=f"{minutes}:{seconds:02d}", doubts=doubts, **content)
@@ -158,7 +158,7 @@ def serve(models: Sequence[Path | str], port: int, window: float | None = None) 
         page = build_page(gradio, app, example)
         _launch(gradio, page, port)
         try:
-            logger.info(f"The page: http://{HOST}:{port}  (Ctrl-C ends it)")
+            logger.info(f"The page: http://{HOST}:{port}  (press Ctrl-C to end)")
             while True:
                 time.sleep(SWEEP_SECONDS)
                 sweep(uploads, KEPT_SECONDS)
@@ -177,7 +177,7 @@ def build_page(gradio: Any, app: DemoApp, example: Path) -> Any:
     with gradio.Blocks(title="mtmusic", analytics_enabled=False) as page:
         gradio.HTML(heading)
         upload = gradio.File(
-            label=f"A song: up to {LARGEST_MB} MB and {LONGEST_MINUTES} minutes", height=140, elem_classes="ask"
+            label=f"A song of up to {LARGEST_MB} MB and {LONGEST_MINUTES} minutes", height=140, elem_classes="ask"
         )
         button = gradio.Button("Try the example song", elem_classes="ask")
         answer = gradio.HTML(min_height=80)
@@ -299,4 +299,4 @@ def _require_free(port: int) -> None:
         try:
             taken.bind((HOST, port))
         except OSError as error:
-            raise UserError(f"Cannot serve on port {port}: {error.strerror}: `port` takes another") from error
+            raise UserError(f"Cannot serve on port {port}: {error.strerror}: give another `port`") from error

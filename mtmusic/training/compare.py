@@ -66,7 +66,7 @@ def compare_runs(names: Sequence[str], seed: int = 0) -> dict[str, Any]:
         raise UserError(f"Expected each run once, got {', '.join(names)}")
     runs = [read_predictions(name) for name in names]
     if len({bool(run.classes) for run in runs}) > 1:
-        raise UserError(f"Expected runs of genre alone, or of affect, got both in {', '.join(names)}")
+        raise UserError(f"Expected only runs of genre, or only runs of affect, got both in {', '.join(names)}")
     same, apart = runs[:1], []
     for run in runs[1:]:
         if _misfit([*same, run]) is None:
@@ -91,7 +91,7 @@ def comparison_table(comparison: dict[str, Any]) -> str:
     """For the terminal: a line a run and one a difference, a column a task."""
     parts = {
         **comparison["runs"],
-        **{f"{comparison['first']} less {name}": row for name, row in comparison["differences"].items()},
+        **{f"{comparison['first']} minus {name}": row for name, row in comparison["differences"].items()},
     }
     names = list(dict.fromkeys(name for row in parts.values() for name in row))
     width = max(len(part) for part in parts)
@@ -184,8 +184,8 @@ def _misfit(runs: Sequence[Predictions]) -> str | None:
     ids, names = _common_ids(runs), " and ".join(run.name for run in runs)
     if len(ids) < max(len(run.ids) for run in runs) / 2:
         return (
-            f"Expected runs that judged the same clips, got {len(ids)} in common among {names}: train them on one "
-            "folder with one seed"
+            f"Expected runs that were evaluated on the same clips, got {len(ids)} in common among {names}: train "
+            "them on one folder with one seed"
         )
     labels: dict[str, np.ndarray] = {}
     for run in (run.take(ids) for run in runs):

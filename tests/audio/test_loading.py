@@ -114,7 +114,7 @@ def test_a_flac_cut_in_its_first_second_gives_what_it_has(
         waveform = load_waveform(path, offset)
     assert [str(warning.message) for warning in told] == [
         f"{path} is short: {seconds} s",
-        f"{path} is truncated: 19.6 s that its header promises are missing",
+        f"{path} is truncated: 19.6 s of the length in its header are missing",
     ]
     first = int(offset * 22_050)
     np.testing.assert_array_equal(waveform, expected[first : first + len(waveform)])

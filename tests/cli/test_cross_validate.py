@@ -126,7 +126,7 @@ def test_the_page_holds_everything_and_nothing_from_elsewhere(genre, affect):
     for _, out in (genre, affect):
         page = (out / "report.html").read_text()
         assert "mtmusic cross-validate --data" in page
-        assert "milliseconds a clip" in page
+        assert "milliseconds per clip" in page
         assert 'src="http' not in page
         assert page.count("<img ") == (4 if out == genre[1] else 5)
 

@@ -134,7 +134,7 @@ def test_examples_that_cannot_check_the_export_stop_it(export, run, capsys, kind
 def test_what_is_no_run_is_said_in_one_line(export, run, capsys):
     assert export(run) == 0
     capsys.readouterr()
-    for place, told in ((run / "absent", "found no"), (run / "saved_model", "got an exported SavedModel")):
+    for place, told in ((run / "absent", "found no"), (run / "saved_model", "got a SavedModel")):
         assert export(place) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert told in line
@@ -156,7 +156,7 @@ def test_training_and_judging_say_that_they_need_the_run(export, script, run, tm
     arguments = ["--data", str(genre_folder), flag, str(run / "saved_model"), "--out", str(tmp_path / "new")]
     assert script(name).main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "got an exported SavedModel, which only predicts" in line
+    assert "got a SavedModel, which can only predict" in line
 
 
 def test_the_trunk_is_exported_by_its_name_with_its_licence(export, trunk, tmp_path, capsys):
@@ -254,7 +254,7 @@ def test_what_a_format_cannot_hold_is_refused_before_any_work(export, tmp_path, 
     before = sorted(tmp_path.rglob("*"))
     assert export(run, "--format", kind) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "got the eigendecomposition of its layer 'embedding': --format savedmodel takes it" in line
+    assert "got the eigendecomposition of its layer 'embedding': export it with --format savedmodel" in line
     assert sorted(tmp_path.rglob("*")) == before
 
 

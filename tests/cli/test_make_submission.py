@@ -127,7 +127,7 @@ BAD = {
         (),
         "got 1003.beat.fused.full.npy",
     ),
-    "a folder to write": (lambda f: None, ("--out", "."), "got ., which is none"),
+    "a folder to write": (lambda f: None, ("--out", "."), "got ., which is not a file"),
     "another rate": (lambda f: None, ("--no-beat",), "Expected beat-synchronised clips"),
     "no such folder": (lambda f: None, ("--data", "nowhere"), "nowhere"),
 }

@@ -145,7 +145,7 @@ def test_without_model_the_pretrained_ones_answer(predict, pretrained, music, ca
             shown = [f"{tag} {entry['tags'][tag]:.2f}" for tag in named[::-1] if entry["tags"][tag] >= 0.1]
             assert ", ".join(shown) in row
     assert [content[2]["tags"], table[2]["tags.rock"]] == [{}, ""]
-    assert "the song is silent, and has no tags" in content[2]["warning"]
+    assert "the song is silent, so it has no tags" in content[2]["warning"]
     assert rows[2].count("no confident tag") == 2
 
     _, panels, title, *_ = drawn[1]
@@ -204,7 +204,7 @@ def test_files_are_replaced_only_when_told_so(predict, runs, music, capsys):
         Path(name).write_text("dear")
         assert predict(*arguments, flag, value) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line == f"error: {name} is there already: --overwrite replaces it"
+        assert line == f"error: {name} exists already: --overwrite replaces it"
         assert Path(name).read_text() == "dear"
         assert predict(*arguments, flag, value, "--overwrite") == 0
         assert Path(name).read_bytes() != b"dear"
@@ -225,11 +225,11 @@ def test_a_name_that_is_no_text(predict, runs, music):
         (("empty", "--model", "{affect}"), "found none in empty"),
         (("music", "--model", "absent"), "Expected a run's folder or its model.keras, found no absent/model.keras"),
         (("music",), "found none: `mtmusic get-pretrained` fetches it"),
-        (("music", "--model", "{affect}", "{affect}"), "answer different questions"),
+        (("music", "--model", "{affect}", "{affect}"), "predict different things"),
         (("music", "--model", "{affect}", "--top", "0"), "Expected --top of 1 or more, got 0"),
         (("music", "--model", "{affect}", "--jobs", "-2"), "Expected --jobs of 1 or more, got -2"),
         (("music", "--model", "{affect}", "--window", "0.2"), "Expected --window of 1 second or more, got 0.2"),
-        (("music", "--out", "a.csv"), "name a table, NAME.parquet, got a.csv; --format jams writes a folder of"),
+        (("music", "--out", "a.csv"), "be a table, NAME.parquet, got a.csv; --format jams writes a folder of"),
         (("music", "--out", "a.parquet", "--csv", "a.csv"), "Expected --out or --csv, got both"),
         (("music", "--retry-failed"), "Expected --retry-failed only with --out, got no --out: give both, or neither"),
         (("music", "--scheduler", "tcp://127.0.0.1:9"), "Expected --scheduler only with --out, got no --out"),
@@ -263,7 +263,7 @@ def test_help_imports_only_the_standard_library():
 def test_real_recordings_are_answered(predict, runs, real_data, capsys):
     assert predict(real_data / "audio", "--model", runs / "genre", runs / "affect", "--window", 60) == 0
     passed_by, *rows = capsys.readouterr().out.splitlines()
-    assert (passed_by, len(rows)) == ("Passed by: 5 files (.txt)", 6)
+    assert (passed_by, len(rows)) == ("Not songs: 5 files (.txt)", 6)
 
 
 def test_what_may_be_wrong_with_a_song_stands_in_the_table(predict, runs, music):

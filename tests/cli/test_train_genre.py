@@ -334,7 +334,7 @@ def no_good_clip_of_a_class(folder):
 
 
 BAD = {
-    "no good clip of a class": (no_good_clip_of_a_class, ("--skip-bad",), "No clip of Blues"),
+    "no good clip of a class": (no_good_clip_of_a_class, ("--skip-bad",), "Expected usable clips of Blues"),
     "no such folder": (lambda f: None, ("--data", "nowhere"), "no such folder"),
     "pickled array": (break_pickle, (), "pickled"),
     "several bad files": (break_several, (), "23 times "),
@@ -425,7 +425,7 @@ def test_evaluate_writes_the_same_report_for_a_saved_model(script, finished, tmp
     assert main(["--model", str(out / "model.keras"), "--data", str(genre_folder), "--split", "train"]) == 0
     page = (out / "evaluations" / "tiny_beat_train" / "report.html").read_text()
     assert "<h2>Results</h2>" in page
-    assert f"Judged here on {genre_folder}, without training" in page
+    assert f"an evaluation on {genre_folder}, without training" in page
     assert main(["--model", str(out), "--data", str(genre_folder), "--out", str(out)]) == 2
     assert "holds a model" in capsys.readouterr().err
     assert (out / "model.keras").is_file()

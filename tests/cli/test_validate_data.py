@@ -73,11 +73,11 @@ def test_a_file_that_is_there_is_not_overwritten_unasked(script, genre_folder, t
     before = labels.read_text()
     for flag in ("--html", "--json", "--infer-schema"):
         assert main([str(genre_folder), flag, str(labels)]) == 2
-        assert f"{labels} is there already: --overwrite replaces it" in capsys.readouterr().err
+        assert f"{labels} exists already: --overwrite replaces it" in capsys.readouterr().err
         assert main([str(genre_folder), flag, str(tmp_path), "--overwrite"]) == 2
         assert "Expected a file to write" in capsys.readouterr().err
     assert main([str(genre_folder), "--html", str(tmp_path / "x"), "--json", str(tmp_path / "x")]) == 2
-    assert "Expected a file for each" in capsys.readouterr().err
+    assert "Expected a different file for each" in capsys.readouterr().err
     assert labels.read_text() == before
     (tmp_path / "data.json").touch()
     assert main([str(genre_folder), "--json", str(tmp_path / "data.json"), "--overwrite"]) == 0

@@ -139,7 +139,7 @@ def test_a_song_is_answered(served, browser, runs, tmp_path):
     assert browser.locator(".gauge div").all_inner_texts() == ["valence", "energy"]
     told = [float(text) for text in browser.locator(".gauge text.value").all_text_contents()]
     assert told == pytest.approx([answer["valence"], answer["energy"]], abs=0.0051)
-    assert "learnt from the demo corpus" in browser.inner_text("body")
+    assert "trained on the synthesised demo corpus" in browser.inner_text("body")
     assert browser.evaluate("document.images.length && [...document.images].every(image => image.naturalWidth)")
     assert browser.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert browser.evaluate("Math.max(...[...document.images].map(i => i.getBoundingClientRect().right)) <= innerWidth")
@@ -168,12 +168,15 @@ def test_a_text_gets_a_sentence_and_the_next_song_an_answer(served, browser, tmp
         browser.locator(".refused")
         .inner_text()
         .startswith(
-            ("No decoder reads notes.txt: ", "Expected audio, got what no decoder reads in notes.txt: ")  # with ffmpeg
+            (
+                "No decoder reads notes.txt: ",
+                "Expected audio, got a file that no decoder reads: notes.txt: ",
+            )  # with ffmpeg
         )
     )
     browser.get_by_role("button", name="Try the example song").click()
     browser.locator(".answer .picture img").nth(1).wait_for()
-    assert browser.locator(".answer h2").inner_text() == "Example: three synthesised styles (1:30)"
+    assert browser.locator(".answer h2").inner_text() == "Example: synthesised music in three styles (1:30)"
     assert sorted(browser.locator(".answer .name").all_inner_texts()) == sorted(CLASSES)
 
 
@@ -201,10 +204,10 @@ def test_several_pages_wait_in_turn_and_each_gets_its_own_answer(served, browser
         soundfile.write(songs[name], synthesise(style, 0, seconds)[0], RATE)
         pages[name].goto(served.address)
     served.gate.touch()
-    ask("first", "first.wav is being answered.")
+    ask("first", "first.wav is being processed.")
     ask("leaves", "One song comes before leaves.wav.")
     ask("second", "2 songs come before second.wav.")
-    full = "2 songs wait already, so third.wav was not taken. Try again in a minute."
+    full = "2 songs are waiting, so third.wav was refused. Try again in a minute."
     ask("third", full)
     assert not pages["second"].get_by_role("button", name="Try the example song").is_visible()
     assert pages["third"].get_by_role("button", name="Try the example song").is_visible()
@@ -229,16 +232,16 @@ def test_a_second_page_finds_the_port_taken(served, runs, script, capsys, monkey
     port = served.address.rpartition(":")[2]
     assert script("web_demo").main(["--model", str(runs[0]), "--port", port]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"error: Cannot serve on port {port}: Address already in use: --port takes another"
+    assert line == f"error: Cannot serve on port {port}: Address already in use: give another --port"
 
 
 def test_it_prints_its_address_and_leaves_nothing_behind(served, chromium, tmp_path):
     """The last of these tests: it ends the page, while one song is answered and one waits."""
-    assert served.said == f"The page: {served.address}  (Ctrl-C ends it)\n"
+    assert served.said == f"The page: {served.address}  (press Ctrl-C to end)\n"
     (folder,) = served.temporary.glob("mtmusic-page-*")
     soundfile.write(tmp_path / "song.wav", synthesise("Rock", 0, 6.0)[0], RATE)
     served.gate.touch()
-    for words in ("song.wav is being answered.", "One song comes before song.wav."):
+    for words in ("song.wav is being processed.", "One song comes before song.wav."):
         tab = chromium.new_page()
         tab.goto(served.address)
         upload(tab, tmp_path / "song.wav")
@@ -257,8 +260,8 @@ def test_it_prints_its_address_and_leaves_nothing_behind(served, chromium, tmp_p
         (("--model", "absent", "--port", "0"), "Expected --port of 1 to 65535, got 0"),
         (
             (),
-            "Expected the pretrained trunk musicnn, found none: `mtmusic get-pretrained` fetches it; "
-            "what make setup fetched is in saved_models of the clone",
+            "Expected the pretrained trunk musicnn, found none: `mtmusic get-pretrained` fetches it, or run "
+            "this in the clone where `make setup` fetched it",
         ),
     ],
 )

@@ -324,7 +324,7 @@ def test_written_affect_labels_are_read_again(data_folder: DataFolder) -> None:
 GENRE_FILES = {
     "empty": (b"", "got an empty file"),
     "blank": (b"\n \n", "got an empty file"),
-    "header alone": (b"Id\tGenre\n", "got the header alone"),
+    "header alone": (b"Id\tGenre\n", "got only the header"),
     "NUL byte": (b"Id\tGenre\n1\tRock\n2\tRock\0\n", "Expected text, got a NUL byte in"),
     "not UTF-8": (b"Id\tGenre\n1\tChanson fran\xe7aise\n", "Expected UTF-8 text, got other bytes at 23"),
     "UTF-16": ("Id\tGenre\n1\tRock\n".encode("utf-16"), "Expected UTF-8 text, got other bytes at 0"),

@@ -241,7 +241,7 @@ def both(tmp_path_factory):
 def test_a_run_and_its_export_are_opened_alike(both):
     batch = clips(6, 9)
     run, file, export = (open_model(path) for path in (both[0], both[0] / "model.keras", both[1]))
-    reason = "the model's input is beat-synchronised mel, which plain TensorFlow does not make"
+    reason = "the model's input is beat-synchronised mel, which TensorFlow alone cannot compute"
     told = {"signatures": ["serve", "embed"], "missing_signatures": {"waveform": reason}}
     assert run.card == file.card
     assert export.card == run.card | told
@@ -255,7 +255,7 @@ def test_a_run_and_its_export_are_opened_alike(both):
 
 
 def test_training_says_that_it_needs_the_run(both):
-    with pytest.raises(UserError, match="got an exported SavedModel, which only predicts") as raised:
+    with pytest.raises(UserError, match="got a SavedModel, which can only predict") as raised:
         load(both[1])
     assert str(both[1]) in str(raised.value)
 

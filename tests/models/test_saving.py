@@ -155,7 +155,7 @@ def test_a_run_of_tags_answers_with_scores_and_has_no_metrics(trunk):
     scores = answers(model, card, read_examples(trunk, model))["tags"]
     assert scores.shape == (3, 50)
     assert 0 <= scores.min() < scores.max() <= 1
-    with pytest.raises(UserError, match="got here, which gives tags and has no metrics"):
+    with pytest.raises(UserError, match="got here, which predicts tags and has no metrics"):
         refuse_tags(card, "here")
     refuse_tags(CARD, "here")
 

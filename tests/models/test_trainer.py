@@ -190,7 +190,7 @@ def test_overfit_batches_takes_only_the_first_batches():
 
 def test_overfit_batches_fails_for_a_network_that_does_not_learn():
     values = overfit_batches(small_model(learning_rate=0.0), batches(), epochs=4)
-    with pytest.raises(UserError, match=r"did not learn 3 batches by heart: the loss went from .* in 4 epochs"):
+    with pytest.raises(UserError, match=r"cannot overfit 3 batches: the loss went from .* in 4 epochs"):
         require_overfit(values)
 
 

@@ -100,7 +100,7 @@ def test_transfer_says_what_is_loaded_fresh_frozen_and_trainable(run):
 def test_what_clips_set_is_told_apart_from_what_is_trained():
     model = genre_classifier(statistics_backbone(centres=3), ["a", "b"])
     said = describe(model, "genre_run", ["block1_kernel"], [])
-    assert "Frozen:    nothing\nNot trained, but set by clips: block1_kernel\nTrainable: 8 of" in said
+    assert "Frozen:    nothing\nSet from the train clips, not trained: block1_kernel\nTrainable: 8 of" in said
 
 
 def test_the_first_blocks_alone_are_transferred_and_the_rest_stays_fresh(run):
@@ -179,7 +179,7 @@ def test_weights_go_into_a_backbone_of_other_frames_where_they_do_not_depend_on_
     other = keras.Model(inputs, keras.layers.Dense(2, name="dense")(keras.layers.Flatten()(inputs)), name="backbone")
     with pytest.raises(UserError, match=r"Expected the frames of here, 16, got 32: .*; leave `frames` out"):
         set_backbone_weights(other, fixed, "here")
-    with pytest.raises(UserError, match="another backbone beside here"):
+    with pytest.raises(UserError, match="another backbone next to here"):
         set_backbone_weights(other, source, "here")
 
 

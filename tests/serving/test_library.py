@@ -187,9 +187,9 @@ def test_what_cannot_be_added_is_refused(options, runs, tmp_path):
     affect = (runs / "affect",)
     for other, told in (
         ({"models": affect}, "Expected the model genre .* got the model affect"),
-        ({"models": affect, "embed": True}, "Expected answers, of which .*, got embeddings"),
+        ({"models": affect, "embed": True}, "Expected answers, as in .*, got embeddings"),
         ({"window": 3.0}, "windows of 3 s: give another `out`, or `overwrite`"),
-        ({"out": tmp_path / "out.csv"}, r"Expected `out` to name a table, NAME\.parquet, got .*csv; `format=jams`"),
+        ({"out": tmp_path / "out.csv"}, r"Expected `out` to be a table, NAME\.parquet, got .*csv; `format=jams`"),
         ({"format": "jams"}, r"a folder for annotation files, got the name of a table: .*out\.parquet"),
         ({"window": 0.5}, "Expected `window` of 1 second or more, got 0.5"),
         ({"songs": (tmp_path / "none",)}, "got no such file"),
@@ -266,7 +266,7 @@ def test_annotation_files_are_not_made_again(annotations, runs, music, caplog):
     assert counts(caplog) == ["known: 2, new: 3"]
     assert {name: (annotations.out / name).stat().st_mtime_ns for name in before} == before
     assert sorted(path.name[:2] for path in annotations.out.iterdir()) == ["a-", "a.", "b.", "c-", "c."]
-    with pytest.raises(UserError, match=r"got one of another: .*jams: give another `out`, or `overwrite`"):
+    with pytest.raises(UserError, match=r"got a file of another model: .*jams: give another `out`, or `overwrite`"):
         answer_library(replace(annotations, models=(runs / "affect",)))
     answer_library(replace(annotations, models=(runs / "affect",), overwrite=True))
     assert other.read_text() == "{}"

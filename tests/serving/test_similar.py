@@ -71,7 +71,7 @@ def test_the_command_prints_rows_and_writes_a_playlist(table, script, capsys, tm
     lines = [f"#EXTINF:{round(one.seconds)},{Path(one.song).stem}\n{one.song}" for one in found]
     assert Path("list.m3u").read_text() == "\n".join(["#EXTM3U", *lines]) + "\n"
     assert script("similar").main(arguments) == 2
-    assert capsys.readouterr().err == "error: list.m3u is there already: --overwrite replaces it\n"
+    assert capsys.readouterr().err == "error: list.m3u exists already: --overwrite replaces it\n"
 
 
 def test_a_song_of_the_table_needs_no_tensorflow(table):
@@ -101,7 +101,7 @@ def test_another_file_is_embedded_by_the_tables_model(tmp_path):
     (tmp_path / "run").rename(tmp_path / "moved")
     assert len(mtmusic.similar(place, out, top=2, model=tmp_path / "moved")) == 2
     write_tiny_run(tmp_path / "run", tiny_card(beat=False), seed=1)
-    with pytest.raises(UserError, match=r"Expected the model of .*, run .*, got another one: .*run"):
+    with pytest.raises(UserError, match=r"Expected the model of .*, run .*, got another model: .*run"):
         mtmusic.similar(place, out)
     with pytest.raises(UserError, match=r"absent\.wav"):
         mtmusic.similar(tmp_path / "absent.wav", out, model=tmp_path / "moved")

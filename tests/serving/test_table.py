@@ -93,10 +93,10 @@ def test_what_is_known_is_dropped_from_its_part_alone(tmp_path):
 @pytest.mark.parametrize(
     ("other", "told"),
     [
-        ({"sha256": "b" * 64}, r"Expected the model tiny \(aaaaaaaa\), of which .*a\.parquet is, got .*bbbbbbbb"),
-        ({"window": 5.0}, "Expected windows of the models' own length, of which .*, got windows of 5 s: give another"),
-        ({"kind": "embeddings"}, "Expected answers, of which .* is, got embeddings"),
-        ({"power": "float32"}, "Expected the columns of .*, got others"),
+        ({"sha256": "b" * 64}, r"Expected the model tiny \(aaaaaaaa\), as in .*a\.parquet, got .*bbbbbbbb"),
+        ({"window": 5.0}, "Expected windows of the models' own length, as in .*, got windows of 5 s: give another"),
+        ({"kind": "embeddings"}, "Expected answers, as in .*, got embeddings"),
+        ({"power": "float32"}, "Expected the columns of .*, got other columns"),
     ],
 )
 def test_rows_of_another_kind_are_refused_unless_they_replace_all(tmp_path, other, told):

@@ -88,7 +88,7 @@ def test_an_answer_holds_bars_gauges_and_pictures(app, song):
     assert arcs == pytest.approx([100 * answer["valence"], 100 * answer["joy <3"]], abs=0.051)
     assert page.count('src="data:image/png;base64,iVBOR') == 2
     assert "The song: mel spectrogram and chromagram" in page
-    assert "5 windows, whose mean is the answer" in page
+    assert "5 windows. The prediction is their mean" in page
     assert 'class="warning"' not in page
 
 
@@ -140,7 +140,7 @@ def test_tags_are_bars_next_to_the_mood(pretrained, song):
     names, scores = (re.findall(rf'class="{kind}">(.*?)</span>', page) for kind in ("name", "share"))
     assert list(zip(names, scores, strict=True)) == shown
     assert [name for name, _ in re.findall(r'aria-label="(.*?): ([\d.]+) of 1"', page)] == ["valence", "arousal"]
-    assert "1 step of 3 s for tags, 3 windows, whose mean is the answer" in page
+    assert "1 step of 3 s for tags, 3 windows. The prediction is their mean" in page
 
 
 def test_a_silent_song_has_no_bars(pretrained, tmp_path):
@@ -148,7 +148,7 @@ def test_a_silent_song_has_no_bars(pretrained, tmp_path):
     page = pretrained.answer(tmp_path / "hush.wav", "hush.wav")
     assert re.findall(r'class="warning">(.*?)</p>', page) == ["hush.wav is silent"]
     assert 'class="bar"' not in page
-    assert "3 windows, whose mean is the answer" in page
+    assert "3 windows. The prediction is their mean" in page
 
 
 def heading_of(app: DemoApp) -> str:
@@ -160,8 +160,8 @@ def heading_of(app: DemoApp) -> str:
 
 def test_the_heading_names_the_models_and_warns_of_the_demo_corpus(app, runs):
     heading = heading_of(app)
-    assert "Models: saved_models/&lt;genre&gt;, affect. They answer: genre, valence, joy &lt;3." in heading
-    assert "learnt from the demo corpus" in heading
+    assert "Models: saved_models/&lt;genre&gt;, affect. They predict genre, valence, joy &lt;3." in heading
+    assert "trained on the synthesised demo corpus" in heading
     assert "warning" not in heading_of(DemoApp(Predictor(runs / "genre"), ("genre",)))
 
 
@@ -169,10 +169,10 @@ def test_the_heading_names_the_models_and_warns_of_the_demo_corpus(app, runs):
     ("name", "content", "told"),
     [
         ("notes.txt", NO_SONG, "No decoder reads notes.txt: install ffmpeg"),
-        ("bad.mp3", NO_SONG, "Expected audio, got what no decoder reads in bad.mp3: damaged, or no audio?"),
+        ("bad.mp3", NO_SONG, "Expected audio, got a file that no decoder reads: bad.mp3: is it damaged, or no audio?"),
         ("empty.wav", b"", "Expected audio, got an empty file: empty.wav"),
         ("absent.wav", None, "Expected a song&#39;s file, got no such file: absent.wav"),
-        ("<i>.wav", NO_SONG, "no decoder reads in &lt;i&gt;.wav"),
+        ("<i>.wav", NO_SONG, "no decoder reads: &lt;i&gt;.wav"),
     ],
 )
 def test_wrong_files_get_a_sentence(app, tmp_path, monkeypatch, capsys, caplog, name, content, told):
@@ -189,7 +189,7 @@ def test_wrong_files_get_a_sentence(app, tmp_path, monkeypatch, capsys, caplog, 
 def test_what_nobody_foresaw_is_a_sentence_too_and_a_traceback_in_the_log(app, song, caplog, monkeypatch):
     monkeypatch.setattr(web, "fused_spectrogram", lambda waveform: 1 / 0)
     page = app.answer(song, "song.wav")
-    assert page == '<p class="refused">Cannot hear song.wav: ZeroDivisionError: division by zero</p>\n'
+    assert page == '<p class="refused">Cannot predict song.wav: ZeroDivisionError: division by zero</p>\n'
     assert "Traceback" in caplog.text
 
 
@@ -288,12 +288,12 @@ def test_one_song_is_answered_ten_wait_and_the_eleventh_is_told(monkeypatch):
         pages = [app.replies(f"uploads/{name}") for name in names]
         first = [waits((await anext(page))[0]) for page in pages]
         assert first[:3] == [
-            "&lt;0&gt;.wav is being answered.",
+            "&lt;0&gt;.wav is being processed.",
             "One song comes before &lt;1&gt;.wav.",
             "2 songs come before &lt;2&gt;.wav.",
         ]
         assert first[10] == "10 songs come before &lt;10&gt;.wav."
-        assert first[11] == "10 songs wait already, so &lt;11&gt;.wav was not taken. Try again in a minute."
+        assert first[11] == "10 songs are waiting, so &lt;11&gt;.wav was refused. Try again in a minute."
         assert [reply async for reply in pages[11]] == []
         await pages[3].aclose()  # its page is closed
         for _ in range(10):
@@ -354,7 +354,7 @@ def test_a_port_in_use_is_told(runs):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(UserError, match=r"Cannot serve on port \d+: Address already in use: `port` takes another"):
+        with pytest.raises(UserError, match=r"Cannot serve on port \d+: Address already in use: give another `port`"):
             serve([str(runs / "genre")], taken.getsockname()[1])
     for port in (0, -1, 65_536):
         with pytest.raises(UserError, match=f"Expected `port` of 1 to 65535, got {port}"):
@@ -389,7 +389,7 @@ def test_the_page_is_served_until_it_is_interrupted(runs, private, without_page,
     port = free_port()
     serve([str(runs / "genre"), str(runs / "long")], port, window=3.0)
     assert without_page == [f"launch {port}", "close"]
-    assert caplog.messages == [f"The page: http://127.0.0.1:{port}  (Ctrl-C ends it)"]
+    assert caplog.messages == [f"The page: http://127.0.0.1:{port}  (press Ctrl-C to end)"]
     assert list(private.iterdir()) == []
 
 
