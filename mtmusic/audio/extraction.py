@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
-from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky import ProcessPoolExecutor
 from threadpoolctl import threadpool_limits
 
 from mtmusic.audio.decoding import SUFFIXES
@@ -291,6 +291,10 @@ def parallel_map(
                         yield path, None
 
 
+_POOLS: dict[int, ProcessPoolExecutor] = {}
+"""By the number of workers. joblib's Parallel cannot use the pool that loky shares if another made it."""
+
+
 class InOrder(Iterator[tuple[Path, Result | None]], Generic[Result]):
     """Each path with its work's result, in their order; None where the worker process was killed.
 
@@ -331,11 +335,15 @@ class InOrder(Iterator[tuple[Path, Result | None]], Generic[Result]):
 
     def _submitted(self, path: Path) -> "Future[Result]":
         try:
-            return get_reusable_executor(self.workers, timeout=IDLE_SECONDS).submit(self.work, path)
-        except BrokenExecutor as error:
-            failed: Future[Result] = Future()
-            failed.set_exception(error)
-            return failed
+            return self._pool().submit(self.work, path)
+        except BrokenExecutor:
+            del _POOLS[self.workers]
+            return self._pool().submit(self.work, path)
+
+    def _pool(self) -> ProcessPoolExecutor:
+        if self.workers not in _POOLS:
+            _POOLS[self.workers] = ProcessPoolExecutor(self.workers, timeout=IDLE_SECONDS)
+        return _POOLS[self.workers]
 
     def _again(self, path: Path) -> Result | None:
         """A killed worker ends all others, and nobody knows whose path it was: this one goes on with none next to it,
