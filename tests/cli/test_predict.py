@@ -159,7 +159,10 @@ def test_without_model_the_pretrained_ones_answer(predict, pretrained, music, ca
 
 def test_the_latest_run_answers_and_is_named(predict, runs, music, capsys):
     assert predict(music, "--model", "latest") == 2
-    assert capsys.readouterr().err == "error: Expected a finished run in saved_models to predict with, found none\n"
+    assert (
+        capsys.readouterr().err
+        == "error: Expected a finished run in saved_models to predict with, found none: train a model, or name one\n"
+    )
     for name, age, finished in (("old", 30, True), ("affect", 20, True), ("unfinished", 10, False)):
         run = Path("saved_models") / name
         shutil.copytree(runs / "affect", run)
@@ -285,7 +288,7 @@ def test_a_place_that_cannot_be_written_is_told_before_a_song_is_heard(predict, 
     assert predict("music", "--model", runs / "genre", *files.split()) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.startswith(("error: Expected a f", "error: Cannot write to a: Not a directory"))
+    assert printed.err.startswith(("error: Expected a", "error: Cannot write to a: Not a directory"))
     assert Path("a").read_bytes() == b""
 
 
