@@ -5,7 +5,7 @@
 # make test    setup, then everything that must pass
 # make clean   removes the environments and what the tools left behind; saved_models/ stays
 #
-# PYTHON=python3.13 after any of them uses .venv-py313 with everything pinned in requirements-py313.lock: the newest
+# PYTHON=python3.13 after any of them (or no other python3) uses .venv-py313 with everything pinned in requirements-py313.lock: the newest
 # TensorFlow, Keras and NumPy, without TensorFlow Data Validation.
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 RELEASE := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -15,7 +15,7 @@ VENV_3.13 := .venv-py313
 LOCK := $(LOCK_$(RELEASE))
 VENV := $(or $(VENV_$(RELEASE)),.venv)
 ifeq ($(LOCK)$(filter clean,$(MAKECMDGOALS)),)
-$(error Expected Python 3.11 or 3.13, got $(or $(RELEASE),none) in $(PYTHON): make setup PYTHON=/path/to/python3.11)
+$(error Expected Python 3.11 or 3.13, got $(or $(RELEASE),none) in $(PYTHON): give PYTHON=/path/to/python3.11, or python3.13)
 endif
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check

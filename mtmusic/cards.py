@@ -66,6 +66,10 @@ def locate(path: Path | str) -> tuple[Path, Path]:
             raise UserError(
                 f"Expected a run's folder or its {MODEL_FILE}, got a SavedModel, which can only predict: {path}"
             )
+        if converted := [*path.glob("model.tflite"), *path.glob("model.onnx")]:
+            raise UserError(
+                f"Expected a run's folder or its {MODEL_FILE}, got {converted[0]}, which its own runtime opens"
+            )
         raise UserError(f"Expected a run's folder or its {MODEL_FILE}, found no {file}")
     return file.parent, file
 

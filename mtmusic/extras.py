@@ -20,7 +20,7 @@ class Extra(NamedTuple):
 
 
 # tensorflow is named so that pip keeps what it needs
-_ONNX = Extra("tf2onnx and ONNX Runtime", 'pip install tensorflow tf2onnx "onnx!=1.19.0" onnxruntime')
+_ONNX = Extra("tf2onnx and ONNX Runtime", 'pip install tensorflow "tf2onnx>=1.17" "onnx!=1.19.0" onnxruntime')
 
 EXTRAS = {
     "ai_edge_litert": Extra("ai-edge-litert", "pip install tensorflow ai-edge-litert"),
@@ -32,7 +32,7 @@ EXTRAS = {
     # pip searches for many minutes for versions that fit each other, uv for seconds
     "tensorflow_data_validation": Extra(
         "TensorFlow Data Validation",
-        'pip install uv, then uv pip install tensorflow-data-validation==1.16.1 dill "setuptools<81"',
+        'pip install uv, then python -m uv pip install tensorflow-data-validation==1.16.1 dill "setuptools<81"',
         (3, 11),
     ),
     "tf2onnx": _ONNX,

@@ -14,6 +14,7 @@ from mtmusic.evaluation import plots
 from tests.folders import PROJECT, write_tiny_affect_folder, write_tiny_genre_folder
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the numbers are those of a CPU
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 gc.set_threshold(50_000, 20, 20)  # TensorFlow's graphs are many objects: looking for garbage takes a tenth of the time
 
 

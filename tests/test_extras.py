@@ -39,6 +39,7 @@ def test_a_python_that_is_too_new_is_told(monkeypatch):
     [
         ("distributed", "cluster"),
         ("gradio", "web"),
+        ("pyarrow", "library"),
         ("tensorboard", "tensorboard"),
         ("tensorflow_data_validation", "validation"),
     ],

@@ -9,6 +9,8 @@ import logging
 import os
 import re
 import shutil
+import signal
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,6 +47,7 @@ def require_packages(kind: str) -> None:
     Raises:
         UserError: A package is missing.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime would send its makers how it is used
     for module in NEEDED[kind]:
         require(module, f"An export to {NAMES[kind]}")
 
@@ -99,7 +102,7 @@ def export_converted(
         work.mkdir()
         file = work / FILES[kind]
         try:
-            with _quiet():
+            with _quiet(), _interrupted_afterwards():
                 _convert(model, card, file, kind)
                 given = open_converted(file)(examples)
         except (UserError, OSError, MemoryError):
@@ -187,6 +190,22 @@ class _FirstFrames(Float32Layer):
 
     def call(self, spectrogram: Tensor) -> Tensor:
         return cut_or_padded(spectrogram, self.frames)
+
+
+@contextlib.contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """Ctrl-C takes effect at the end: converters catch KeyboardInterrupt, and go on or fail with another error."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interrupts: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if interrupts:
+            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

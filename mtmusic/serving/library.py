@@ -200,11 +200,14 @@ class _AnswerTable:
             size_and_time = _size_and_time(path)
             state = self._state(self.table.known.get(text(path)), size_and_time)
             counts[state] += 1
-            if state != "known":
+            if state != "known" and (self.retry or state != "failed"):
                 self.files[path] = size_and_time
         self.table.drop([name for name in map(text, self.files) if name in self.table.known])
-        again = f", failed before: {counts['again']}" if self.retry else ""
-        logger.info(f"known: {counts['known']}, new: {counts['new']}, changed: {counts['changed']}{again}")
+        known = counts["known"] + (0 if self.retry else counts["failed"])
+        logger.info(f"known: {known}, new: {counts['new']}, changed: {counts['changed']}")
+        if failed := counts["failed"]:
+            verb = "are tried again" if self.retry else "stay failed: `retry_failed` tries them again"
+            logger.info(f"failed before: {failed}, which {verb}")
         return [*self.files]
 
     def _state(self, known: Known | None, file: tuple[int, int]) -> str:
@@ -212,7 +215,7 @@ class _AnswerTable:
             return "new"
         if known[:2] != file:
             return "changed"
-        return "again" if self.retry and known.failed else "known"
+        return "failed" if known.failed else "known"
 
     def add(self, song: SongAnswer) -> None:
         size, mtime_ns = self.files.pop(song.path)

@@ -55,7 +55,8 @@ def similar(
         The songs, the most similar first.
 
     Raises:
-        UserError: There is no such table or song, the song cannot be read, or the model is not the table's.
+        UserError: There is no such table or song, the table has no other song, the song cannot be read, or the model
+            is not the table's.
 
     Examples:
         >>> mtmusic.similar("song.wav", "embeddings.parquet", top=1)
@@ -77,6 +78,8 @@ def similar(
         scores = cosines(*(standardised(one, mean, deviation) for one in (rows, query[np.newaxis])))[:, 0]
         found += map(SimilarSong, songs, scores.tolist(), seconds)
         found = sorted((one for one in found if one.song != itself), key=lambda one: -one.score)[:top]
+    if not found:
+        raise UserError(f"Expected other songs with embeddings to compare with, found none in {folder}")
     return found
 
 

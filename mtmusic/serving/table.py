@@ -105,7 +105,7 @@ class Table:
         pa = pyarrow()
         table = pa.Table.from_pylist(rows, schema=self.schema) if isinstance(rows, list) else rows
         with whole_file(self.folder / name) as unfinished:
-            pa.parquet.write_table(table, unfinished)
+            pa.parquet.write_table(table, os.path.abspath(unfinished))  # noqa: PTH100  PyArrow 10 takes "a: b" for a URI
 
 
 @contextmanager

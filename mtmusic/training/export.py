@@ -48,11 +48,10 @@ def export_model(run: Path, out: Path | None = None, overwrite: bool = False, fo
     """
     if format not in FOLDERS:
         raise UserError(f"Expected `format` {', '.join(FOLDERS)}, got {format}")
-    if format != SAVEDMODEL:
-        require_packages(format)
     model, card = load(run)
     if format != SAVEDMODEL:
         require_convertible(model, format)
+        require_packages(format)
     folder = out or own_folder(run) / FOLDERS[format]
     refuse_other_things(folder, FILES.get(format, f"{ASSETS}/{CARD_FILE}"))
     if (folder / FILES.get(format, SAVED_MODEL_FILE)).is_file() and not overwrite:

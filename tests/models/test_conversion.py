@@ -185,7 +185,7 @@ def test_an_export_that_answers_otherwise_fails_and_leaves_what_was_there(tmp_pa
     spoilt["1st"] = np.full((3, 1), np.nan)  # one output among others
     monkeypatch.setattr(conversion, "answers", lambda *_: spoilt)
     for folder in ("out", "deep/new"):
-        with pytest.raises(UserError, match="of the model's, got one nan away"):
+        with pytest.raises(UserError, match="of the model's, got a difference of nan"):
             export_converted(model, card, examples, tmp_path / folder, kind)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
     assert (tmp_path / "out" / FILES[kind]).read_bytes() == before

@@ -115,5 +115,5 @@ def test_what_is_no_table_of_embeddings_is_refused(tmp_path, table):
     description = {"kind": "answers", "models": [], "window": None}
     with open_table(tmp_path / "a.parquet", schema_of(COLUMNS, description)):
         pass
-    with pytest.raises(UserError, match="Expected a table of embeddings, got one of answers"):
+    with pytest.raises(UserError, match="Expected a table of embeddings, got a table of answers"):
         mtmusic.similar("a.mp3", tmp_path / "a.parquet")
