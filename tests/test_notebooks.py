@@ -73,7 +73,10 @@ def test_it_shows_tables_and_a_picture_and_no_warning(executed):
     assert "warning" not in shown.lower(), shown
 
 
-def test_it_is_stored_without_outputs_and_its_cells_are_short():
-    cells = [cell for cell in read().cells if cell.cell_type == "code"]
-    assert all(cell.outputs == [] and cell.execution_count is None for cell in cells)
+def test_it_is_stored_with_the_outputs_of_an_unbroken_run_and_its_cells_are_short(executed):
+    cells, again = ([cell for cell in one.cells if cell.cell_type == "code"] for one in (read(), executed[0]))
+    assert [cell.execution_count for cell in cells] == [*range(1, len(cells) + 1)]
+    for cell, other in zip(cells, again, strict=True):  # progress goes to standard error, which is not stored
+        shown = {output.output_type for output in other.outputs if output.get("name") != "stderr"}
+        assert {output.output_type for output in cell.outputs} == shown
     assert max(len(cell.source.splitlines()) for cell in cells) <= 16
