@@ -4,6 +4,7 @@ The models are loaded once and then predict for files, waveforms and arrays. Ten
 model, so that the features of songs can be computed meanwhile.
 """
 
+import atexit
 import math
 import os
 import warnings
@@ -139,6 +140,9 @@ class SongAnswer:
 @cache
 def _pretrained() -> "Predictor":
     return Predictor()
+
+
+atexit.register(_pretrained.cache_clear)  # TensorFlow's functions complain if they end after its modules
 
 
 def predict(path: str | os.PathLike[str], *, timeline: bool = False) -> SongAnswer:
