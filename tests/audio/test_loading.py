@@ -19,9 +19,7 @@ from tests.sounds import loud_then_quiet, tones
 
 
 def librosa_load(path: Path, offset: float = 0.0, duration: float | None = None) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of modules that audioread imports
-        return librosa.load(path, offset=offset, duration=duration)[0]
+    return librosa.load(path, offset=offset, duration=duration)[0]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +122,7 @@ def test_a_flac_cut_in_its_first_second_gives_what_it_has(
 def test_damage_before_all_that_was_asked_for_is_refused(save: Save, decoders: str, cut: int, offset: float) -> None:
     path = save("a.flac", np.random.default_rng(0).uniform(-0.5, 0.5, 20 * 22_050))
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(UserError, match=rf"Expected {20 - offset}\.0 s of audio, got none in .*a\.flac: damaged\?"):
+    with pytest.raises(UserError, match=rf"Expected {20 - offset}\.0 s .* none in .*a\.flac: is the file damaged\?"):
         load_waveform(path, offset)
 
 

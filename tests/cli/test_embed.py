@@ -17,7 +17,10 @@ def test_the_flags_reach_the_table(script, tmp_path, monkeypatch, capsys):
     assert script("embed").main(arguments) == 0
     assert capsys.readouterr().out.startswith("known: 0, new: 1, changed: 0\nTable: e.parquet (songs: 1, failed: 0, ")
     assert [len(row) for row in parquet.read_table("e.parquet").column("embedding").to_pylist()] == [4]
-    for changed, told in ((["--window", "3"], "windows of 2 s, of which"), (["--jobs", "0"], "--jobs of 1 or more")):
+    for changed, told in (
+        (["--window", "3"], "as in e.parquet, got windows of 3 s"),
+        (["--jobs", "0"], "--jobs of 1 or more"),
+    ):
         assert script("embed").main([*arguments, *changed]) == 2
         assert told in capsys.readouterr().err
     assert script("embed").main([*arguments[:-4], "--overwrite", "--retry-failed"]) == 0

@@ -145,7 +145,7 @@ def test_spearman_leaves_unlabelled_clips_out():
     [
         ([0.1, 0.2, 0.3], [0.5, 0.5, 0.5], "predictions are constant"),
         ([0.1, 0.1, 0.1], [0.1, 0.2, 0.3], "targets are constant"),
-        ([0.1, 0.2, np.nan], [0.1, 0.2, 0.3], "2 labelled clips"),
+        ([0.1, 0.2, np.nan], [0.1, 0.2, 0.3], "got 2"),
         ([0.1, 0.2, 0.3], [0.1, 0.2, np.nan], "not finite"),
     ],
 )
@@ -220,7 +220,7 @@ def test_affect_intervals_are_wider_where_clips_of_a_group_are_alike(affect):
 
 def test_a_task_without_labels_has_no_other_scores():
     true, predicted = np.array([[0.1, np.nan], [0.2, np.nan], [0.3, np.nan]]), np.eye(3)[:, :2]
-    with pytest.warns(RuntimeWarning, match="0 labelled clips"):
+    with pytest.warns(RuntimeWarning, match="got 0"):
         report = affect_report(true, predicted, TASKS, MEANS)
     assert report["per_task"]["energy"]["spearman"] == 0
     assert report["per_task"]["energy"]["mse"] is None

@@ -172,7 +172,7 @@ def test_an_export_that_answers_otherwise_fails_and_leaves_what_was_there(tmp_pa
     before = (tmp_path / "out" / "saved_model.pb").read_bytes()
     monkeypatch.setattr(savedmodel, "answers", lambda *_: {"genre": np.full((3, 3), np.nan)})
     for folder in ("out", "new"):
-        with pytest.raises(UserError, match="of the model's, got one nan away"):
+        with pytest.raises(UserError, match="of the model's, got a difference of nan"):
             export_savedmodel(model, card, tiny_examples(model), tmp_path / folder)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
     assert (tmp_path / "out" / "saved_model.pb").read_bytes() == before
@@ -218,7 +218,9 @@ def test_a_signature_that_answers_otherwise_leaves_nothing(tmp_path, monkeypatch
     card = tiny_card(beat=False)
     model = write_tiny_run(tmp_path / "run", card)
     monkeypatch.setattr(savedmodel, "signatures", altered)
-    with pytest.raises(UserError, match=r"Expected answers of the exported model within 0.0001 .* got one 0.01"):
+    with pytest.raises(
+        UserError, match=r"Expected answers of the exported model within 0.0001 .* got a difference of 0.01"
+    ):
         export_savedmodel(model, card, tiny_examples(model), tmp_path / "out" / "deep", sound())
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 

@@ -113,7 +113,7 @@ def test_what_may_be_wrong_with_a_song_is_told(app, tmp_path):
     soundfile.write(tmp_path / "hush.wav", np.zeros(RATE), RATE)
     page = app.answer(tmp_path / "hush.wav", "hush.wav")
     assert re.findall(r'class="warning">(.*?)</p>', page) == ["hush.wav is silent", "hush.wav is short: 1.0 s"]
-    assert "1 window, whose" in page
+    assert "Over time: 1 window. The prediction" in page
 
 
 @pytest.fixture(scope="module")

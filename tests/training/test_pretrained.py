@@ -153,7 +153,7 @@ def test_beat_synchronised_clips_and_metrics_of_the_trunk_are_refused(trunk, gen
     assert "Expected full-rate clips" in capsys.readouterr().err
     for flags in (["--recipe", "pretrained"], ["--from", "musicnn"]):
         assert cross_validate(["--data", str(genre_folder), *flags, "--folds", "2", "--out", "study"]) == 2
-        assert "a frame is a beat there" in capsys.readouterr().err
+        assert "Expected full-rate clips" in capsys.readouterr().err
     assert evaluate(["--model", "musicnn", "--data", str(genre_folder)]) == 2
     error = capsys.readouterr().err
     assert "tags" in error
