@@ -10,6 +10,8 @@ import hashlib
 import logging
 import os
 import re
+import threading
+import time
 import unicodedata
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
@@ -274,7 +276,7 @@ def parallel_map(
         Each path with the result of its item, in the order in which they are done. None if its process was killed.
     """
     left = dict(items)
-    with parallel_config("loky", n_jobs=jobs):
+    with parallel_config("loky", n_jobs=jobs, **_ending_with_this_process()):
         while left:
             begun: list[Path] = []
             tasks = (delayed(_named)(path, work, left[path]) for path in _noting(tuple(left), begun))
@@ -342,7 +344,9 @@ class InOrder(Iterator[tuple[Path, Result | None]], Generic[Result]):
 
     def _pool(self) -> ProcessPoolExecutor:
         if self.workers not in _POOLS:
-            _POOLS[self.workers] = ProcessPoolExecutor(self.workers, timeout=IDLE_SECONDS)
+            _POOLS[self.workers] = ProcessPoolExecutor(
+                self.workers, timeout=IDLE_SECONDS, **_ending_with_this_process()
+            )
         return _POOLS[self.workers]
 
     def _again(self, path: Path) -> Result | None:
@@ -357,6 +361,20 @@ class InOrder(Iterator[tuple[Path, Result | None]], Generic[Result]):
             if broken[i]:
                 self.begun[i] = other, self._submitted(other)
         return result
+
+
+def _ending_with_this_process() -> dict[str, Any]:
+    """Arguments of a pool whose workers end when this process is killed. loky's would wait for it for ever."""
+    return {"initializer": _end_with, "initargs": (os.getpid(),)}
+
+
+def _end_with(parent: int) -> None:
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _named(path: Path, work: Callable[[Item], Result], item: Item) -> tuple[Path, Result]:

@@ -4,6 +4,7 @@ import gc
 import os
 import re
 import socket
+import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -29,6 +30,7 @@ from mtmusic.audio.features import full_and_beat_spectrograms, logmel_spectrogra
 from mtmusic.audio.loading import load_waveform
 from mtmusic.audio.synthesis import synthesise
 from mtmusic.errors import UserError
+from tests.folders import PROJECT
 
 
 def touch(*paths: Path) -> None:
@@ -275,6 +277,21 @@ def test_what_is_dropped_is_not_begun(tmp_path: Path) -> None:
     assert list(results) == []
     gc.collect()
     assert len(list(tmp_path.iterdir())) < 40
+
+
+@pytest.mark.parametrize("results", ["InOrder(slow, paths, 2)", "parallel_map(slow, dict(zip(paths, paths)), 2)"])
+def test_workers_end_with_a_killed_parent(results: str) -> None:
+    """They hold the parent's standard output, which ends when the last of them does."""
+    code = (
+        "import os, time\nfrom pathlib import Path\nfrom mtmusic.audio.extraction import InOrder, parallel_map\n"
+        "def slow(path):\n    time.sleep(0.1)\n    return os.getpid()\n"
+        f"paths = [*map(Path, map(str, range(9999)))]\nfor result in {results}: print(*result, flush=True)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=PROJECT)
+    workers = {int(child.stdout.readline().split()[1]) for _ in range(6)}
+    assert child.pid not in workers
+    child.kill()
+    child.communicate(timeout=20)
 
 
 def test_a_song_that_kills_its_worker_on_a_cluster(song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
