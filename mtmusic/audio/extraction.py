@@ -46,7 +46,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 SHOWN_SUFFIXES = 5
 
 CONNECT_SECONDS = 5
-ID_LENGTH = 100  # a file's name, which holds more than the id, has 255 bytes
+ID_LENGTH = 100  # bytes; a file's name, which holds more than the id, has 255
 
 IN_FLIGHT = 4096
 """Songs that are with a cluster at a time: enough for some thousand cores."""
@@ -113,7 +113,7 @@ def find_songs(places: Iterable[Path]) -> list[Path]:
 
     Files are taken as they are given; below folders, files with a song's suffix are. Hidden files and folders are left
     out, and links to folders are not followed. Logs how many other files the folders hold, images and hidden files not
-    counted.
+    counted, and how many subfolders cannot be read.
 
     Args:
         places: Files and folders.
@@ -122,7 +122,7 @@ def find_songs(places: Iterable[Path]) -> list[Path]:
         Each song once, as an absolute path, sorted.
 
     Raises:
-        UserError: A place does not exist, a folder cannot be read, or there is no song at all.
+        UserError: A place does not exist or is a folder that cannot be read, or there is no song at all.
 
     Examples:
         >>> from pathlib import Path
@@ -133,25 +133,34 @@ def find_songs(places: Iterable[Path]) -> list[Path]:
     places = list(places)
     found: set[str] = set()
     others: set[str] = set()
+    unread: list[OSError] = []
     for place in places:
         if place.is_dir():
-            for path in _files_below(place):
+            for path in _files_below(place, unread):
                 (found if path.lower().endswith(SUFFIXES) else others).add(path)
         elif os.path.lexists(place):
             found.add(os.path.abspath(place))  # noqa: PTH100  unlike resolve, a link keeps its own name
         else:
             raise UserError(f"Expected a song or a folder of songs, got no such file: {place}")
+    if unread:
+        first = f"{unread[0].filename}: {unread[0].strerror}"
+        logger.warning(f"warning: left out {len(unread)} folder{'s' * (len(unread) > 1)} that cannot be read: {first}")
     if not found:
         raise UserError(f"Expected songs ({' '.join(SUFFIXES)}), found none in {', '.join(map(str, places))}")
     _log_passed_by(others - found)
     return [Path(path) for path in sorted(found)]
 
 
-def _files_below(folder: Path) -> Iterator[str]:
-    def refuse(error: OSError) -> None:
-        raise UserError(f"Cannot read the folder {error.filename}: {error.strerror}") from error
+def _files_below(folder: Path, unread: list[OSError]) -> Iterator[str]:
+    """unread: gets the errors of subfolders."""
+    top = os.path.abspath(folder)  # noqa: PTH100
 
-    for parent, folders, files in os.walk(os.path.abspath(folder), onerror=refuse):  # noqa: PTH100
+    def note(error: OSError) -> None:
+        if error.filename == top:
+            raise UserError(f"Cannot read the folder {top}: {error.strerror}") from error
+        unread.append(error)
+
+    for parent, folders, files in os.walk(top, onerror=note):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (os.path.join(parent, name) for name in files if not name.startswith("."))  # noqa: PTH118
 
@@ -179,7 +188,7 @@ def is_song_name(name: str) -> bool:
 
 
 def plain_id(name: str) -> str:
-    """Makes an id of a name, in letters, digits, `-` and `_`.
+    """Makes an id of a name, in letters and digits of any script, `-` and `_`.
 
     Args:
         name: The name.
@@ -192,8 +201,12 @@ def plain_id(name: str) -> str:
         >>> plain_id("So What (live).mp3")
         'So_What_live_mp3'
     """
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", unicodedata.normalize("NFC", name)).strip("_") or "song"
-    return plain if len(plain) <= ID_LENGTH else f"{plain[: ID_LENGTH - 11]}-{_hash(name)}"
+    composed = unicodedata.normalize("NFC", name)
+    kept = (one if one in "_-" or unicodedata.category(one)[0] in "LMN" else " " for one in composed)  # letters, marks
+    plain = re.sub(" +", "_", "".join(kept)).strip("_") or "song"
+    if len(whole := plain.encode()) <= ID_LENGTH:
+        return plain
+    return f"{whole[: ID_LENGTH - 11].decode(errors='ignore')}-{_hash(name)}"
 
 
 def song_ids(paths: Sequence[Path], known: Mapping[Path, str]) -> dict[Path, str]:
@@ -239,7 +252,7 @@ def extract_songs(
         An iterator over the outcome of each song, in the order in which they are done.
 
     Raises:
-        UserError: The cluster cannot be used. This is known at once if no scheduler answers.
+        UserError: The cluster cannot be used. This is known at once.
         OSError: An array cannot be written.
 
     Examples:
@@ -485,13 +498,15 @@ def reason_of(error: Exception) -> str:
 
 
 def require_scheduler(scheduler: str) -> None:
-    """Checks that a scheduler answers, because a failing `distributed.Client` writes many lines when it is deleted.
+    """Checks that a scheduler answers and has workers.
+
+    A `distributed.Client` that finds no scheduler writes many lines when it is deleted, so it is not asked first.
 
     Args:
         scheduler: Address of the scheduler.
 
     Raises:
-        UserError: No scheduler answers, or the package `distributed` is missing.
+        UserError: No scheduler answers, it has no workers or a single core, or the package `distributed` is missing.
     """
     comm = require("distributed", "`scheduler`").comm
 
@@ -503,6 +518,8 @@ def require_scheduler(scheduler: str) -> None:
             thread.submit(asyncio.run, greet()).result()
     except Exception as error:  # another server's answer may be taken for anything
         raise UserError(f"No dask scheduler answers at {scheduler}: start one with `dask scheduler`") from error
+    with _cluster(scheduler):
+        pass
 
 
 @contextmanager

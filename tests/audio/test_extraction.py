@@ -82,9 +82,36 @@ def test_refuses_places_without_songs(tmp_path: Path) -> None:
         find_songs([tmp_path / "absent"])
 
 
+def test_subfolders_that_cannot_be_read_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(*(tmp_path / name / "a.wav" for name in ("open", "shut", "locked")))
+    scandir = os.scandir
+
+    def refuse(folder: str) -> object:
+        if Path(folder).name in ("shut", "locked"):
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # root may read all
+    assert find_songs([tmp_path]) == [tmp_path / "open" / "a.wav"]
+    (line,) = caplog.messages
+    assert re.fullmatch(r"warning: left out 2 folders that cannot be read: \S+/(shut|locked): Permission denied", line)
+    with pytest.raises(UserError, match=r"Cannot read the folder .*shut: Permission denied"):
+        find_songs([tmp_path / "open", tmp_path / "shut"])
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("000002", "000002"), ("03 - Ça va?", "03_-_a_va"), ("a.b", "a_b"), ("...", "song"), ("夜", "song")],
+    [
+        ("000002", "000002"),
+        ("03 - Ça va?", "03_-_Ça_va"),
+        ("a.b__c", "a_b__c"),
+        ("...", "song"),
+        ("夜を\n歩く", "夜を_歩く"),
+        ("हिन्दी\udcff", "हिन्दी"),
+        ("C\u0327a", "Ça"),
+    ],
 )
 def test_plain_ids(name: str, expected: str) -> None:
     assert plain_id(name) == expected
@@ -104,6 +131,7 @@ def test_ids_of_names_too_long_are_cut() -> None:
     name = "a" * 240
     assert re.fullmatch("a{89}-[0-9a-f]{10}", plain_id(name))
     assert plain_id(name) != plain_id(name + "b")
+    assert re.fullmatch("夜{29}-[0-9a-f]{10}", plain_id("夜" * 80))
     first, second = song_ids([Path(f"/m/a/{name}.wav"), Path(f"/m/b/{name}.wav")], {}).values()
     assert first != second
     assert len(first) == len(second) == 111
@@ -200,6 +228,19 @@ def test_a_scheduler_that_does_not_answer(
             extract_songs([Song(song)], Excerpt(), lambda *_: None, scheduler=address)
     gc.collect()
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("workers", "told"), [(0, "No workers at"), (1, "Expected two cores or more at")])
+def test_a_cluster_that_is_too_small_is_refused_at_once(
+    song: Path, monkeypatch: pytest.MonkeyPatch, workers: int, told: str
+) -> None:
+    monkeypatch.setattr(extraction, "CONNECT_SECONDS", 1)
+    settings = {"threads_per_worker": 1, "dashboard_address": ":0", "processes": False}
+    with (
+        pytest.importorskip("distributed").LocalCluster(n_workers=workers, **settings) as cluster,
+        pytest.raises(UserError, match=told),
+    ):
+        extract_songs([Song(song)], Excerpt(), lambda *_: None, scheduler=cluster.scheduler_address)
 
 
 def test_without_distributed(song: Path, monkeypatch: pytest.MonkeyPatch) -> None:
