@@ -48,7 +48,7 @@ def require_program(folder: Path, name: str) -> Path:
 def torch_program(arguments: Namespace) -> list[str]:
     """The words that start the networks in PyTorch, on the CPU.
 
-    Raises UserError where they are not there, and where ours would run on a GPU beside them.
+    Raises UserError if a small step of theirs does not run, and if ours would run on a GPU beside them.
     """
     program = require_program(arguments.peer, "lab_torch.py")
 
@@ -56,7 +56,9 @@ def torch_program(arguments: Namespace) -> list[str]:
 
     if tf.config.list_physical_devices("GPU"):
         raise UserError(f"Expected no GPU, which {program.name} cannot use: hide it, CUDA_VISIBLE_DEVICES= python ...")
-    return [arguments.peer_python, str(program)]
+    words = [arguments.peer_python, str(program)]
+    run_torch(words, "lstm", "--batch", 2, "--frames", 16, "--repeats", 1)
+    return words
 
 
 def run_torch(program: Sequence[str], *words: object) -> dict[str, Any]:

@@ -50,6 +50,7 @@ FILL = "import sys, serving; serving.print_peak(*sys.argv[1:])"
 def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
     flags.add_argument("--data", type=Path, nargs="+", metavar="SONGS", help="files, or folders (default: synthesised)")
+    flags.add_argument("--only", choices=MODELS, help="this model alone")
     flags.add_argument("--rounds", type=int, default=5, metavar="N", help="medians of so many (default: 5)")
     flags.add_argument("--quick", action="store_true", help="songs of 6 s, one round, to see that it runs")
     flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
@@ -70,7 +71,7 @@ def main(arguments: argparse.Namespace) -> None:
         else:
             size = (QUICK_SONGS, QUICK_SECONDS) if arguments.quick else (SONGS, SECONDS)
             songs = write_songs(folder / "songs", *size)
-        models = runs(folder)
+        models = runs(folder, arguments.only)
         rows = {name: measure(run, songs, rounds) for name, run in models.items()}
         for name, run in models.items():
             rows[name]["peak_mb"] = [peak(run, folder / f"{times} times", songs, times) for times in (1, TIMES)]
@@ -122,12 +123,14 @@ def write_run(folder: Path, beat: bool) -> None:
     save(model, folder, card, examples)
 
 
-def runs(folder: Path) -> dict[str, Path | str]:
-    """Each model's run; musicnn only where it is found."""
+def runs(folder: Path, only: str | None = None) -> dict[str, Path | str]:
+    """Each model's run, or that of one. musicnn is left out where it is not found."""
     from mtmusic.cards import find_run
 
     found: dict[str, Path | str] = {}
     for name, beat in MODELS.items():
+        if only and name != only:
+            continue
         if beat is None:
             with suppress(UserError):
                 found[name] = str(find_run(name).absolute())

@@ -1,13 +1,13 @@
 """Genre and affect of music, from mel spectrograms and chromagrams, in Keras and TensorFlow.
 
-A song to tags, valence and arousal with the pretrained models:
+Predict a song's tags, valence and arousal with the pretrained models:
 
     import mtmusic
 
     song = mtmusic.predict("song.mp3")
     song["tags"]["jazz"], song["valence"], song["arousal"]
 
-A data folder to a trained model, and a song to its genre:
+Train a model on a data folder, and predict a song's genre with it:
 
     train, validation = mtmusic.hold_out(mtmusic.read_genre_labels("data/mine_beat", classes="all"))
     model = mtmusic.genre_classifier(mtmusic.lstm_backbone("mel"), train.classes)

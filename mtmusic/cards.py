@@ -1,4 +1,4 @@
-"""Where a run is, and its card: what can be known of a model without Keras."""
+"""Finds runs and reads their cards. Does not import Keras."""
 
 import json
 import math
@@ -18,22 +18,22 @@ ASSETS = "assets"
 """The folder of a SavedModel that holds its card."""
 
 OWN_BACKBONE = "own"
-"""On the card of a model that `save_run` saved, in the place of a kind of backbone."""
+"""The card's `backbone` for a model that `save_run` saved: the user built the backbone."""
 
 TRUNK = "musicnn"
 """The name of the pretrained trunk's run."""
 
 PRETRAINED = Path(__file__).parent / "models" / "pretrained"
-"""Runs that come with the package."""
+"""The folder of the runs that come with the package."""
 
 MOST_FRAMES = 10**6  # six hours at full rate
 
 
 def find_run(name: Path | str) -> Path:
-    """Where a run is that is given by a path or a name: the path, else NAME in ./saved_models, in MTMUSIC_CACHE/models,
-    or among those that come with the package.
+    """Finds a run by its path or its name.
 
-    Gives the path itself where there is none. Raises UserError where the pretrained trunk is missing.
+    A name is looked up in ./saved_models, in MTMUSIC_CACHE/models, and among the runs that come with the package.
+    Returns the given path if no run is found. Raises UserError if the pretrained trunk is missing.
     """
     path = Path(name)
     places = [path]
@@ -52,13 +52,13 @@ def find_run(name: Path | str) -> Path:
 
 
 def find_card(run: Path | str) -> dict[str, Any]:
-    """The card of a run, given as `find_run` takes it, or of a SavedModel. Raises UserError as `read_card`."""
+    """Reads the card of a run or of a SavedModel, by path or name as in `find_run`. Raises UserError as `read_card`."""
     path = find_run(run)
     return read_card(path / ASSETS if (path / SAVED_MODEL_FILE).is_file() else locate(path)[0])
 
 
 def locate(path: Path | str) -> tuple[Path, Path]:
-    """The run's folder and its model.keras. Raises UserError where there is none, for a SavedModel too."""
+    """Returns the run's folder and its model.keras. Raises UserError if there is none, or for a SavedModel."""
     path = find_run(path)
     file = path if path.suffix == ".keras" else path / MODEL_FILE
     if not file.is_file():
@@ -68,20 +68,23 @@ def locate(path: Path | str) -> tuple[Path, Path]:
             )
         if converted := [*path.glob("model.tflite"), *path.glob("model.onnx")]:
             raise UserError(
-                f"Expected a run's folder or its {MODEL_FILE}, got {converted[0]}, which its own runtime opens"
+                f"Expected a run's folder or its {MODEL_FILE}, got {converted[0]}, which only its runtime opens"
             )
         raise UserError(f"Expected a run's folder or its {MODEL_FILE}, found no {file}")
     return file.parent, file
 
 
 def own_folder(path: Path | str) -> Path:
-    """Where what is made of a run goes: its folder; of one that comes with the package, that name in saved_models."""
+    """Returns the folder for new files of a run: the run's folder.
+
+    The package's folder is not written to: a run that comes with the package gets a folder in ./saved_models.
+    """
     folder = locate(path)[0]
     return Path("saved_models") / folder.name if folder.parent == PRETRAINED else folder
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card next to the model. Raises UserError where it is missing or not one of ours."""
+    """Reads the card next to the model. Raises UserError if it is missing, or not a card of mtmusic."""
     path = folder / CARD_FILE
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
@@ -93,7 +96,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     missing = needed - set(card) if isinstance(card, dict) else needed
     if missing:
         raise UserError(
-            f"Expected a card with {', '.join(sorted(needed))}, got no {', '.join(sorted(missing))} in {path}"
+            f"Expected a card with {', '.join(sorted(needed))}, got one without {', '.join(sorted(missing))}: {path}"
         )
     if broken := [name for name, good in _VALUES.items() if name in card and not good(card[name])]:
         raise UserError(f"Expected an unchanged card, got {broken[0]} {card[broken[0]]!r} in {path}: train again")
@@ -103,7 +106,7 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def trained_on_demo(card: Mapping[str, Any]) -> bool:
-    """Whether the model, or the one whose backbone it was started from, learnt from the demo corpus."""
+    """Whether the model, or the model whose backbone it started from, was trained on the demo corpus."""
     return bool(card.get("data", {}).get("demo") or card.get("source", {}).get("demo"))
 
 
@@ -131,4 +134,4 @@ _VALUES: dict[str, Callable[[Any], bool]] = {
     "targets": _is_names,
     "label_means": lambda value: isinstance(value, dict),
 }
-"""What the card's values must be for a model to be fed by them."""
+"""By key of the card: whether its value is valid."""

@@ -1,4 +1,4 @@
-"""What the packages must agree on. Lengths in samples, rates in hertz."""
+"""Constants that several packages share. Lengths are in samples, sample rates in Hz."""
 
 from mtmusic.errors import UserError
 
@@ -11,33 +11,33 @@ CHROMA_BINS = 12
 FUSED_BINS = MEL_BINS + CHROMA_BINS
 
 MEL_FLOOR_DB = -80.0
-"""Mel is in dB below the clip's own maximum, so a clip spans [MEL_FLOOR_DB, 0]."""
+"""Mel is in dB relative to the clip's maximum, so a clip's values are in [MEL_FLOOR_DB, 0]."""
 
 LOGMEL_BINS = 96
 LOGMEL_SAMPLE_RATE = 16_000
 LOGMEL_FFT_LENGTH = 512
 LOGMEL_HOP_LENGTH = 256
-"""Of logmel, log10(1 + 10000 power): the input of the pretrained trunk. Its level is that of the sound."""
+"""Logmel is log10(1 + 10000 * power), the input of the pretrained trunk. It keeps the level of the sound."""
 
 PATCH_FRAMES = 187
-"""The frames of logmel that the pretrained trunk takes at once: three seconds."""
+"""The length of the pretrained trunk's input in frames of logmel: three seconds."""
 
 EMBEDDING, PENULTIMATE = "embedding", "penultimate"
-"""What a backbone gives: see `models.savedmodel.OpenedModel`."""
+"""The two outputs of a backbone: see `models.savedmodel.OpenedModel`."""
 
 LOUDEST_WHERE_LEVEL_COUNTS = 4.0
-"""Samples for logmel lie in -1 to 1. A peak above this is that of 16-bit numbers that nobody scaled."""
+"""Samples for logmel are from -1 to 1. A higher peak than this comes from 16-bit samples that were not scaled."""
 
 FEATURE_ROWS = {
     "mel": slice(0, MEL_BINS),
     "chroma": slice(MEL_BINS, FUSED_BINS),
     "fused": slice(0, FUSED_BINS),
 }
-"""The rows of a (140, frames) array that make each feature. Arrays of logmel are (96, frames) and hold it alone."""
+"""The rows of each feature in a (140, frames) array. A logmel array is (96, frames) and holds no other feature."""
 
 
 class _Features(dict[str, int]):
-    """Another name is a UserError."""
+    """Raises UserError for an unknown feature."""
 
     def __missing__(self, name: str) -> int:
         raise UserError(f"Expected a feature among {', '.join(self)}, got {name!r}")
@@ -46,5 +46,5 @@ class _Features(dict[str, int]):
 FEATURE_BINS = _Features(mel=MEL_BINS, chroma=CHROMA_BINS, fused=FUSED_BINS, logmel=LOGMEL_BINS)
 
 PAD_VALUE = -1024.0
-"""Fills absent frames: no real frame can hold it (mel is at least -80, chroma at least 0), and a power of two
-is exact in float16 and bfloat16."""
+"""Fills absent frames. Real frames never hold it: mel is at least -80, and chroma at least 0. As a power of two it is
+exact in float16 and bfloat16."""

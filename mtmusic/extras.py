@@ -1,4 +1,4 @@
-"""Packages that not every install has, and the command that installs each of them."""
+"""Optional packages, and the command that installs each of them."""
 
 import importlib
 import sys
@@ -9,17 +9,18 @@ from mtmusic.errors import UserError
 
 
 class Extra(NamedTuple):
-    """A package that not every install has."""
+    """An optional package."""
 
     name: str
     command: str
-    """Installs what the extra in setup.cfg names. pip takes no mtmusic[extra], since mtmusic is on no package index."""
+    """Installs the packages of the extra in setup.cfg. `pip install mtmusic[extra]` fails, because mtmusic is not on a
+    package index."""
 
     newest_python: tuple[int, int] | None = None
-    """The last Python that it supports; None where that is no limit."""
+    """The last Python version that it supports, or None if it supports all."""
 
 
-# tensorflow is named so that pip keeps what it needs
+# tensorflow is named so that pip keeps versions that fit it
 _ONNX = Extra("tf2onnx and ONNX Runtime", 'pip install tensorflow "tf2onnx>=1.17" "onnx!=1.19.0" onnxruntime')
 
 EXTRAS = {
@@ -29,7 +30,7 @@ EXTRAS = {
     "pyarrow": Extra("PyArrow", "pip install pyarrow"),
     "onnxruntime": _ONNX,
     "tensorboard": Extra("TensorBoard", "pip install tensorboard"),
-    # pip searches for many minutes for versions that fit each other, uv for seconds
+    # uv finds versions that fit each other in seconds, pip in many minutes
     "tensorflow_data_validation": Extra(
         "TensorFlow Data Validation",
         'pip install uv, then python -m uv pip install tensorflow-data-validation==1.16.1 dill "setuptools<81"',
@@ -37,21 +38,21 @@ EXTRAS = {
     ),
     "tf2onnx": _ONNX,
 }
-"""By module."""
+"""The optional packages by module name."""
 
 
 def require(module: str, purpose: str) -> ModuleType:
     """Imports a module of EXTRAS.
 
     Args:
-        module: its name.
-        purpose: what needs it. The message begins with it.
+        module: The module's name.
+        purpose: The feature that needs the module. The error message begins with it.
 
     Returns:
         The module.
 
     Raises:
-        UserError: it cannot be imported. The message gives the command that installs it.
+        UserError: The module cannot be imported. The message gives the command that installs it.
     """
     try:
         return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""Whole files or none: write beside, then rename."""
+"""Writes whole files or none: a file is written under a temporary name, then renamed."""
 
 import csv
 import fcntl
@@ -19,10 +19,10 @@ from mtmusic.errors import UserError
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Gives a path beside `path` to write to, and renames it to `path` when the block ends without an error.
+    """Yields a temporary path in the same folder, and renames it to `path` when the block ends without an error.
 
-    The path given keeps the suffixes, since some writers choose the format by them. An OSError names `path`: that of a
-    full disk names no file.
+    The temporary path has the same suffixes, because some writers choose the format by them. An OSError gets the name
+    of `path`, because the error of a full disk names no file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name}")
@@ -37,8 +37,13 @@ def whole_file(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def unfinished_files(folder: Path, names: str) -> list[Path]:
+    """Finds temporary files that a killed `whole_file` left behind. `names` is a pattern of the final names."""
+    return sorted(folder.glob(f".{'[0-9a-f]' * 12}.{names}"))
+
+
 class _InMemory(io.BytesIO):
-    """A file in memory that Keras takes for one of this name."""
+    """A file in memory with a name, by which Keras chooses the format."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -49,7 +54,7 @@ class _InMemory(io.BytesIO):
 
 
 def write_from_memory(path: Path, save: Callable[[Any], Any]) -> None:
-    """Has `save` fill a file in memory, and writes that. HDF5 ends the process where it meets a full disk itself."""
+    """Lets `save` write to memory, then writes the file. HDF5 itself would end the process on a full disk."""
     content = _InMemory(path.name)
     save(content)
     with whole_file(path) as beside:
@@ -62,7 +67,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Commas and line feeds; file names that are no UTF-8 keep their bytes."""
+    """Writes a CSV file with line feeds. File names that are not valid UTF-8 keep their bytes."""
     with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
@@ -70,12 +75,12 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Raises ValueError for NaN and infinity, which JSON does not know."""
+    """Writes a JSON file. Raises ValueError for NaN and infinity, which JSON does not have."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def replace_folder(new: Path, old: Path) -> None:
-    """Puts the folder `new` in the place of `old`; what was in `old` goes only after the new one stands there."""
+    """Renames the folder `new` to `old`. The previous content of `old` is deleted after that."""
     old.parent.mkdir(parents=True, exist_ok=True)
     if not old.exists():
         new.rename(old)
@@ -92,9 +97,9 @@ def replace_folder(new: Path, old: Path) -> None:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Gives the path of a folder to make, and puts it in the place of `path` when the block ends without an error.
+    """Yields the path of a folder to make, and renames it to `path` when the block ends without an error.
 
-    Parents that `path` lacks are made only then.
+    Missing parents of `path` are made only then.
     """
     there = next(parent for parent in path.absolute().parents if parent.is_dir())
     beside = there / f".{path.name}.{uuid.uuid4().hex[:12]}"
@@ -107,9 +112,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Refuses the folder to a second run. The system lets go when this process ends, however it ends.
+    """Locks the folder against a second run. The system releases the lock when this process ends, even if it is killed.
 
-    Raises UserError where another run has it.
+    Raises UserError if another run holds the lock.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -122,9 +127,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def require_writable(path: Path) -> None:
-    """Raises UserError where nothing can be written to the folder `path`, there or not: before the work, not after it.
+    """Raises UserError if the folder `path` cannot be written to. The folder need not exist.
 
-    A folder may be read-only, another user's or a file, and the disk full.
+    Called before long work, so that a read-only folder, a file or a full disk is found early.
     """
     there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     try:
@@ -135,20 +140,16 @@ def require_writable(path: Path) -> None:
 
 
 def refuse_other_things(out: Path, mark: str) -> None:
-    """Raises UserError where `out` is neither new, nor empty, nor a folder of ours, which holds the file `mark`.
-
-    Also where it cannot be written to.
-    """
+    """Raises UserError unless `out` can be written to and is new, empty, or an earlier result, which holds `mark`."""
     if out.name in ("", ".."):
-        raise UserError(f"Expected `out` to be a folder of its own, got {out}")
+        raise UserError(f"Expected `out` to be a folder with a name, got {out}")
     if out.exists() and not (out / mark).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"Expected `out` to be new or an earlier result, got {out}, which holds other things")
     require_writable(out)
 
 
 def refuse_taken(paths: Iterable[Path | None], overwrite: bool) -> None:
-    """Raises UserError for a file to be written that is there, unless it may be replaced, for what is no file, and for
-    a folder that cannot be written to."""
+    """Raises UserError if an output file exists and may not be replaced, is not a file, or cannot be written."""
     given = [path for path in paths if path is not None]
     for path in given:
         if path.exists() and not path.is_file():
@@ -162,14 +163,14 @@ def refuse_taken(paths: Iterable[Path | None], overwrite: bool) -> None:
 
 
 def content_hash(path: Path) -> str:
-    """32 hexadecimal digits, equal for equal files."""
+    """Returns a hash of the file's content, 32 hexadecimal digits."""
     return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
 def cache_folder() -> Path:
-    """The first of `cache_folders` that can be written. Data folders may be read-only, so nothing is cached in them.
+    """Returns the first of `cache_folders` that can be written. Data folders may be read-only, so they hold no cache.
 
-    Raises UserError where there is none; one that MTMUSIC_CACHE names is taken as it is.
+    MTMUSIC_CACHE is returned unchecked. Raises UserError if there is no such folder.
     """
     for folder in (folders := cache_folders()):
         there = next(path for path in (folder, *folder.parents) if path.exists())
@@ -181,11 +182,11 @@ def cache_folder() -> Path:
 
 
 def cache_folders() -> list[Path]:
-    """Where what is cached may lie: MTMUSIC_CACHE, else ~/.cache/mtmusic, or the user's own folder in TMPDIR."""
+    """Returns possible cache folders: MTMUSIC_CACHE if it is set, else ~/.cache/mtmusic and the user's in TMPDIR."""
     if given := os.environ.get("MTMUSIC_CACHE"):
         return [Path(given)]
     folders = []
-    if (home := os.path.expanduser("~")) != "~":  # noqa: PTH111  Path's raises where there is none
+    if (home := os.path.expanduser("~")) != "~":  # noqa: PTH111  Path.expanduser raises without a home
         folders.append(Path(home) / ".cache" / "mtmusic")
     with suppress(FileNotFoundError):  # no TMPDIR
         temporary = Path(tempfile.gettempdir()) / f"mtmusic-{os.getuid()}"

@@ -5,13 +5,13 @@ import math
 import numpy as np
 
 HERTZ_A_MEL, KNEE_HERTZ = 200 / 3, 1000.0
-"""Linear below the knee."""
+"""Below the knee the scale is linear."""
 LOG_STEP = math.log(6.4) / 27
-"""Above the knee, 27 mels a factor of 6.4."""
+"""Above the knee the scale is logarithmic: 27 mels are a factor of 6.4."""
 
 
 def mel_frequencies(points: int, highest: float) -> np.ndarray:
-    """`(points,)` frequencies from 0 to `highest` Hz, which is above 1 kHz, at equal steps on the mel scale."""
+    """Returns `(points,)` frequencies from 0 to `highest` Hz at equal steps of mel. `highest` is above 1 kHz."""
     knee = KNEE_HERTZ / HERTZ_A_MEL
     mels = np.linspace(0, knee + math.log(highest / KNEE_HERTZ) / LOG_STEP, points)
     return np.where(mels < knee, mels * HERTZ_A_MEL, KNEE_HERTZ * np.exp(LOG_STEP * (mels - knee)))

@@ -1,1 +1,1 @@
-"""Sound to fused (140, frames) arrays. Knows no TensorFlow."""
+"""Turns audio into arrays of features. Does not import TensorFlow."""

@@ -1,4 +1,4 @@
-"""Beats by dynamic programming: librosa.beat.beat_track with its defaults, without what librosa compiles.
+"""Beats by dynamic programming, as librosa.beat.beat_track with its defaults, but without compiled functions.
 
 Method: Ellis, "Beat tracking by dynamic programming" (Journal of New Music Research 36.1, 2007).
 """
@@ -9,14 +9,14 @@ from mtmusic.constants import FFT_LENGTH, HOP_LENGTH, SAMPLE_RATE
 
 FRAME_RATE = SAMPLE_RATE / HOP_LENGTH
 TEMPO_FRAMES = int(8 * FRAME_RATE)
-"""Of the onsets whose autocorrelation shows the tempo: eight seconds."""
+"""Length of the autocorrelation window for the tempo: eight seconds."""
 START_TEMPO, HIGHEST_TEMPO = 120.0, 320.0
-"""Beats a minute."""
+"""Beats per minute."""
 TIGHTNESS = 100.0
 
 
 def onset_strength(decibels: np.ndarray) -> np.ndarray:
-    """(128, frames) mel in dB -> (frames,): the median rise over the bands, at the middle of the frame that rose."""
+    """(128, frames) mel in dB -> (frames,): the median rise over the bands, shifted to the centre of its frame."""
     rises = np.median(np.maximum(0, np.diff(decibels, axis=1)), axis=0)
     return np.pad(rises, (1 + FFT_LENGTH // (2 * HOP_LENGTH), 0))[: decibels.shape[1]]
 
@@ -36,7 +36,7 @@ def track_beats(onsets: np.ndarray) -> np.ndarray:
 
 
 def tempo(onsets: np.ndarray) -> float:
-    """(frames,) onset strengths -> beats a minute, from their mean autocorrelation over windows of eight seconds."""
+    """(frames,) onset strengths -> beats per minute, by their mean autocorrelation in windows of eight seconds."""
     padded = np.pad(onsets, TEMPO_FRAMES // 2, mode="linear_ramp")
     windows = np.lib.stride_tricks.sliding_window_view(padded, TEMPO_FRAMES)[: len(onsets)]
     power = np.abs(np.fft.rfft(windows * np.hanning(TEMPO_FRAMES + 1)[:-1], 2 * TEMPO_FRAMES)) ** 2
@@ -51,14 +51,14 @@ def tempo(onsets: np.ndarray) -> float:
 
 
 def _local_scores(onsets: np.ndarray, period: int) -> np.ndarray:
-    """(frames,) onsets in units of their deviation, smoothed by a bell of a 32nd of the period."""
+    """(frames,) onsets / their deviation, smoothed by a Gaussian whose deviation is 1/32 of the period."""
     bell = np.exp(-0.5 * (np.arange(-period, period + 1) * 32 / period) ** 2)
     onsets = onsets / (onsets.std(ddof=1) + np.finfo(onsets.dtype).tiny)
     return np.convolve(onsets, bell)[period : period + len(onsets)]
 
 
 def _best_paths(scores: np.ndarray, period: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each frame as a beat: the beat before it on the best path there, or -1, and that path's score."""
+    """For each frame, if it is a beat: the beat before it on the best path, or -1, and the score of that path."""
     steps = np.arange(round(period / 2), 2 * period + 1)
     penalties = TIGHTNESS * np.log(steps / period) ** 2
     before, totals = np.full(len(scores), -1), scores.copy()
@@ -75,7 +75,7 @@ def _best_paths(scores: np.ndarray, period: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _last_beat(totals: np.ndarray) -> int:
-    """The last peak that is half as high as the median peak."""
+    """The last peak that is at least half as high as the median peak."""
     rising = np.diff(totals) > 0
     peaks = 1 + np.flatnonzero(rising & ~np.append(rising[1:], False))
     high = peaks[totals[peaks] >= np.median(totals[peaks]) / 2] if len(peaks) else peaks
@@ -83,7 +83,10 @@ def _last_beat(totals: np.ndarray) -> int:
 
 
 def _trimmed(beats: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Without weak beats at both ends: before the first frame above half the smoothed beats' level, after the last."""
+    """Drops beats before the first strong frame and after the last one.
+
+    A frame is strong if its score is above half the RMS of the smoothed scores of the beats.
+    """
     smoothed = np.convolve(scores[beats], np.hanning(5))[2:]
     strong = np.flatnonzero(scores > np.sqrt(np.mean(smoothed**2)) / 2)
     return beats[(beats >= strong[0]) & (beats <= strong[-1])]

@@ -1,8 +1,8 @@
 """The chromagram of librosa.feature.chroma_cqt with its defaults, in a fraction of its time.
 
-There, each of the seven octaves is filtered anew in the frequency domain; but an octave lower at half the rate the
-filters are the same, so one octave of them, taken back to the time domain, serves as a matrix that multiplies the
-frames of each octave.
+librosa filters each of the seven octaves in the frequency domain. At half the sample rate, the next lower octave has the
+same filters. So this module computes the filters of one octave, transforms them to the time domain, and multiplies the
+frames of every octave by that matrix.
 """
 
 from functools import cache
@@ -20,20 +20,20 @@ LOWEST_HERTZ = A4_HERTZ * 2 ** (-45 / 12)
 """C1."""
 
 PITCHES_HERTZ = 150.0, 4000.0
-"""From which the tuning is estimated."""
+"""The range of the pitches that the tuning is estimated from."""
 PITCH_THRESHOLD = 0.1
-"""Of a frame's maximum."""
+"""The smallest magnitude of a pitch, as a share of the frame's maximum."""
 
 
 def chroma(waveform: np.ndarray, spectrum: np.ndarray) -> np.ndarray:
-    """(samples,) and its stft -> (12, frames), C first; the maximum of each frame is 1, or it is silent and 0."""
+    """(samples,) and its STFT -> (12, frames), C first. Each frame's maximum is 1; a silent frame is 0."""
     filters = octave_filters(tuning(np.abs(spectrum)))
     energy = np.zeros((spectrum.shape[1], BINS_PER_OCTAVE), np.float32)
     for octave in range(OCTAVES):
         if octave > 0:
-            waveform = resample(waveform, 2, 1) / np.float32(np.sqrt(0.5))  # which keeps the energy
+            waveform = resample(waveform, 2, 1) / np.float32(np.sqrt(0.5))  # keeps the energy
         energy += _octave_magnitude(waveform, HOP_LENGTH >> octave, filters)[: len(energy)]
-    centred = np.roll(energy, BINS_PER_PITCH // 2, axis=1)  # a bin below each pitch, and one above
+    centred = np.roll(energy, BINS_PER_PITCH // 2, axis=1)  # each pitch gets the bin below it and the bin above it
     pitch_classes = centred.reshape(-1, CHROMA_BINS, BINS_PER_PITCH).sum(axis=2).T
     peaks = pitch_classes.max(axis=0)
     peaks[peaks < np.finfo(np.float32).tiny] = 1
@@ -41,20 +41,20 @@ def chroma(waveform: np.ndarray, spectrum: np.ndarray) -> np.ndarray:
 
 
 def _octave_magnitude(waveform: np.ndarray, hop: int, filters: np.ndarray) -> np.ndarray:
-    """(samples,) -> (frames, 36): constant-Q magnitudes of the octave that the filters (length, 72) span."""
+    """(samples,) -> (frames, 36): constant-Q magnitudes of one octave, by filters (length, 72)."""
     length = len(filters)
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(waveform, length // 2), length)[::hop]
-    real_imaginary = np.ascontiguousarray(frames) @ filters  # a copy, since BLAS takes no overlapping rows
+    real_imaginary = np.ascontiguousarray(frames) @ filters  # a copy: BLAS does not take overlapping rows
     return np.hypot(real_imaginary[:, :BINS_PER_OCTAVE], real_imaginary[:, BINS_PER_OCTAVE:])
 
 
-@cache  # by tuning, which has 100 values
+@cache  # the tuning has 100 possible values
 def octave_filters(tuning: float) -> np.ndarray:
-    """The constant-Q filters of the highest octave, (length, 72) float32: 36 real parts, 36 imaginary.
+    """The constant-Q filters of the highest octave, (length, 72) float32: 36 real parts, then 36 imaginary parts.
 
-    As librosa.vqt builds them: filters in the frequency domain, only of positive frequencies, without the smallest
-    numbers that make up a hundredth of each. The sum of a filter times a frame's Fourier transform is that of the
-    filter's own transform times the frame.
+    As in librosa.vqt, the filters are in the frequency domain, have positive frequencies only, and lose their smallest
+    values, which add up to 1 % of each filter. They are then transformed back: a filter times a frame's Fourier
+    transform is the filter's Fourier transform times the frame.
     """
     frequencies = LOWEST_HERTZ * 2 ** (OCTAVES - 1 + (tuning + np.arange(BINS_PER_OCTAVE)) / BINS_PER_OCTAVE)
     width = 2 ** (2 / BINS_PER_OCTAVE)
@@ -77,9 +77,10 @@ def octave_filters(tuning: float) -> np.ndarray:
 
 
 def tuning(magnitude: np.ndarray) -> float:
-    """(1025, frames) -> deviation from A440 in bins of 36 an octave: librosa.estimate_tuning, 0 without a pitch.
+    """(1025, frames) -> deviation from A440 in bins, 36 per octave, as librosa.estimate_tuning. 0 without a pitch.
 
-    Pitches are the peaks of each frame's loud bins, at the top of a parabola through the peak and its neighbours.
+    A pitch is a peak among a frame's loud bins. Its frequency is the vertex of a parabola through the peak and its two
+    neighbours.
     """
     first, end = np.searchsorted(np.fft.rfftfreq(FFT_LENGTH, 1 / SAMPLE_RATE), PITCHES_HERTZ)
     loud = np.where(magnitude > PITCH_THRESHOLD * magnitude.max(axis=0), magnitude, 0)

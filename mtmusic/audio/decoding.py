@@ -1,4 +1,4 @@
-"""A song's file -> blocks of its samples, by soundfile or, for what that does not read, by ffmpeg."""
+"""Decodes a song's file in blocks of samples: by soundfile, or by ffmpeg if soundfile cannot read the file."""
 
 import io
 import os
@@ -28,13 +28,13 @@ SUFFIXES = (
     ".mkv", ".avi", ".flv", ".spx", ".wv", ".tta", ".ac3", ".eac3", ".dts", ".ape", ".mpc", ".amr", ".3gp", ".3g2",
     ".dsf", ".dff", ".ra",
 )  # fmt: skip
-"""Names of songs: what soundfile reads, and what needs another decoder."""
+"""Suffixes of songs: those that soundfile reads, and those that need another decoder."""
 
-LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000  # Hz; kHz given for Hz would make minutes of each second
+LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000  # Hz; a rate in kHz by mistake would turn each second into minutes
 
 BLOCK_FRAMES = 2**16
-QUEUED_READS = 256  # of 8 kB from ffmpeg, which decodes faster than anybody reads
-UNKNOWN_FRAMES = 2**63 - 1  # what libsndfile says of a stream whose header does not give its length
+QUEUED_READS = 256  # of 8 kB each; ffmpeg decodes faster than its output is read
+UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's value if the header does not state the length
 LARGEST_REST, LARGEST_OGG_PAGE, LARGEST_MPEG_FRAME = 2**20, 2**16, 2**11  # bytes
 
 
@@ -43,7 +43,7 @@ def require_file(path: Path) -> None:
         what = "a folder" if path.is_dir() else "a pipe or a device" if path.exists() else "no such file"
         raise UserError(f"Expected a song's file, got {what}: {path}")
     try:
-        with path.open("rb") as file:  # says why it cannot be read, which soundfile does not
+        with path.open("rb") as file:  # its error says why the file cannot be read; soundfile's does not
             if not file.read(1):
                 raise UserError(f"Expected audio, got an empty file: {path}")
     except OSError as error:
@@ -51,8 +51,8 @@ def require_file(path: Path) -> None:
 
 
 def header_seconds(path: Path) -> float | None:
-    """How long the song is by its header, nothing decoded; None where the header does not say, or cannot be read."""
-    if not path.is_file():  # a pipe would be waited for
+    """The song's length by its header, without decoding, or None if the header is unreadable or does not state it."""
+    if not path.is_file():  # opening a pipe would block
         return None
     with ExitStack() as stack:
         try:
@@ -63,10 +63,10 @@ def header_seconds(path: Path) -> float | None:
 
 
 class _Stream(soundfile.SoundFile):
-    """Reads on without the seek that soundfile makes after each block, which fails at the end of some streams.
+    """A SoundFile without the seek after each block, which fails at the end of some streams.
 
-    source: what it reads from, where that is not a file that libsndfile opened by its name. frames: UNKNOWN_FRAMES
-    where the file does not state them, though libsndfile has an estimate.
+    source: the open file that it reads from, or None if libsndfile opened the file by its name.
+    frames: UNKNOWN_FRAMES if the file does not state its length, where libsndfile would give an estimate.
     """
 
     source: io.FileIO | None = None
@@ -81,14 +81,14 @@ class _Stream(soundfile.SoundFile):
 
 
 class _EndlessFile(io.FileIO):
-    """An mp3's file that claims a terabyte.
+    """An mp3 file that claims a size of a terabyte, so that it is read to its end.
 
-    Where the first frame of an mp3 does not state its length, libmpg123 estimates it from the first frames and the
-    file's size, and libsndfile reads no further than that.
+    If the first frame of an mp3 does not state the song's length, libmpg123 estimates it from the first frames and the
+    file's size. libsndfile stops at that estimate.
     """
 
     SIZE = 2**40
-    place: int | None = None  # near the claimed end, where libmpg123 looks for a tag
+    place: int | None = None  # a position near the claimed end, where libmpg123 looks for a tag
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self.place = self.SIZE + offset if whence == io.SEEK_END else None
@@ -107,15 +107,15 @@ class _EndlessFile(io.FileIO):
 
 @contextmanager
 def decoder_of(path: Path) -> Iterator[Any]:
-    """soundfile's, or audioread's for what that does not open: with `samplerate`, `channels` and `frames`.
+    """Yields a decoder with `samplerate`, `channels` and `frames`: soundfile's, or audioread's if soundfile fails.
 
-    What soundfile opens is never given to another decoder, so that a damaged file is the same on every machine.
-    Raises UserError for what none opens, and for a rate that no sound has.
+    A file that soundfile opens is never given to another decoder, so a damaged file decodes alike on every machine.
+    Raises UserError if no decoder opens the file, or if its sample rate is implausible.
     """
     with ExitStack() as stack:
         try:
             song = _soundfile(path, stack)
-        except Exception:  # libsndfile's errors, and soundfile's about names that it takes for headerless formats
+        except Exception:  # libsndfile's errors, and soundfile's for suffixes of headerless formats
             song = stack.enter_context(_audioread(path))
         if not LOWEST_RATE <= song.samplerate <= HIGHEST_RATE:
             raise UserError(
@@ -126,7 +126,7 @@ def decoder_of(path: Path) -> Iterator[Any]:
 
 
 def _soundfile(path: Path, stack: ExitStack) -> _Stream:
-    """Closed with the stack."""
+    """Opens the file; the stack closes it."""
     with quiet_c:
         song = stack.enter_context(_Stream(os.fsencode(path)))  # bytes: names need not be UTF-8
         if song.format not in ("MP3", "OGG"):
@@ -134,36 +134,36 @@ def _soundfile(path: Path, stack: ExitStack) -> _Stream:
         source = stack.enter_context(_EndlessFile(path) if song.format == "MP3" else io.FileIO(path))
         try:
             stream = stack.enter_context(_Stream(source))
-        except soundfile.LibsndfileError:  # without the name it needs to begin with sound
+        except soundfile.LibsndfileError:  # opened without its name, the file must begin with audio
             return song
     stream.source, stream.states_frames = source, stream.frames == song.frames
     return stream
 
 
 def left_out(decoder: Any) -> int:
-    """How many bytes at the file's end hold sound that the decoder did not come to: another part, or beyond damage."""
+    """The number of bytes at the file's end whose audio was not decoded: a further stream, or audio after damage."""
     if (source := getattr(decoder, "source", None)) is None:
         return 0
     size, end = os.fstat(source.fileno()).st_size, source.tell()
-    if decoder.format == "OGG":  # a stream begins after pages of another; libsndfile has looked at its first ones
+    if decoder.format == "OGG":  # libsndfile has read the first pages of a further stream
         begin = max(0, end - LARGEST_OGG_PAGE)
         content = os.pread(source.fileno(), LARGEST_REST, begin)
         found = re.search(rb"OggS\x00[^\x02].*?(OggS\x00\x02)", content, re.DOTALL)
         return size - begin - found.start(1) if found else 0
     content = os.pread(source.fileno(), LARGEST_REST, end)
-    headers = Counter(re.findall(rb"\xff[\xe2-\xfe]", content))  # of MPEG frames, which differ little from each other
+    headers = Counter(re.findall(rb"\xff[\xe2-\xfe]", content))  # MPEG frames of one song have nearly equal headers
     frames = max(headers.values(), default=0)
     return size - end if frames > max(2, len(content) / LARGEST_MPEG_FRAME) else 0
 
 
 def decoded(decoder: Any, start: int, frames: int) -> Iterator[np.ndarray]:
-    """(frames, channels) float32 blocks: `frames` from `start` on, or those before the end or the first error."""
+    """Yields (frames, channels) float32 blocks: `frames` frames from `start`, or fewer at the end or at an error."""
     blocks = _soundfile_blocks if isinstance(decoder, _Stream) else _audioread_blocks
     return blocks(decoder, start, frames)
 
 
 def _soundfile_blocks(file: soundfile.SoundFile, start: int, frames: int) -> Iterator[np.ndarray]:
-    """soundfile does not say how much of a block it read before an error: the rows that are no longer NaN."""
+    """Reads by soundfile. After an error, the rows that are no longer NaN are the part of the block that was read."""
     block = np.zeros((0, file.channels), np.float32)
     try:
         with quiet_c:
@@ -182,10 +182,10 @@ def _soundfile_blocks(file: soundfile.SoundFile, start: int, frames: int) -> Ite
 
 @contextmanager
 def _audioread(path: Path) -> Iterator[Any]:
-    """ffmpeg's or the system's own decoder, which librosa turns to as well; raises UserError where none reads it."""
+    """Yields audioread's decoder: ffmpeg or the system's, as librosa uses. Raises UserError if none reads the file."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what was tried in vain, and of deprecated modules
+            warnings.simplefilter("ignore")  # about failed decoders and deprecated modules
             song = audioread.audio_open(path.absolute())
         song.frames = UNKNOWN_FRAMES
         queue = getattr(getattr(song, "stdout_reader", None), "queue", None)  # ffmpeg's
@@ -195,22 +195,22 @@ def _audioread(path: Path) -> Iterator[Any]:
             yield song
         finally:
             if queue is not None:
-                with queue.not_full:  # its thread is waited for, and must not wait for room
+                with queue.not_full:  # `close` joins the reader's thread, which must not block on a full queue
                     queue.maxsize = sys.maxsize
                     queue.not_full.notify_all()
             song.close()
     except (UserError, GeneratorExit):
         raise
-    except Exception as error:  # a dozen kinds, by decoder
+    except Exception as error:  # each decoder has its own exceptions
         if path.suffix.lower() in SOUNDFILE_SUFFIXES or shutil.which("ffmpeg"):
             raise UserError(
-                f"Expected audio, got a file that no decoder reads: {path}: is it damaged, or no audio?"
+                f"Expected audio, got a file that no decoder reads: {path}: is it damaged, or not audio?"
             ) from error
         raise UserError(f"No decoder reads {path}: install ffmpeg, or convert it to wav, flac, ogg or mp3") from error
 
 
 def _audioread_blocks(song: Any, start: int, frames: int) -> Iterator[np.ndarray]:
-    """As `_soundfile_blocks`, of 16-bit numbers."""
+    """Like `_soundfile_blocks`, from audioread's 16-bit samples."""
     size = 2 * song.channels
     skip, left = start * size, frames * size
     buffer = bytearray()

@@ -1,9 +1,9 @@
 """Waveform to mel spectrogram, chromagram and beats: the lab's fused arrays of 140 rows, or logmel arrays of 96 rows.
 
 The numbers of the fused arrays are those of the lab's helper code (slp-ntua/patrec-labs, lab3), which calls librosa for
-each step. Here the steps share one STFT and the slow ones are written for speed. Nothing is compiled: librosa compiles
-functions at its import and at their first call, which takes seconds, needs a folder to write to, and leaves broken
-files if several processes do it at once.
+each step. Here the steps share one STFT, and the slow steps have faster code. No function is compiled. librosa compiles
+functions at its import and at their first call: this takes seconds, needs a writable folder, and leaves broken files if
+several processes do it at once.
 """
 
 from collections.abc import Sequence
@@ -33,17 +33,17 @@ MEDIAN_FRAMES = 31
 """HPSS: the length of both median filters, in frames along time and in bins along frequency."""
 
 FRAMES_AT_ONCE = 64
-"""Of an STFT, whose windowed frames are in memory together."""
+"""Number of frames of an STFT whose windows are in memory at once."""
 
 LOWEST_POWER = 1e-10
-"""Power below counts as this, -100 dB."""
+"""Lower powers are set to this: -100 dB."""
 
 
 def fused_spectrogram(waveform: np.ndarray, beat: bool = False) -> np.ndarray:
-    """Mel spectrogram and chromagram of a waveform, as the lab's arrays hold them.
+    """Mel spectrogram and chromagram of a waveform, as in the lab's arrays.
 
     A frame is HOP_LENGTH (512) samples. With `beat` a frame is the time from one beat to the next, and each value is
-    the median over the frames between. Mel's median is of the power. A clip without beats is one frame.
+    the median over that time. For mel it is the median of the power. A clip without beats becomes one frame.
 
     Args:
         waveform: Mono waveform `(samples,)` in float32 at SAMPLE_RATE (22,050 Hz).
@@ -70,11 +70,11 @@ def fused_spectrogram(waveform: np.ndarray, beat: bool = False) -> np.ndarray:
 def full_and_beat_spectrograms(
     waveform: np.ndarray, tempos: list[float] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`fused_spectrogram` without and with `beat`, in little more time than the second takes.
+    """`fused_spectrogram` without and with `beat`, in little more time than `fused_spectrogram` with `beat`.
 
     Args:
         waveform: Mono waveform `(samples,)` in float32 at SAMPLE_RATE (22,050 Hz).
-        tempos: A list to which the clip's tempo in beats a minute is added, if it has onsets.
+        tempos: A list to which the clip's tempo in beats per minute is added, if the clip has onsets.
 
     Returns:
         The full-rate array and the beat-synchronised array, `(140, frames)` each.
@@ -91,12 +91,13 @@ def full_and_beat_spectrograms(
 def fused_spectrograms(
     waveform: np.ndarray, rates: Sequence[bool], tempos: list[float] | None = None
 ) -> Sequence[np.ndarray]:
-    """A fused array for each rate, in one pass.
+    """Computes a fused array for each rate in one pass.
 
     Args:
         waveform: Mono waveform `(samples,)` in float32 at SAMPLE_RATE (22,050 Hz).
         rates: `[False]` for full rate, `[True]` for beat-synchronised, or `[False, True]` for both.
-        tempos: A list to which the clip's tempo in beats a minute is added, if beats are asked for and it has onsets.
+        tempos: A list to which the clip's tempo in beats per minute is added, if `rates` has True and the clip has
+            onsets.
 
     Returns:
         An array `(140, frames)` for each of the rates.
@@ -109,7 +110,8 @@ def fused_spectrograms(
 def logmel_spectrogram(waveform: np.ndarray) -> np.ndarray:
     """Logarithmic mel spectrogram of a waveform, the input of musicnn (Pons and Serra 2019).
 
-    A frame is LOGMEL_HOP_LENGTH (256) samples. The level is kept: nothing is normalised, and silence is 0.
+    A frame is LOGMEL_HOP_LENGTH (256) samples. The values are not normalised, so they keep the level of the sound.
+    Silence is 0.
 
     Args:
         waveform: Mono waveform `(samples,)` in float32 at LOGMEL_SAMPLE_RATE (16,000 Hz).
@@ -132,7 +134,7 @@ def _fused(power: np.ndarray, pitch_classes: np.ndarray) -> np.ndarray:
 
 
 def _medians(array: np.ndarray, beats: np.ndarray) -> np.ndarray:
-    """(bins, frames) -> (bins, beats + 1): medians before the first beat, between beats, after the last."""
+    """(bins, frames) -> (bins, beats + 1): medians before the first beat, between beats, and after the last beat."""
     edges = np.unique([0, *beats, array.shape[1]])
     return np.stack([np.median(array[:, begin:end], axis=1) for begin, end in pairwise(edges)], axis=1)
 
@@ -158,7 +160,7 @@ def stft(waveform: np.ndarray, length: int = FFT_LENGTH, hop: int = HOP_LENGTH) 
 
 
 def _istft(spectrum: np.ndarray, samples: int) -> np.ndarray:
-    """(1025, frames) complex -> (samples,): librosa.istft's numbers."""
+    """(1025, frames) complex -> (samples,), with the same numbers as librosa.istft."""
     hann = _hann(FFT_LENGTH).astype(np.float32)
     frames = scipy.fft.irfft(spectrum.T) * hann
     middle = slice(FFT_LENGTH // 2, FFT_LENGTH // 2 + samples)
@@ -166,12 +168,12 @@ def _istft(spectrum: np.ndarray, samples: int) -> np.ndarray:
 
 
 def _hann(length: int) -> np.ndarray:
-    """Periodic: scipy's, whose module of signals takes a third of a second to import."""
+    """A periodic Hann window, as in scipy.signal, whose import would take a third of a second."""
     return np.hanning(length + 1)[:-1]
 
 
 def _added(frames: np.ndarray) -> np.ndarray:
-    """(frames, 2048) -> (samples,): each frame begins a hop of 512 after the one before."""
+    """(frames, 2048) -> (samples,): overlap-add with a hop of 512 samples."""
     hops = FFT_LENGTH // HOP_LENGTH
     added = np.zeros((len(frames) + hops - 1, HOP_LENGTH), frames.dtype)
     for hop, part in enumerate(np.split(frames, hops, axis=1)):
@@ -212,7 +214,7 @@ def logmel_filters() -> np.ndarray:
 
 
 def _mel_filters(rate: int, length: int, bands: int) -> np.ndarray:
-    """Triangles from one corner to the next but one, of equal area."""
+    """Overlapping triangles of equal area: each spans two steps of the mel scale."""
     corners = mel_frequencies(bands + 2, rate / 2)
     widths = np.diff(corners)[:, np.newaxis]
     ramps = np.subtract.outer(corners, np.fft.rfftfreq(length, 1 / rate))
@@ -226,7 +228,7 @@ def _decibels(power: np.ndarray) -> np.ndarray:
 
 
 def mel_db(power: np.ndarray) -> np.ndarray:
-    """Decibels below the clip's own maximum, at least MEL_FLOOR_DB (-80).
+    """Decibels relative to the clip's maximum, at least MEL_FLOOR_DB (-80).
 
     Args:
         power: Power in mel bands `(128, frames)`.
@@ -252,15 +254,15 @@ def percussive(spectrum: np.ndarray, samples: int) -> np.ndarray:
     """
     magnitude = np.abs(spectrum)
     across_bins = _row_medians(magnitude.T)
-    along_time = np.ascontiguousarray(_row_medians(magnitude).T)  # all in the spectrum's order in memory: faster
+    along_time = np.ascontiguousarray(_row_medians(magnitude).T)  # the spectrum's memory order, which is faster
     mask = _soft_mask(across_bins, along_time).T
     return _istft(spectrum * mask, samples)
 
 
 def _row_medians(array: np.ndarray) -> np.ndarray:
-    """Medians along each row, reflected at its ends.
+    """Medians along each row. A row is reflected at its ends.
 
-    All rows go as one 1-D array, for which scipy has a method many times as fast as the one for 2-D arrays.
+    All rows are filtered as one 1-D array: scipy's median filter is many times faster in 1-D than in 2-D.
     """
     margin = MEDIAN_FRAMES // 2
     padded = np.pad(array, ((0, 0), (margin, margin)), mode="symmetric")
@@ -269,7 +271,7 @@ def _row_medians(array: np.ndarray) -> np.ndarray:
 
 
 def _soft_mask(part: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    """part² / (part² + rest²), a half where both are zero: scaled first, as librosa.util.softmask does."""
+    """part² / (part² + rest²), or 1/2 if both are zero. Both are scaled first, as in librosa.util.softmask."""
     scale = np.maximum(part, rest)
     absent = scale < np.finfo(scale.dtype).tiny
     scale[absent] = 1
@@ -291,7 +293,7 @@ def beat_frames(percussive_waveform: np.ndarray) -> np.ndarray:
 
 
 def onset_strengths(percussive_waveform: np.ndarray) -> np.ndarray:
-    """How much the percussive part of a waveform rises at each frame.
+    """The onset strength of the percussive part of a waveform: how much it rises at each frame.
 
     Args:
         percussive_waveform: The percussive part of a waveform `(samples,)` at SAMPLE_RATE (22,050 Hz).

@@ -1,4 +1,4 @@
-"""A song's file to a mono waveform at a sample rate, as librosa.load gives it, or an error that names the file."""
+"""Loads a song's file as a mono waveform at a sample rate, as librosa.load does. Errors name the file."""
 
 import warnings
 from collections.abc import Iterable, Iterator
@@ -22,16 +22,17 @@ from mtmusic.constants import LOUDEST_WHERE_LEVEL_COUNTS, SAMPLE_RATE
 from mtmusic.errors import UserError
 
 SILENT_BELOW = 1e-4  # peak; -80 dB of full scale
-CANCELLED_BELOW = 1e-6  # energy of the mono mix, of that of its channels; -60 dB
+CANCELLED_BELOW = 1e-6  # energy of the mono mix / energy of the channels; -60 dB
 FULL_SCALE, CLIPPED_SHARE = 0.9999, 1e-3
 SHORT_SECONDS = 5.0
 MISSING_SECONDS = 0.1
 LONGEST_HOURS = 24
 LOUDEST = 1e6
-"""At SAMPLE_RATE, whose features are relative to the clip's maximum: 16-bit numbers that nobody scaled stay below."""
+"""The highest peak at SAMPLE_RATE, where features are relative to the clip's maximum. It admits unscaled 16-bit
+samples."""
 
 ZERO_OF_TYPE = {"int8": 0, "uint8": 128, "int16": 0, "int32": 0}
-"""Whole numbers that samples may be, and which of them is silence."""
+"""Integer types that samples may have, and the value of silence in each."""
 
 
 def load_waveform(
@@ -39,15 +40,15 @@ def load_waveform(
 ) -> np.ndarray:
     """Loads a song, or a part of it, as a mono waveform, with the same numbers as librosa.load.
 
-    Only the part asked for is decoded. An mp3 that does not state its length is decoded to its end, where librosa.load
-    stops at an estimate. A damaged file gives what comes before the damage, and a file of several parts the first of
-    them. Warns of silence, of clipping, of songs shorter than five seconds, of seconds whose channels cancel each
+    Only the requested part is decoded. An mp3 that does not state its length is decoded to its end, while librosa.load
+    stops at an estimate. A damaged file is decoded up to the damage. Of a file with several streams the first one is
+    decoded. Warns of silence, of clipping, of songs shorter than five seconds, of seconds whose channels cancel each
     other, and of parts of the file that are missing or left out.
 
     Args:
         path: The song's file.
         offset: Seconds to skip at the beginning.
-        duration: Seconds to load. A song that ends earlier gives what it has.
+        duration: Seconds to load. If the song ends earlier, the waveform is shorter.
         sample_rate: Sample rate in Hz. At another rate than SAMPLE_RATE (22,050) the level is checked too, because
             logmel keeps it.
 
@@ -55,9 +56,9 @@ def load_waveform(
         The waveform `(samples,)` in float32, with full scale 1.
 
     Raises:
-        UserError: The file is missing, cannot be decoded or is empty; it holds NaN or infinite samples, samples above
-            1e6, or above 4 where the level is checked; its channels cancel each other; its sample rate is not one of
-            sound; it is longer than 24 hours; or `offset` is negative or `duration` is not positive.
+        UserError: The file is missing, empty, or cannot be decoded. It holds NaN or infinite samples, samples above
+            1e6, or above 4 if the level is checked. Its channels cancel each other. Its sample rate is not in 1 kHz to
+            1 MHz. It is longer than 24 hours. `offset` is negative, or `duration` is not positive.
 
     Examples:
         >>> from mtmusic.audio.loading import load_waveform
@@ -73,7 +74,7 @@ def load_waveform(
 def load_with_doubts(
     path: Path, offset: float = 0.0, duration: float | None = None, sample_rate: int = SAMPLE_RATE
 ) -> tuple[np.ndarray, list[str]]:
-    """Like `load_waveform`, with its warnings as a list, because Python's warnings are not safe in threads.
+    """Like `load_waveform`, but returns the warnings as a list, because Python's warnings are not thread-safe.
 
     Args:
         path: The song's file.
@@ -101,7 +102,7 @@ def stream_waveform(
     duration: float | None = None,
     doubts: list[str] | None = None,
 ) -> Iterator[np.ndarray]:
-    """Loads a song in blocks, in one pass, with the same samples as `load_waveform`. Only a block or two are in memory.
+    """Loads a song in blocks, with the same samples as `load_waveform`. At most two blocks are in memory.
 
     Args:
         path: The song's file.
@@ -115,7 +116,7 @@ def stream_waveform(
         The waveform in blocks of `round(block_seconds * sample_rate)` samples. The last block may be shorter.
 
     Raises:
-        UserError: As `load_waveform`, when the block is reached.
+        UserError: As `load_waveform`, once the iterator reaches the faulty block.
 
     Examples:
         >>> from mtmusic.audio.loading import stream_waveform
@@ -163,8 +164,8 @@ def resampled(
     """Resamples a waveform, after the checks of `load_waveform`.
 
     Args:
-        samples: The waveform `(samples,)`, in floating-point numbers with full scale 1, or in 8-, 16- or 32-bit
-            integers, which are scaled by their type.
+        samples: The waveform `(samples,)`. Floating-point samples have full scale 1. Integers of 8, 16 or 32 bits are
+            scaled by the full scale of their type.
         sample_rate: Sample rate of `samples` in Hz.
         target_rate: Sample rate of the result in Hz.
         doubts: A list to which the warnings are added.
@@ -173,8 +174,8 @@ def resampled(
         The waveform `(samples,)` in float32.
 
     Raises:
-        UserError: `samples` is of another shape or type, `sample_rate` is not one of sound, or the samples are refused
-            as `load_waveform` refuses them.
+        UserError: `samples` has another shape or type, `sample_rate` is not in 1 kHz to 1 MHz, or the samples fail the
+            checks of `load_waveform`.
 
     Examples:
         >>> from mtmusic.audio.loading import resampled
@@ -203,7 +204,7 @@ def resampled(
 
 @dataclass
 class _Level:
-    """What the blocks of a song are found to be, one after the other. sample_rate: that which they are taken to."""
+    """Statistics of a song's level, collected block by block. sample_rate: the rate that the song is resampled to."""
 
     path: Path | str
     offset: float
@@ -217,7 +218,7 @@ class _Level:
     cancelled: list[bool] = field(default_factory=list)
 
     def mono(self, second: np.ndarray) -> np.ndarray:
-        """(frames, channels) of one second -> (frames,): their mean."""
+        """One second (frames, channels) -> (frames,): the mean over channels."""
         mono = self.noted(second).mean(axis=1)
         channels, mix = float(np.vdot(second, second)) / second.shape[1], float(np.vdot(mono, mono))
         silent = channels < SILENT_BELOW**2 * len(second)
@@ -227,7 +228,7 @@ class _Level:
         return mono
 
     def noted(self, block: np.ndarray) -> np.ndarray:
-        """The block, (frames,) or (frames, channels). Raises UserError for what no sound is."""
+        """Checks and returns the block, (frames,) or (frames, channels). Raises UserError for impossible samples."""
         if not np.isfinite(block).all():
             bad = np.count_nonzero(~np.isfinite(block))
             raise UserError(f"Expected finite samples, got {bad} NaN or infinite in {self.path}")
@@ -246,7 +247,10 @@ class _Level:
         return block
 
     def doubts(self, seconds: float, wanted: float | None = None) -> list[str]:
-        """Raises UserError where there was nothing. seconds: how long the song is. wanted: how much was asked for."""
+        """Returns the warnings. seconds: the song's length. wanted: the requested length.
+
+        Raises UserError if the song has no samples, or if its channels cancel each other.
+        """
         if not self.numbers:
             after = f" after second {self.offset:g}" if self.offset else ""
             raise UserError(f"Expected audio{after}, got none in {self.path}")
@@ -277,7 +281,7 @@ class _Level:
 
 
 def _of_length(pieces: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
-    """The same samples in pieces of this length; the last one is what remains."""
+    """Regroups the samples into pieces of this length. The last piece may be shorter."""
     held: list[np.ndarray] = []
     for piece in pieces:
         held.append(piece)

@@ -1,4 +1,4 @@
-"""C libraries that write to the terminal."""
+"""Silences C libraries that write to the terminal."""
 
 import ctypes
 import os
@@ -8,10 +8,10 @@ from functools import cache
 
 
 class _QuietC:
-    """Sends what C code writes to its `stderr` meanwhile nowhere; what Python writes comes through.
+    """Within the context, discards what C code writes to its `stderr`. What Python writes is still shown.
 
-    libmpg123 writes a line for each damaged frame, and libsndfile has no option against it. Changes nothing where the
-    C library is not glibc.
+    libmpg123 writes a line for each damaged frame, and libsndfile has no option against it. Does nothing if the C
+    library is not glibc.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class _QuietC:
         self.before: int | None = None
 
     def __enter__(self) -> None:
-        with self.lock:  # threads may decode at once
+        with self.lock:  # several threads may decode at once
             self.within += 1
             if self.within == 1 and (streams := _streams()):
                 stderr, nowhere = streams
@@ -34,7 +34,7 @@ class _QuietC:
 
 @cache
 def _streams() -> tuple[ctypes.c_void_p, int] | None:
-    """C's variable `stderr`, and a stream that goes nowhere."""
+    """C's variable `stderr`, and a stream to /dev/null."""
     if platform.libc_ver()[0] != "glibc":
         return None
     libc = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""From one sample rate to another, by soxr: the numbers of librosa.resample."""
+"""Resamples waveforms by soxr, with the same numbers as librosa.resample."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ def resample(samples: np.ndarray, rate: float, target_rate: float) -> np.ndarray
 
 
 def resample_blocks(blocks: Iterable[np.ndarray], rate: float, target_rate: float) -> Iterator[np.ndarray]:
-    """(samples,) blocks of any lengths -> the samples that `resample` makes of all of them at once."""
+    """Resamples (samples,) blocks of any lengths. The result is that of `resample` on the joined blocks."""
     if rate == target_rate:
         yield from blocks
         return
@@ -37,5 +37,5 @@ def _size(samples: int, rate: float, target_rate: float) -> int:
 
 
 def _of_size(samples: np.ndarray, size: int) -> np.ndarray:
-    """Cut, or filled with silence."""
+    """Cuts or zero-pads to the size."""
     return np.pad(samples[:size], (0, max(0, size - len(samples))))

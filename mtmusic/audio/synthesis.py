@@ -1,8 +1,8 @@
-"""Music for the demo corpus: (waveform, labels) from a genre and a seed.
+"""Synthesises music for the demo corpus: a waveform and labels from a genre and a seed.
 
-A stage set, not the play: drums, bass, chords and a lead over four chords in a major or minor key. The genres differ
-as real ones do, with ranges that overlap. Electronic and Trip-Hop are one row of the table but for the direction of
-time: the layers of one enter in turn, those of the other leave, so only the order of the frames distinguishes them.
+A clip has drums, bass, chords and a lead over four chords in a major or minor key. The ranges of the genres' parameters
+overlap, as those of real genres do. Electronic and Trip-Hop differ only in the direction of time: in Electronic the
+layers enter one after another, in Trip-Hop they leave. So only the order of the frames distinguishes the two.
 """
 
 from dataclasses import dataclass, replace
@@ -26,9 +26,9 @@ MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10)
 
 @dataclass(frozen=True)
 class Style:
-    """One genre. Of a range each clip draws one value; in a rhythm, `x` is a hit."""
+    """One genre. Each clip draws one value from each range. In a rhythm, `x` is a hit."""
 
-    tempo: Range  # beats a minute
+    tempo: Range  # beats per minute
     minor: float  # probability of a minor key
     kick: str
     snare: str
@@ -37,7 +37,7 @@ class Style:
     chords: str
     lead: str
     swing: float  # delay of the off-beat eighths, in steps
-    tilt: Range  # harmonic h of a note is h ** -tilt as loud as the first
+    tilt: Range  # harmonic h of a note has the amplitude h ** -tilt
     decay: Range  # seconds in which a note falls to 1/e
     drums: Range  # level relative to that of the notes
     drive: Range  # gain before the distortion
@@ -115,7 +115,7 @@ def synthesise(genre: str, seed: int, seconds: float) -> tuple[np.ndarray, dict[
         "energy" and "danceability" from 0 to 1.
 
     Raises:
-        ValueError: The genre is not one of STYLES, or the clip is shorter than a second, which may hold no note.
+        ValueError: The genre is not one of STYLES, or `seconds` is below 1: such a clip may hold no note.
 
     Examples:
         >>> from mtmusic.audio.synthesis import synthesise
@@ -128,7 +128,7 @@ def synthesise(genre: str, seed: int, seconds: float) -> tuple[np.ndarray, dict[
     if seconds < 1:
         raise ValueError(f"Expected at least one second, got {seconds}")
     style = STYLES[genre]
-    rng = np.random.default_rng([seed, list(STYLES).index(genre)])  # so that no two genres share their draws
+    rng = np.random.default_rng([seed, list(STYLES).index(genre)])  # so that genres do not share random numbers
     drawn = {name: rng.uniform(*limits) for name, limits in vars(style).items() if isinstance(limits, tuple)}
     minor = bool(rng.random() < style.minor)
     labels = _labels(drawn, minor, rng)
@@ -139,13 +139,13 @@ def synthesise(genre: str, seed: int, seconds: float) -> tuple[np.ndarray, dict[
 
 
 def _band(style: Style, drawn: dict[str, float], minor: bool, seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """(samples,): the sounds of all layers, added where they are struck."""
+    """(samples,): the sum of the sounds of all layers, each at its time."""
     samples = int(seconds * SAMPLE_RATE)
     mixed = np.zeros(samples + 3 * SAMPLE_RATE, np.float32)  # room for the last sounds, which are cut
     progression = np.array(PROGRESSIONS[rng.integers(len(PROGRESSIONS))])
     scale, key = MINOR if minor else MAJOR, LOWEST_KEY + int(rng.integers(KEYS))
     drums = _drums(drawn["drums"], rng)
-    first = 4 * int(rng.integers(4 * len(progression)))  # a clip is cut from a song at any beat of its four bars
+    first = 4 * int(rng.integers(4 * len(progression)))  # the clip starts at a random beat of the four bars
 
     @cache
     def tone(degree: int) -> np.ndarray:
@@ -171,7 +171,7 @@ def _band(style: Style, drawn: dict[str, float], minor: bool, seconds: float, rn
 def _hits(
     style: Style, layer: str, drawn: dict[str, float], first: int, seconds: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(hits,) the steps at which a layer sounds, and (hits,) the samples at which it does."""
+    """The hits of a layer: (hits,) as steps, and (hits,) as samples."""
     step_seconds = 60 / drawn["tempo"] / 4
     elapsed = np.arange(np.ceil(seconds / step_seconds), dtype=int)
     steps = first + elapsed
@@ -185,7 +185,7 @@ def _hits(
 
 
 def _tone(midi: int, tilt: float, decay: float) -> np.ndarray:
-    """(samples,): eight harmonics that die away, silent after 2.5 decays."""
+    """(samples,): eight decaying harmonics, silent after 2.5 times the decay."""
     length = 2.5 * decay
     time = np.arange(0, length, 1 / SAMPLE_RATE, dtype=np.float32)
     harmonics = np.arange(1, 9, dtype=np.float32)
@@ -194,7 +194,7 @@ def _tone(midi: int, tilt: float, decay: float) -> np.ndarray:
 
 
 def _drums(level: float, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Each drum's sound, (samples,): a falling sine, and bursts of noise."""
+    """Each drum's sound, (samples,): a sine of falling pitch, and bursts of noise."""
     time = np.arange(0, 0.25, 1 / SAMPLE_RATE)
     noise = rng.normal(size=len(time))
     bright = sosfilt(butter(2, 6000, "high", fs=SAMPLE_RATE, output="sos"), noise)
@@ -207,7 +207,10 @@ def _drums(level: float, rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def _labels(drawn: dict[str, float], minor: bool, rng: np.random.Generator) -> dict[str, float]:
-    """Valence from the mode and the brightness, energy from density and drive, danceability from a steady beat."""
+    """Labels from the clip's parameters, with noise.
+
+    Valence comes from the mode and the brightness, energy from density and drive, danceability from a steady beat.
+    """
     means = {
         "valence": 0.5 + (-0.16 if minor else 0.16) + 0.28 * (1.6 - drawn["tilt"]),
         "energy": 0.55 * drawn["density"] + 0.14 * np.log2(1 + drawn["drive"]) + 0.1 * drawn["drums"],

@@ -1,6 +1,6 @@
-"""A song as a row of windows, each a clip of its own: what a model that was trained on clips predicts from.
+"""Cuts a song into windows as long as the clips that a model was trained on, and computes each window's features.
 
-A song is taken from its decoder block by block, so that what is in memory does not grow with its length.
+A song is decoded block by block, so memory use does not grow with its length.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
@@ -28,39 +28,42 @@ from mtmusic.constants import (
 
 LEAST_REST_SECONDS = 1.0
 BLOCK_SECONDS = 120.0
-"""Of a song, decoded and made into features at once."""
+"""Length of a block: the part of a song that is decoded at once."""
 
 WHOLE_SECONDS = 600.0
-"""Songs up to this length are made into features by worker processes, as a whole."""
+"""The longest song whose features a worker process computes."""
 
 SONGS_AHEAD = 8
-"""Songs whose features worker processes make before they are asked for."""
+"""Number of songs whose features worker processes compute in advance."""
 
 FULL, BEAT, LOGMEL, PATCHES, TIMES = "full", "beat", "logmel", "patches", "times"
-"""The arrays of windows: fused at full rate, or beat-synchronised; logmel; frames of the whole song's logmel; or none,
-only when each window begins and ends."""
+"""Kinds of windows: fused at full rate; fused and beat-synchronised; logmel of each window; frames of the whole song's
+logmel; or no array, only the begin and end of each window."""
 
 Kind = tuple[float, str]
-"""Seconds a window, and its array."""
+"""A window's length in seconds, and the kind of its array."""
 
 Blocks = Callable[[int], Iterator[np.ndarray]]
-"""A song's samples at a rate in Hz, (samples,) float32 each, in blocks one after the other."""
+"""A function from a sample rate in Hz to a song's blocks, (samples,) float32 each."""
 
 FRAMES_AT_ONCE = 1870
 MOST_MEL_FRAMES = 2**15
-"""Of the picture of a song, twelve minutes at full rate, or eight of logmel; of a longer song every second frame, or
-every fourth."""
+"""The most frames in a song's picture: twelve minutes of mel, or eight of logmel. Longer songs keep every second frame,
+or every fourth."""
 
 
 @dataclass
 class SongFeatures:
-    """A song's features, or those of a part of it, or why it has none.
+    """The features of a song or of a part of it, or the reason why it has none.
 
-    seconds: its length up to the part's end. windows: by kind an array (bins, frames) a window; times: where each
-    begins and ends, in seconds. mel: the whole song's (128, frames) in dB, or logmel (96, frames), every `stride`th
-    frame, none where nobody asked for it. failure: why there is nothing, or empty. doubts: what may be wrong with the
-    song. long: whether the song is too long for a worker process, and has no features for that.
-    tempos: of each window of beats, in beats a minute; of none without onsets.
+    seconds: the song's length up to the end of the part. silent: whether the song is silent up to there.
+    windows: by kind, an array (bins, frames) for each window.
+    times: by kind, the begin and the end of each window in seconds.
+    mel: every `stride`th frame of the whole song, (128, frames) in dB or logmel (96, frames). Without frames if it was
+    not requested.
+    failure: why there are no features, or empty. doubts: warnings about the song.
+    long: whether the song is too long for a worker process, and therefore has no features.
+    tempos: beats per minute of each beat-synchronised window that has onsets.
     """
 
     seconds: float = 0.0
@@ -79,7 +82,7 @@ class SongFeatures:
         self.times.setdefault(kind, []).append((begin, end))
 
     def extend(self, part: "SongFeatures") -> None:
-        """Goes on with the next part."""
+        """Adds the next part of the song."""
         self.seconds, self.silent, self.doubts = part.seconds, part.silent, part.doubts
         self.mel, self.stride = (part.mel, part.stride) if part.mel.size else (self.mel, self.stride)
         for kind, windows in part.windows.items():
@@ -90,10 +93,10 @@ class SongFeatures:
 
 
 class Cutter:
-    """Cuts a song that comes in blocks into windows of one length, one after the other.
+    """Cuts a song that comes in blocks into consecutive windows of one length.
 
-    The last ends with the song and is as long as the others, so it may overlap the one before; a rest of less than
-    LEAST_REST_SECONDS is left out. A song shorter than a window is one.
+    The last window ends with the song and is as long as the others, so it may overlap the one before. If less than
+    LEAST_REST_SECONDS remain after a window, they are left out. A song shorter than a window becomes one window.
     """
 
     def __init__(self, seconds: float, rate: int) -> None:
@@ -101,7 +104,7 @@ class Cutter:
         self.held, self.begin, self.following = np.zeros(0, np.float32), 0, 0
 
     def add(self, block: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields where each window that is now complete begins, in samples, and the window."""
+        """Yields each window that is now complete, and before it the sample at which it begins."""
         self.held = np.concatenate([self.held, block])
         while self.begin + len(self.held) >= self.following + self.length:
             self.held, self.begin = self.held[self.following - self.begin :], self.following
@@ -118,9 +121,9 @@ class Cutter:
 
 
 class Frames:
-    """Makes a song that comes in blocks into frames, FRAMES_AT_ONCE at a time: those that it has in one piece.
+    """Computes the frames of a song that comes in blocks, FRAMES_AT_ONCE at a time. They equal those of the whole song.
 
-    make: (samples,) -> (bins, 1 + samples // hop), each frame centred, from `fft` samples.
+    make: (samples,) -> (bins, 1 + samples // hop), with centred frames of `fft` samples.
     """
 
     def __init__(self, make: Callable[[np.ndarray], np.ndarray], fft: int, hop: int) -> None:
@@ -128,7 +131,7 @@ class Frames:
         self.held, self.before = np.zeros(0, np.float32), 0
 
     def add(self, block: np.ndarray) -> Iterator[np.ndarray]:
-        """Yields (bins, FRAMES_AT_ONCE) each time as many are complete."""
+        """Yields (bins, FRAMES_AT_ONCE) whenever that many frames are complete."""
         self.held = np.concatenate([self.held, block])
         margin = self.fft // 2 // self.hop
         while len(self.held) >= (need := (self.before + FRAMES_AT_ONCE - 1) * self.hop + self.fft // 2):
@@ -137,12 +140,12 @@ class Frames:
             self.before = margin
 
     def end(self) -> np.ndarray:
-        """(bins, frames): the last ones."""
+        """The last frames, (bins, frames)."""
         return self.make(self.held)[:, self.before :]
 
 
 class _Clips:
-    """Windows of one length, each made into an array of its own for each of the names."""
+    """Cuts windows of one length, and computes an array of each kind in `names` from each window."""
 
     def __init__(self, seconds: float, names: Sequence[str], rate: int) -> None:
         self.seconds, self.names, self.rate, self.cutter = seconds, names, rate, Cutter(seconds, rate)
@@ -165,7 +168,7 @@ class _Clips:
 
 
 class _Whole:
-    """The whole song's frames, made once, and handed to each of the others: its patches, its picture."""
+    """Computes the whole song's frames once, and hands them to `others`: the patches and the picture."""
 
     def __init__(self, frames: Frames, others: Sequence["_Patches | _Picture"]) -> None:
         self.frames, self.others = frames, others
@@ -183,7 +186,7 @@ class _Whole:
 
 
 class _Patches:
-    """Windows of whole frames of the song's logmel, the rest left out; a song shorter than a window is one."""
+    """Cuts the frames of the song's logmel into windows. The rest is left out; a shorter song becomes one window."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.step = seconds, LOGMEL_HOP_LENGTH / LOGMEL_SAMPLE_RATE
@@ -204,7 +207,7 @@ class _Patches:
 
 
 class _Picture:
-    """The whole song's frames, up to MOST_MEL_FRAMES, of more every `stride`th. scale: from frames to what is shown."""
+    """Keeps up to MOST_MEL_FRAMES of the song's frames: of a longer song, every `stride`th. scale: frames -> values."""
 
     def __init__(self, bins: int, scale: Callable[[np.ndarray], np.ndarray]) -> None:
         self.scale, self.kept, self.seen, self.stride = scale, np.zeros((bins, 0), np.float32), 0, 1
@@ -220,10 +223,12 @@ class _Picture:
 
 
 def window_features(blocks: Blocks, kinds: Set[Kind], with_mel: bool = False) -> Iterator[SongFeatures]:
-    """Yields a song's windows of each kind, part by part, and with the last part of a rate the mel of the whole song.
+    """Yields a song's windows of each kind, part by part. The last part at a rate may hold the mel of the whole song.
 
-    blocks: the song's samples, asked for once for each rate that the kinds need. A fused window's own maximum is the
-    dB's reference. with_mel: the mel in dB where a kind is fused, else logmel, so that it needs no rate of its own.
+    The dB of a fused window are relative to the window's maximum.
+    blocks: the song's samples, called once for each sample rate that the kinds need.
+    with_mel: whether to add the mel of the whole song: in dB if a kind is fused, else logmel, so that the song is not
+    resampled a second time.
     """
     fused = {kind for kind in kinds if kind[1] in (FULL, BEAT)}
     if fused:
@@ -242,7 +247,7 @@ def window_features(blocks: Blocks, kinds: Set[Kind], with_mel: bool = False) ->
 def _features(
     blocks: Iterator[np.ndarray], rate: int, kinds: Set[Kind], others: Sequence[_Whole]
 ) -> Iterator[SongFeatures]:
-    """kinds: of clips, whose rate this is."""
+    """Yields the features at one sample rate. kinds: those whose windows are cut from samples at this rate."""
     names = {seconds: sorted((name for one, name in kinds if one == seconds), reverse=True) for seconds, _ in kinds}
     makers: list[_Clips | _Whole] = [*(_Clips(seconds, names[seconds], rate) for seconds in sorted(names)), *others]
     samples, peak = 0, 0.0
@@ -261,7 +266,7 @@ def _features(
 def waveform_features(
     waveform: np.ndarray, sample_rate: float, kinds: Set[Kind], with_mel: bool = False
 ) -> Iterator[SongFeatures]:
-    """As `window_features`, of (samples,) at `sample_rate` Hz; what may be wrong with it comes with each part."""
+    """Like `window_features`, from a waveform (samples,) at `sample_rate` Hz. Each part has the warnings so far."""
     doubts: list[str] = []
 
     def blocks(rate: int) -> Iterator[np.ndarray]:
@@ -274,25 +279,27 @@ def waveform_features(
 
 
 def file_features(path: Path, kinds: Set[Kind], with_mel: bool = False) -> Iterator[SongFeatures]:
-    """As `window_features`, of a song's file; what may be wrong with it comes with the last part."""
+    """Like `window_features`, from a song's file. The last part has the warnings."""
     doubts: list[str] = []
     for part in window_features(
         partial(stream_waveform, path, block_seconds=BLOCK_SECONDS, doubts=doubts), kinds, with_mel
     ):
-        part.doubts = tuple(dict.fromkeys(doubts))  # each rate has the same
+        part.doubts = tuple(dict.fromkeys(doubts))  # each rate adds the same warnings
         yield part
 
 
 def song_features(
     paths: Sequence[Path], kinds: Set[Kind], with_mel: bool = False, jobs: int = -1
 ) -> InOrder[SongFeatures]:
-    """Each song's features, in order, by worker processes (-1: one a core), SONGS_AHEAD songs ahead; not of those over
-    WHOLE_SECONDS."""
+    """Yields each song's features in order. Worker processes compute SONGS_AHEAD songs in advance.
+
+    Songs over WHOLE_SECONDS have no features. jobs: number of worker processes, -1 for one per core.
+    """
     return InOrder(partial(_whole_song, kinds=kinds, with_mel=with_mel), paths, jobs, SONGS_AHEAD)
 
 
 def _whole_song(path: Path, kinds: Set[Kind], with_mel: bool) -> SongFeatures:
-    """On one thread. Whatever is wrong with one song, the others go on."""
+    """A song's features, computed on one thread. Any error becomes the song's `failure`, so that the others go on."""
     song = SongFeatures(header_seconds(path) or 0.0)
     try:
         with threadpool_limits(1):

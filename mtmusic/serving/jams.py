@@ -4,8 +4,7 @@ Format: Humphrey, Salamon, Nieto, Forsyth, Bittner and Bello, "JAMS: a JSON anno
 """
 
 import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,11 @@ from typing import Any
 from mtmusic import __version__
 from mtmusic.audio.extraction import song_ids
 from mtmusic.errors import UserError
-from mtmusic.files import locked, require_writable, write_json
+from mtmusic.files import locked, require_writable, unfinished_files, write_json
 from mtmusic.serving.predictor import GENRE, TAGS, TEMPO, WARNING, SongAnswer
 from mtmusic.serving.provenance import name_and_hash
 from mtmusic.serving.songs import with_doubts
-from mtmusic.serving.table import text
-
-logger = logging.getLogger(__name__)
+from mtmusic.serving.table import Known, song_name, text
 
 SUFFIX = ".jams"
 JAMS_VERSION = "0.3.5"
@@ -31,8 +28,8 @@ OWN = "mtmusic"
 MOOD = ("valence", "arousal")
 
 
-def jams_of(song: SongAnswer, model: str, sha256: str) -> dict[str, Any]:
-    """A song's answer in the format.
+def jams_of(song: SongAnswer, own: Mapping[str, Any]) -> dict[str, Any]:
+    """A song's answer in the format. own: goes to the sandbox, "model" and "model_sha256" among it.
 
     Tags and genre are of the namespace tag_open, with score or probability as confidence. Valence and arousal are a
     mood_thayer, each from -1 to 1 with the middle at 0, as the format's own examples have it. Other tasks are a blob,
@@ -53,11 +50,11 @@ def jams_of(song: SongAnswer, model: str, sha256: str) -> dict[str, Any]:
     if tasks := {name: value for name, value in answer.items() if name != TAGS}:
         annotations.append(_annotation("blob", " ".join(tasks), [(tasks, None)], song.seconds))
     for annotation in annotations:
-        annotation["annotation_metadata"]["annotator"] = {"model": model, "sha256": sha256}
+        annotation["annotation_metadata"]["annotator"] = {"model": own["model"], "sha256": own["model_sha256"]}
     return {
         "file_metadata": {"title": text(song.path.stem), "duration": song.seconds, "jams_version": JAMS_VERSION},
         "annotations": annotations,
-        "sandbox": {OWN: {"song": text(song.path), "model_sha256": sha256, "warning": text(warning)}},
+        "sandbox": {OWN: {"song": song_name(song.path), **own, "warning": text(warning)}},
     }
 
 
@@ -76,55 +73,79 @@ def _annotation(namespace: str, answer: str, values: Sequence[tuple[Any, Any]], 
 
 
 class _Annotations:
-    """A folder of files, `song_ids` their names. known: the songs that have one."""
+    """A folder of files. names: of each song. settings: what every file's sandbox says. known: by song, see `Known`."""
 
-    def __init__(self, folder: Path, model: str, sha256: str, known: dict[Path, str]) -> None:
-        self.folder, self.model, self.sha256, self.known = folder, model, sha256, known
-        self.names: dict[Path, str] = {}
+    def __init__(
+        self, folder: Path, names: Mapping[Path, str], settings: Mapping[str, Any], known: dict[str, Known]
+    ) -> None:
+        self.folder, self.names, self.settings, self.known = folder, names, settings, known
 
-    def missing(self, paths: Sequence[Path]) -> list[Path]:
-        names = {Path(text(path)): path for path in paths}
-        ids = song_ids([*names], self.known)
-        self.names = {path: ids[name] for name, path in names.items() if name not in self.known}
-        logger.info(f"known: {len(paths) - len(self.names)}, new: {len(self.names)}")
-        return [*self.names]
+    def drop(self, songs: Collection[str]) -> None:
+        for song in songs:
+            (self.folder / self.known.pop(song).part).unlink()
 
-    def add(self, song: SongAnswer) -> None:
-        name = self.names.pop(song.path)
+    def add(self, song: SongAnswer, size: int, mtime_ns: int) -> None:
         if not song.failure:
-            write_json(self.folder / f"{name}{SUFFIX}", jams_of(song, self.model, self.sha256))
+            own = {"size": size, "mtime_ns": mtime_ns, **self.settings}
+            write_json(self.folder / f"{self.names[song.path]}{SUFFIX}", jams_of(song, own))
 
 
 @contextmanager
 def open_annotations(
-    folder: Path, described: Sequence[Mapping[str, Any]], overwrite: bool = False
+    folder: Path,
+    paths: Sequence[Path],
+    described: Sequence[Mapping[str, Any]],
+    window: float | None,
+    overwrite: bool = False,
 ) -> Iterator[_Annotations]:
-    """A folder to add files to. overwrite: no song of it is known.
+    """A folder to add files of these songs to; another program's files keep their names. overwrite: empties it of ours.
 
-    Raises UserError where another run writes it, where it cannot be written, and where a file is of another model.
+    Raises UserError where another run writes it, where it cannot be written, and where a file is of another model or
+    window.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"Expected `out` to be a folder for annotation files, got the file {folder}")
     require_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model, sha256 = name_and_hash(described)
+    settings = {"model": model, "model_sha256": sha256, "window": window}
     with locked(folder):
-        for unfinished in folder.glob(f".*{SUFFIX}"):
+        for unfinished in unfinished_files(folder, f"*{SUFFIX}"):
             unfinished.unlink()
-        known: dict[Path, str] = {}
-        for file in sorted(folder.glob(f"[!.]*{SUFFIX}")):
-            own = _own(file)
-            if own and not overwrite and own.get("model_sha256") != sha256:
-                told = f"Expected files of the model {model} ({sha256[:8]}), got a file of another model: {file}"
-                raise UserError(f"{told}: give another `out`, or `overwrite`")
-            if not (own and overwrite):  # another program's file keeps its name
-                known[Path(own["song"]) if own else file] = file.stem
-        yield _Annotations(folder, model, sha256, known)
+        files = {file: _own(file) for file in sorted(folder.glob(f"[!.]*{SUFFIX}"))}
+        for file in [file for file, own in files.items() if own and overwrite]:
+            file.unlink()
+            del files[file]
+        for file, own in files.items():
+            if own:
+                _require_same(own, settings, file)
+        known = {
+            own["song"]: Known(own.get("size", 0), own.get("mtime_ns", 0), False, file.name)
+            for file, own in files.items()
+            if own
+        }
+        songs = {song_name(path): path for path in paths}
+        yield _Annotations(folder, song_ids(paths, _names(files, known, songs)), settings, known)
+
+
+def _names(files: Iterable[Path], known: Mapping[str, Known], songs: Mapping[str, Path]) -> dict[Path, str]:
+    """Names that are taken, by the song where it is one of these, else by the file."""
+    owners = {one.part: songs[song] for song, one in known.items() if song in songs}
+    return {owners.get(file.name, file): file.stem for file in files}
+
+
+def _require_same(own: Mapping[str, Any], settings: Mapping[str, Any], file: Path) -> None:
+    told = "Expected files of the same {} as this command's, got {}: give another `out`, or `overwrite`"
+    if own.get("model_sha256") != settings["model_sha256"]:
+        raise UserError(told.format(f"model {settings['model']} ({settings['model_sha256'][:8]})", file))
+    if own.get("window") != settings["window"]:
+        raise UserError(told.format("`window`", file))
 
 
 def _own(file: Path) -> dict[str, Any]:
-    """What we wrote of the song and the model; nothing in another program's file."""
+    """What we wrote of the song and the model; nothing in another program's file, or in a folder."""
     try:
-        return json.loads(file.read_bytes())["sandbox"][OWN]
-    except (ValueError, LookupError, TypeError):
+        own = json.loads(file.read_bytes())["sandbox"][OWN]
+        return own if isinstance(own["song"], str) else {}
+    except (OSError, ValueError, LookupError, TypeError):
         return {}

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -24,7 +24,7 @@ from mtmusic.serving.jams import open_annotations
 from mtmusic.serving.predictor import GENRE, Predictor, SongAnswer, require_window
 from mtmusic.serving.provenance import describe, lasting, name_and_hash, sha256_of
 from mtmusic.serving.songs import LATEST, PROGRESS_AFTER_SECONDS, flat, latest_run, with_doubts
-from mtmusic.serving.table import FAILED, SUFFIX, Known, Table, open_table, pyarrow, schema_of, text
+from mtmusic.serving.table import FAILED, SUFFIX, Known, Table, open_table, pyarrow, schema_of, song_name, text
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ COLUMNS = {
 """Of every table, by name the type."""
 
 UNITS = {
-    "song": "absolute path; bytes that are not UTF-8 are escaped",
+    "song": "absolute path; a file: URI where it is not UTF-8",
     "size": "bytes",
     "mtime_ns": "nanoseconds since 1970",
     "seconds": "length of the song",
@@ -82,12 +82,14 @@ class LibraryOptions:
 
 
 class Place(Protocol):
-    """Where answers go."""
+    """Where answers go. known: what is there, by `song_name`."""
 
-    def missing(self, paths: Sequence[Path]) -> list[Path]:
-        """Those that are to be answered; logs how many are known."""
+    known: dict[str, Known]
 
-    def add(self, song: SongAnswer) -> None: ...
+    def drop(self, songs: Collection[str]) -> None:
+        """Removes the answers of these songs, which are known."""
+
+    def add(self, song: SongAnswer, size: int, mtime_ns: int) -> None: ...
 
 
 def answer_library(options: LibraryOptions) -> int:
@@ -108,12 +110,13 @@ def answer_library(options: LibraryOptions) -> int:
     if predictor.warning:
         logger.warning("warning: %s", predictor.warning)
     begun, failed = time.monotonic(), 0
-    with _place(options, predictor, described) as place:
-        missing = place.missing(paths)
+    with _place(options, predictor, described, paths) as place:
+        files = _missing(place, paths, options.retry_failed)
+        missing = [*files]
         answers, verb = _answers(options, predictor, described, missing), "Embedding" if options.embed else "Predicting"
         with tqdm(answers, verb, len(missing), unit="song", delay=PROGRESS_AFTER_SECONDS, disable=None) as songs:
             for song in songs:
-                place.add(song)
+                place.add(song, *files[song.path])
                 if song.failure:
                     logger.warning(f"failed: {text(song.failure)}")
                     failed += 1
@@ -137,11 +140,50 @@ def _is_jams(options: LibraryOptions) -> bool:
 
 
 def _place(
-    options: LibraryOptions, predictor: Predictor, described: list[dict[str, Any]]
+    options: LibraryOptions, predictor: Predictor, described: list[dict[str, Any]], paths: Sequence[Path]
 ) -> AbstractContextManager[Place]:
     if _is_jams(options):
-        return open_annotations(options.out, described, options.overwrite)
+        return open_annotations(options.out, paths, described, options.window, options.overwrite)
     return _open_answers(options, predictor, described)
+
+
+def _missing(place: Place, paths: Sequence[Path], retry: bool) -> dict[Path, tuple[int, int]]:
+    """The songs to answer, each with size and time. Logs how many are known.
+
+    A changed song's answer goes at once, so that there is never a second one.
+    """
+    counts: Counter[str] = Counter()
+    files: dict[Path, tuple[int, int]] = {}
+    for path in paths:
+        size_and_time = _size_and_time(path)
+        state = _state(place.known.get(song_name(path)), size_and_time)
+        counts[state] += 1
+        if state != "known" and (retry or state != "failed"):
+            files[path] = size_and_time
+    place.drop([name for name in map(song_name, files) if name in place.known])
+    known = counts["known"] + (0 if retry else counts["failed"])
+    logger.info(f"known: {known}, new: {counts['new']}, changed: {counts['changed']}")
+    if failed := counts["failed"]:
+        verb = "are tried again" if retry else "stay failed: `retry_failed` tries them again"
+        logger.info(f"failed before: {failed}, which {verb}")
+    return files
+
+
+def _state(known: Known | None, file: tuple[int, int]) -> str:
+    if known is None:
+        return "new"
+    if known[:2] != file:
+        return "changed"
+    return "failed" if known.failed else "known"
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """Of a link to nowhere zeros."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
 
 
 # --- songs -> answers
@@ -188,53 +230,19 @@ def _opened(runs: tuple[tuple[str, str], ...]) -> Predictor:
 
 
 class _AnswerTable:
-    def __init__(self, table: Table, described: Sequence[Mapping[str, Any]], embedding: int, retry: bool) -> None:
-        self.table, self.models, self.retry = table, name_and_hash(described), retry
+    def __init__(self, table: Table, described: Sequence[Mapping[str, Any]], embedding: int) -> None:
+        self.table, self.known, self.drop = table, table.known, table.drop
+        self.model, self.sha256 = name_and_hash(described)
         self.none = {"embedding": np.full(embedding, np.nan, np.float32)} if embedding else {}
-        self.files: dict[Path, tuple[int, int]] = {}
 
-    def missing(self, paths: Sequence[Path]) -> list[Path]:
-        """A changed song's row goes at once, so that there is never a second one."""
-        counts: Counter[str] = Counter()
-        for path in paths:
-            size_and_time = _size_and_time(path)
-            state = self._state(self.table.known.get(text(path)), size_and_time)
-            counts[state] += 1
-            if state != "known" and (self.retry or state != "failed"):
-                self.files[path] = size_and_time
-        self.table.drop([name for name in map(text, self.files) if name in self.table.known])
-        known = counts["known"] + (0 if self.retry else counts["failed"])
-        logger.info(f"known: {known}, new: {counts['new']}, changed: {counts['changed']}")
-        if failed := counts["failed"]:
-            verb = "are tried again" if self.retry else "stay failed: `retry_failed` tries them again"
-            logger.info(f"failed before: {failed}, which {verb}")
-        return [*self.files]
-
-    def _state(self, known: Known | None, file: tuple[int, int]) -> str:
-        if known is None:
-            return "new"
-        if known[:2] != file:
-            return "changed"
-        return "failed" if known.failed else "known"
-
-    def add(self, song: SongAnswer) -> None:
-        size, mtime_ns = self.files.pop(song.path)
-        row = {"song": text(song.path), "size": size, "mtime_ns": mtime_ns, "seconds": song.seconds or None}
-        row |= {"model": self.models[0], "model_sha256": self.models[1]}
+    def add(self, song: SongAnswer, size: int, mtime_ns: int) -> None:
+        row = {"song": song_name(song.path), "size": size, "mtime_ns": mtime_ns, "seconds": song.seconds or None}
+        row |= {"model": self.model, "model_sha256": self.sha256}
         if song.failure:
             self.table.add(row | {"status": FAILED, "reason": text(song.failure)} | self.none)
             return
         cells = flat(with_doubts(song))
         self.table.add(row | {"status": "ok"} | cells | {"warning": text(cells.get("warning", "")) or None})
-
-
-def _size_and_time(path: Path) -> tuple[int, int]:
-    """Of a link to nowhere zeros."""
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, 0
-    return found.st_size, found.st_mtime_ns
 
 
 @contextmanager
@@ -253,7 +261,7 @@ def _open_answers(
     }
     schema = schema_of(columns, description, embedding)
     with open_table(options.out, schema, options.overwrite, options.part_rows, options.part_seconds) as table:
-        yield _AnswerTable(table, described, embedding, options.retry_failed)
+        yield _AnswerTable(table, described, embedding)
 
 
 def _answer_columns(predictor: Predictor) -> dict[str, str]:

@@ -1,16 +1,19 @@
 """A song and a table of embeddings to the songs whose embeddings are most similar."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from itertools import compress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from mtmusic.errors import UserError
 from mtmusic.files import write_text
-from mtmusic.serving.table import FAILED, description_of, open_part, parts_of, text
+from mtmusic.serving.table import FAILED, batches, describe_part, parts_of, song_name, text
+
+logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 8192
 
@@ -41,8 +44,9 @@ def similar(
 ) -> list[SimilarSong]:
     """Finds the songs of a table that are most similar to a song. The song itself is left out.
 
-    The score is the cosine of two embeddings, with each value standardised by its mean and deviation over the table.
-    The table is read twice, part by part, so memory does not grow with its size.
+    The score is the cosine of two embeddings, with each value standardised by its mean and deviation over the table. It
+    is 0 if all embeddings of the table are equal. Songs that failed are left out, and so are embeddings that are not
+    finite, which are counted in the log. The table is read twice, part by part, so memory does not grow with its size.
 
     Args:
         song: A song of the table, by its path, or another file, which is embedded with the table's model.
@@ -55,8 +59,8 @@ def similar(
         The songs, the most similar first.
 
     Raises:
-        UserError: There is no such table or song, the table has no other song, the song cannot be read, or the model
-            is not the table's.
+        UserError: There is no such table or song, a part of the table is damaged, the table has no other song, the song
+            cannot be read, or the model is not the table's.
 
     Examples:
         >>> mtmusic.similar("song.wav", "embeddings.parquet", top=1)
@@ -64,17 +68,22 @@ def similar(
     """
     if top < 1:
         raise UserError(f"Expected `top` of 1 or more, got {top}")
-    folder, itself = Path(embeddings), text(os.path.abspath(song))  # noqa: PTH100  as find_songs names it
-    count, total, squares, query = 0, np.zeros(1), np.zeros(1), None
-    for songs, _, rows in _batches(folder):
+    folder, itself = Path(embeddings), song_name(Path(os.path.abspath(song)))  # noqa: PTH100  as find_songs names it
+    count, total, squares, query, broken = 0, np.zeros(1), np.zeros(1), None, 0
+    for songs, _, rows, not_finite in _batches(folder):
+        broken += not_finite
         count, total, squares = count + len(rows), total + rows.sum(axis=0), squares + (rows**2).sum(axis=0)
         query = rows[songs.index(itself)] if itself in songs else query
+    if broken:
+        logger.warning(
+            f"warning: left out {broken} song{'s' * (broken > 1)} with embeddings that are not finite: {folder}"
+        )
     if query is None:
         query = _embedded(Path(song), folder, model)
     mean = total / max(count, 1)
     deviation = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))
     found: list[SimilarSong] = []
-    for songs, seconds, rows in _batches(folder):
+    for songs, seconds, rows, _ in _batches(folder):
         scores = cosines(*(standardised(one, mean, deviation) for one in (rows, query[np.newaxis])))[:, 0]
         found += map(SimilarSong, songs, scores.tolist(), seconds)
         found = sorted((one for one in found if one.song != itself), key=lambda one: -one.score)[:top]
@@ -84,14 +93,20 @@ def similar(
 
 
 def write_playlist(path: Path, songs: Sequence[SimilarSong]) -> None:
-    """Writes songs as a playlist, an extended M3U file in UTF-8.
+    """Writes songs as a playlist, an extended M3U file in UTF-8. A path with a line break is written as a file: URI.
 
     Args:
         path: The file.
         songs: The songs.
     """
-    lines = [f"#EXTINF:{round(one.seconds)},{Path(one.song).stem}\n{one.song}" for one in songs]
+    lines = [f"#EXTINF:{round(one.seconds)},{_in_a_line(one.song)[0]}\n{_in_a_line(one.song)[1]}" for one in songs]
     write_text(path, "\n".join(["#EXTM3U", *lines]) + "\n")
+
+
+def _in_a_line(song: str) -> tuple[str, str]:
+    """Title and place."""
+    title = " ".join(Path(song).stem.split())
+    return title, song if song.splitlines() == [song] else Path(song).as_uri()
 
 
 def standardised(rows: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
@@ -122,29 +137,26 @@ def cosines(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.divide(rows @ others.T, lengths, out=np.zeros_like(lengths), where=lengths > 0)
 
 
-def _batches(folder: Path) -> Iterator[tuple[list[str], list[float], np.ndarray]]:
-    """Songs, their seconds and (songs, values) of embeddings, those that failed left out."""
+def _batches(folder: Path) -> Iterator[tuple[list[str], list[float], np.ndarray, int]]:
+    """Songs, their seconds and (songs, values) of embeddings, those that failed left out; and how many others were left
+    out, since they are not finite."""
     for part in _parts(folder):
-        for batch in open_part(part).iter_batches(BATCH_ROWS, columns=["song", "status", "seconds", "embedding"]):
+        for batch in batches(part, ("song", "status", "seconds", "embedding"), BATCH_ROWS):
             columns = dict(zip(batch.schema.names, batch.columns, strict=True))
             rows = columns["embedding"].flatten().to_numpy().reshape(len(batch), -1).astype(np.float64)
-            fine = np.array([status != FAILED for status in columns["status"].to_pylist()], bool)
+            answered = np.array([status != FAILED for status in columns["status"].to_pylist()], bool)
+            fine = answered & np.isfinite(rows).all(axis=1)
             songs, seconds = (columns[name].to_pylist() for name in ("song", "seconds"))
-            yield list(compress(songs, fine)), list(compress(seconds, fine)), rows[fine]
+            yield list(compress(songs, fine)), list(compress(seconds, fine)), rows[fine], int((answered & ~fine).sum())
 
 
 def _parts(folder: Path) -> list[Path]:
     parts = parts_of(folder)
     if not parts:
         raise UserError(f"Expected a table that `mtmusic embed` wrote, found none in {folder}")
-    if (kind := _description(folder)["kind"]) != "embeddings":
+    if (kind := describe_part(parts[0])["kind"]) != "embeddings":
         raise UserError(f"Expected a table of embeddings, got a table of {kind}: {folder}")
     return parts
-
-
-def _description(folder: Path) -> dict[str, Any]:
-    part = parts_of(folder)[0]
-    return description_of(open_part(part).schema_arrow, part)
 
 
 def _embedded(song: Path, folder: Path, model: str | os.PathLike[str] | None) -> np.ndarray:
@@ -152,11 +164,19 @@ def _embedded(song: Path, folder: Path, model: str | os.PathLike[str] | None) ->
     from mtmusic.serving.predictor import Predictor
     from mtmusic.serving.provenance import sha256_of
 
-    described = _description(folder)
+    described = describe_part(parts_of(folder)[-1])  # where the model was last
     (used,) = described["models"]
     run = os.fspath(model or used["run"])
-    if sha256_of(run) != used["sha256"]:
-        raise UserError(
-            f"Expected the model of {folder}, {used['model']} ({used['sha256'][:8]}), got another model: {run}"
-        )
-    return Predictor(run).answer(song, window=described["window"], embed=True)["embedding"]
+    wanted = f"Expected the model of {folder}, {used['model']} ({used['sha256'][:8]})"
+    try:
+        found = sha256_of(run)
+    except OSError as error:
+        raise UserError(f"{wanted}, found none at {run}: give its place as `model`") from error
+    if found != used["sha256"]:
+        raise UserError(f"{wanted}, got another model: {run}: give its place as `model`")
+    answer = Predictor(run).answer(song, window=described["window"], embed=True)
+    for doubt in answer.doubts:
+        logger.warning(f"warning: {text(doubt)}")
+    if not np.isfinite(answer["embedding"]).all():
+        raise UserError(f"Expected a song that the model embeds, got an embedding that is not finite: {song}")
+    return answer["embedding"]

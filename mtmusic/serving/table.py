@@ -7,14 +7,14 @@ import json
 import os
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mtmusic.errors import UserError
 from mtmusic.extras import require
-from mtmusic.files import locked, refuse_other_things, require_writable, whole_file
+from mtmusic.files import locked, refuse_other_things, require_writable, unfinished_files, whole_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,8 +24,13 @@ SUFFIX = ".parquet"
 FIRST = f"part-000000{SUFFIX}"
 """The first part has no rows: the columns of a table are known before a song is answered."""
 
+PARTS = f"part-{'[0-9]' * 6}{SUFFIX}"
+
 METADATA = b"mtmusic"
 """The key of the schema's metadata: JSON, see `description_of`."""
+
+KNOWN = "song", "size", "mtime_ns", "status"
+"""The columns of `Known`."""
 
 FAILED = "failed"
 
@@ -50,9 +55,18 @@ def pyarrow() -> Any:
     return pa
 
 
-def text(path: str | os.PathLike[str]) -> str:
-    """A path or a sentence as a table holds it: UTF-8, other bytes as escapes."""
-    return os.fsencode(path).decode(errors="backslashreplace")
+def text(sentence: str | os.PathLike[str]) -> str:
+    """As one line of UTF-8: control characters and other bytes, which file names may hold, as escapes."""
+    decoded = os.fsencode(sentence).decode(errors="backslashreplace")
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], decoded)
+
+
+def song_name(path: Path) -> str:
+    """A song's path as a table holds it. Where it is not UTF-8, it is a file: URI, which no path is equal to."""
+    try:
+        return os.fsencode(path).decode()
+    except UnicodeDecodeError:
+        return path.as_uri()
 
 
 def schema_of(columns: Mapping[str, str], description: Mapping[str, Any], embedding: int = 0) -> "pa.Schema":
@@ -64,7 +78,7 @@ def schema_of(columns: Mapping[str, str], description: Mapping[str, Any], embedd
 
 
 class Table:
-    """Rows are put into parts of `part_rows`, or of `part_seconds`. known: by song, see `text`."""
+    """Rows are put into parts of `part_rows`, or of `part_seconds`. known: by song, see `song_name`."""
 
     def __init__(self, folder: Path, schema: "pa.Schema", part_rows: int, part_seconds: float) -> None:
         self.folder, self.schema = folder, schema
@@ -72,9 +86,9 @@ class Table:
         self.known: dict[str, Known] = {}
         names = [part.name for part in parts_of(folder)]
         for name in names:
-            columns = open_part(folder / name).read(columns=["song", "size", "mtime_ns", "status"]).to_pydict()
-            for song, size, mtime_ns, status in zip(*columns.values(), strict=True):
-                self.known[song] = Known(size, mtime_ns, status == FAILED, name)
+            for batch in batches(folder / name, KNOWN):
+                for song, size, mtime_ns, status in zip(*batch.to_pydict().values(), strict=True):
+                    self.known[song] = Known(size, mtime_ns, status == FAILED, name)
         if not names:
             self._write_part(FIRST, [])
         self._number = int(re.sub(r"\D", "", names[-1])) + 1 if names else 1
@@ -97,15 +111,18 @@ class Table:
         """Takes the songs' rows out of their parts."""
         pa, songs = pyarrow(), {*songs}
         for name in sorted({self.known.pop(song).part for song in songs}):
-            rows = open_part(self.folder / name).read()
+            with _reading(self.folder / name) as part:
+                rows = part.read()
             kept = pa.array([song not in songs for song in rows.column("song").to_pylist()], pa.bool_())
             self._write_part(name, rows.filter(kept))
 
     def _write_part(self, name: str, rows: "list[Row] | pa.Table") -> None:
         pa = pyarrow()
         table = pa.Table.from_pylist(rows, schema=self.schema) if isinstance(rows, list) else rows
+        texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
         with whole_file(self.folder / name) as unfinished:
-            pa.parquet.write_table(table, os.path.abspath(unfinished))  # noqa: PTH100  PyArrow 10 takes "a: b" for a URI
+            place = os.path.abspath(unfinished)  # noqa: PTH100  PyArrow 10 takes "a: b" for a URI
+            pa.parquet.write_table(table, place, use_dictionary=texts)  # numbers would be stored twice
 
 
 @contextmanager
@@ -122,14 +139,16 @@ def open_table(
     require_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        for unfinished in folder.glob(f".*{SUFFIX}"):
-            unfinished.unlink()
-        refuse_other_things(folder, FIRST)
+        parts, unfinished = parts_of(folder), unfinished_files(folder, PARTS)
+        if {*folder.iterdir()} - {*unfinished}:
+            refuse_other_things(folder, parts[0].name if parts else FIRST)
         if overwrite:
-            for part in parts_of(folder)[::-1]:
-                part.unlink()
-        for part in parts_of(folder)[:1]:
-            _require_same(open_part(part).schema_arrow, schema, folder)
+            _require_ours(parts)
+        for file in (*unfinished, *(parts[::-1] if overwrite else ())):
+            file.unlink()
+        for part in () if overwrite else parts:
+            with _reading(part) as file:
+                _require_same(file.schema_arrow, schema, folder)
         table = Table(folder, schema, part_rows, part_seconds)
         try:
             yield table
@@ -138,21 +157,44 @@ def open_table(
 
 
 def parts_of(folder: Path) -> list[Path]:
-    """Sorted."""
-    return sorted(folder.glob(f"part-*{SUFFIX}"))
+    """Sorted. Raises UserError where the folder holds other parquet files, which would be read as parts."""
+    parts = sorted(folder.glob(PARTS))
+    if others := {*folder.glob(f"[!.]*{SUFFIX}")} - {*parts}:
+        raise UserError(
+            f"Expected a table, whose parts are named as {FIRST} is, got {min(others)} among them: move this file away"
+        )
+    return parts
 
 
-def open_part(part: Path) -> "ParquetFile":
-    """Raises UserError for a file that is no part of a table."""
+def batches(part: Path, columns: Sequence[str], rows: int = 65_536) -> "Iterator[pa.RecordBatch]":
+    """Some columns of a part, by and by. Raises UserError where it is not one of ours, or damaged."""
+    with _reading(part) as file:
+        if missing := {*columns} - {*file.schema_arrow.names}:
+            raise UserError(f"Expected a table with the column {min(missing)}, got one without: {part}")
+        yield from file.iter_batches(rows, columns=[*columns])
+
+
+def describe_part(part: Path) -> dict[str, Any]:
+    """See `description_of`. Raises UserError where it is not one of ours, or damaged."""
+    with _reading(part) as file:
+        return description_of(file.schema_arrow, part)
+
+
+@contextmanager
+def _reading(part: Path) -> "Iterator[ParquetFile]":
     pa = pyarrow()
     try:
         file = pa.parquet.ParquetFile(part)
-    except ValueError as error:
+        description_of(file.schema_arrow, part)
+        yield file
+    except UserError:
+        raise
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = text(" ".join(str(error).split()))
         raise UserError(
-            f"Expected a part of a table of songs, got a file that cannot be read: {part}: {error}"
+            f"Expected a part of a table of songs, got a file that cannot be read: {part}: {reason}: remove it; its "
+            "songs are then missing until they are answered again"
         ) from error
-    description_of(file.schema_arrow, part)
-    return file
 
 
 def description_of(schema: "pa.Schema", place: Path) -> dict[str, Any]:
@@ -160,18 +202,41 @@ def description_of(schema: "pa.Schema", place: Path) -> dict[str, Any]:
 
     Raises UserError where there is none.
     """
-    if METADATA not in (schema.metadata or {}):
-        raise UserError(f"Expected a table that mtmusic wrote, got another table: {place}")
-    return json.loads(schema.metadata[METADATA])
+    try:
+        found = json.loads(schema.metadata[METADATA])
+        if isinstance(found["kind"], str) and all({"model", "run", "sha256"} <= {*one} for one in found["models"]):
+            return found | {"window": found["window"] and float(found["window"])}
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise UserError(f"Expected a table that mtmusic wrote, got another program's: {place}: give another folder")
+
+
+def _require_ours(parts: Sequence[Path]) -> None:
+    """Where none of the parts is; damaged ones may be among them."""
+    problems = []
+    for part in parts:
+        try:
+            describe_part(part)
+        except UserError as error:
+            problems.append(error)
+        else:
+            return
+    if problems:
+        raise problems[0]
 
 
 def _require_same(there: "pa.Schema", here: "pa.Schema", folder: Path) -> None:
     old, new = (description_of(schema, folder) for schema in (there, here))
-    for name, told in (("kind", str), ("models", _models_told), ("window", _window_told)):
-        if (before := told(old[name])) != (now := told(new[name])):
+    for name, same, told in (("kind", str, str), ("models", _hashes, _models_told), ("window", str, _window_told)):
+        if same(old[name]) != same(new[name]):
+            before, now = told(old[name]), told(new[name])
             raise UserError(f"Expected {before}, as in {folder}, got {now}: give another `out`, or `overwrite`")
     if there != here:
         raise UserError(f"Expected the columns of {folder}, got other columns: give another `out`, or `overwrite`")
+
+
+def _hashes(models: list[dict[str, Any]]) -> list[str]:
+    return [model["sha256"] for model in models]
 
 
 def _models_told(models: list[dict[str, Any]]) -> str:

@@ -223,7 +223,7 @@ BAD = {
         ("--transfer", "1", "--freeze", "2"),
         "got block2_conv frozen with random weights",
     ),
-    "out is here": (lambda run: None, ("--out", "."), "a folder of its own, got ."),
+    "out is here": (lambda run: None, ("--out", "."), "a folder with a name, got ."),
     "task": (lambda run: None, ("--task", "arousal"), "got arousal"),
     "frames below the pooling": (lambda run: None, ("--frames", "15"), "16 frames"),
     "stages": (lambda run: None, ("--unfreeze-after", "0"), "--unfreeze-after of 1 or more"),

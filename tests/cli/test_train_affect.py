@@ -281,7 +281,7 @@ BAD = {
         (),
         "Expected tasks whose runs' folders differ",
     ),
-    "out is here": (nothing, ("--task", "energy", "--out", "."), "a folder of its own, got ."),
+    "out is here": (nothing, ("--task", "energy", "--out", "."), "a folder with a name, got ."),
     "no folder": (nothing, ("--data", "nowhere"), "no such folder"),
 }
 

@@ -14,7 +14,7 @@ import pytest
 from mtmusic.errors import UserError
 from mtmusic.files import locked
 from mtmusic.serving import table as table_module
-from mtmusic.serving.table import Known, open_table, parts_of, schema_of, text
+from mtmusic.serving.table import Known, open_table, parts_of, schema_of, song_name, text
 from tests.folders import PROJECT
 
 pa = pytest.importorskip("pyarrow")
@@ -126,17 +126,114 @@ def test_a_second_run_and_other_things_are_refused(tmp_path):
         assert songs_in(folder) == []
 
 
-def test_a_part_that_cannot_be_read_is_named(tmp_path):
-    folder = tmp_path / "a.parquet"
-    with open_table(folder, schema()) as table:
+@pytest.fixture
+def filled(tmp_path) -> Path:
+    """Three parts, the last of two rows."""
+    with open_table(tmp_path / "a.parquet", schema()) as table:
         table.add(row("one"))
-    (folder / "part-000001.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(UserError, match=r"cannot be read: .*part-000001\.parquet"):
-        open_table(folder, schema()).__enter__()
+        table.write()
+        table.add(row("two"))
+        table.add(row("three"))
+    return tmp_path / "a.parquet"
+
+
+def damage_bytes(part: Path, at: int) -> None:
+    content = bytearray(part.read_bytes())
+    content[at : at + 40] = b"\xff" * 40
+    part.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda part: part.write_bytes(b"PAR1 no"),
+        lambda part: part.write_bytes(b""),
+        lambda part: part.write_bytes(part.read_bytes()[:-100]),
+        lambda part: damage_bytes(part, 4),  # the first page's header
+        lambda part: damage_bytes(part, part.stat().st_size - 60),  # the footer
+        lambda part: (part.unlink(), part.mkdir()),
+    ],
+)
+def test_a_damaged_part_is_named_and_overwritten(filled, damage):
+    damage(part := filled / "part-000001.parquet")
+    with pytest.raises(UserError, match=r"cannot be read: .*part-000001\.parquet.*: remove it; .*") as told:
+        open_table(filled, schema()).__enter__()
+    assert "\n" not in str(told.value)
+    if part.is_file():
+        with open_table(filled, schema(), overwrite=True) as table:
+            assert table.known == {}
+    else:
+        part.rmdir()
+    with open_table(filled, schema()):
+        assert "one" not in songs_in(filled)
+
+
+@pytest.mark.parametrize("metadata", [None, "{}", "no JSON", "[]", '{"kind": "answers", "models": [1], "window": 1}'])
+def test_another_programs_parts_are_neither_read_nor_deleted(tmp_path, metadata):
+    part = tmp_path / "a.parquet" / "part-000000.parquet"
+    part.parent.mkdir()
+    parquet.write_table(pa.table({"song": ["x"]}).replace_schema_metadata(metadata and {"mtmusic": metadata}), part)
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=rf"Expected a table that mtmusic wrote, got another program's: {part}"):
+            open_table(part.parent, schema(), overwrite).__enter__()
+    assert songs_in(part.parent) == ["x"]
+
+
+def test_other_parquet_files_among_the_parts_are_refused(filled):
+    (filled / "part-x.parquet").write_bytes((filled / "part-000002.parquet").read_bytes())
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=r"got .*part-x\.parquet among them: move this file away"):
+            open_table(filled, schema(), overwrite).__enter__()
+
+
+def test_without_its_first_part_a_table_is_completed(filled):
+    (filled / "part-000000.parquet").unlink()
+    with open_table(filled, schema()) as table:
+        assert [*table.known] == ["one", "two", "three"]
+        table.add(row("four"))
+    assert songs_in(filled) == ["one", "two", "three", "four"]
+
+
+def test_only_its_own_unfinished_parts_are_removed(filled, tmp_path):
+    unfinished, own = filled / f".{'0a' * 6}.part-000003.parquet", filled / ".mine.parquet"
+    for file in (unfinished, own):
+        file.write_bytes(b"dear")
+    with open_table(filled, schema()):
+        assert (unfinished.exists(), own.exists()) == (False, True)
+    foreign = tmp_path / "b.parquet"
+    foreign.mkdir()
+    for name in (unfinished.name, "photo.png"):
+        (foreign / name).write_bytes(b"dear")
+    with pytest.raises(UserError, match="which holds other things"):
+        open_table(foreign, schema()).__enter__()
+    assert len([*foreign.iterdir()]) == 2
+    (foreign / "photo.png").unlink()  # killed before its first part was whole
+    with open_table(foreign, schema()):
+        assert [file.name for file in foreign.iterdir()] == ["part-000000.parquet"]
+
+
+def test_a_model_that_has_another_name_is_the_same(filled):
+    models = [{"model": "renamed", "run": "/renamed", "sha256": "a" * 64, "card": {}}]
+    other = schema_of(COLUMNS, {"kind": "answers", "models": models, "window": None})
+    with open_table(filled, other) as table:
+        table.add(row("four"))
+    assert songs_in(filled) == ["one", "two", "three", "four"]
+
+
+def test_an_embedding_is_stored_once(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(1000, 753)).astype(np.float32)
+    with open_table(tmp_path / "a.parquet", schema(embedding=753)) as table:
+        for number, values in enumerate(rows):
+            table.add(row(f"/music/artist/{number}.mp3") | {"embedding": values})
+    size = sum(part.stat().st_size for part in parts_of(tmp_path / "a.parquet"))
+    assert 1 < size / rows.nbytes < 1.05
 
 
 def test_names_that_are_no_text():
-    assert text("/ü/\udcff.mp3") == "/ü/\\xff.mp3"
+    assert text("/ü/\udcff\x1b\n.mp3") == "/ü/\\xff\\x1b\\n.mp3"
+    assert song_name(Path("/ü/a\n.mp3")) == "/ü/a\n.mp3"
+    assert song_name(Path("/ü/\udcff.mp3")) == "file:///%C3%BC/%FF.mp3"
+    assert song_name(Path("/ü/\\xff.mp3")) == "/ü/\\xff.mp3"
 
 
 FILLING = """

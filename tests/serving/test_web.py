@@ -169,7 +169,7 @@ def test_the_heading_names_the_models_and_warns_of_the_demo_corpus(app, runs):
     ("name", "content", "told"),
     [
         ("notes.txt", NO_SONG, "No decoder reads notes.txt: install ffmpeg"),
-        ("bad.mp3", NO_SONG, "Expected audio, got a file that no decoder reads: bad.mp3: is it damaged, or no audio?"),
+        ("bad.mp3", NO_SONG, "Expected audio, got a file that no decoder reads: bad.mp3: is it damaged, or not audio?"),
         ("empty.wav", b"", "Expected audio, got an empty file: empty.wav"),
         ("absent.wav", None, "Expected a song&#39;s file, got no such file: absent.wav"),
         ("<i>.wav", NO_SONG, "no decoder reads: &lt;i&gt;.wav"),
