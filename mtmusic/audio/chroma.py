@@ -1,8 +1,8 @@
 """The chromagram of librosa.feature.chroma_cqt with its defaults, in a fraction of its time.
 
-librosa filters each of the seven octaves in the frequency domain. At half the sample rate, the next lower octave has the
-same filters. So this module computes the filters of one octave, transforms them to the time domain, and multiplies the
-frames of every octave by that matrix.
+librosa filters each of the seven octaves in the frequency domain. At half the sample rate, the next octave down has the
+same filters. So this module computes the filters of one octave, transforms them to the time domain, and multiplies each
+octave's frames by that matrix.
 """
 
 from functools import cache
