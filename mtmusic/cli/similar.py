@@ -6,8 +6,9 @@
 
 SONG is the path of a song in the table, or any other file. The table's model embeds a file that is not in the table.
 A row is a score and a song. The score is the cosine of the two embeddings, after each value is standardised by its mean
-and standard deviation over the table. It is 1 for equal embeddings, and about 0 for two random songs. The song itself
-is left out.
+and standard deviation over the table. It is about 0 for two random songs, and 1 for equal embeddings. In a table of two
+songs it is always -1, and 0 if all embeddings of the table are equal. The song itself is left out, and so are songs
+whose embeddings are missing or not finite.
 The table is read twice, part by part. Memory use does not grow with the table.
 The exit code is 0, or 2 if the command cannot run; a message then says what to do.
 """
@@ -34,11 +35,12 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     from mtmusic.files import refuse_taken
     from mtmusic.serving.similar import similar, write_playlist
+    from mtmusic.serving.table import text
 
     refuse_taken([arguments.m3u], arguments.overwrite)
     found = similar(arguments.song, arguments.embeddings, top=arguments.top, model=arguments.model)
     for one in found:
-        print(f"{one.score:6.3f}  {one.song}")
+        print(f"{one.score:6.3f}  {text(one.song)}")
     if arguments.m3u:
         write_playlist(arguments.m3u, found)
         print(f"Playlist: {arguments.m3u}")

@@ -99,14 +99,12 @@ def write_playlist(path: Path, songs: Sequence[SimilarSong]) -> None:
         path: The file.
         songs: The songs.
     """
-    lines = [f"#EXTINF:{round(one.seconds)},{_in_a_line(one.song)[0]}\n{_in_a_line(one.song)[1]}" for one in songs]
-    write_text(path, "\n".join(["#EXTM3U", *lines]) + "\n")
-
-
-def _in_a_line(song: str) -> tuple[str, str]:
-    """Title and place."""
-    title = " ".join(Path(song).stem.split())
-    return title, song if song.splitlines() == [song] else Path(song).as_uri()
+    lines = ["#EXTM3U"]
+    for one in songs:
+        title = " ".join(Path(one.song).stem.split())
+        place = one.song if one.song.splitlines() == [one.song] else Path(one.song).as_uri()
+        lines += [f"#EXTINF:{round(one.seconds)},{title}", place]
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def standardised(rows: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
