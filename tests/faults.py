@@ -4,6 +4,7 @@ that kills."""
 import os
 import resource
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from mtmusic.audio.windows import _whole_song as whole_song
 from mtmusic.data.labels import clip_id, label_path
 from mtmusic.data.spectrograms import SUFFIXES, array_kind, array_path, read_array
+from mtmusic.serving.predictor import SongAnswer
 
 Plant = Callable[[Path], None]
 
@@ -34,6 +36,12 @@ def whole_song_unless_b(path: Path, **options: Any) -> Any:
     if path.name == "b.wav":
         os._exit(1)
     return whole_song(path, **options)
+
+
+def slow_answer(path: Path, **_: Any) -> SongAnswer:
+    """In the place of `serving.library.answer_song`, without TensorFlow."""
+    time.sleep(0.2)
+    return SongAnswer(path, {}, seconds=1.0)
 
 
 def edit(split: str, change: Callable[[list[str]], list[str]]) -> Plant:

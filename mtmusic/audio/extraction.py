@@ -497,13 +497,14 @@ def reason_of(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
-def require_scheduler(scheduler: str) -> None:
+def require_scheduler(scheduler: str, check: Callable[[], None] | None = None) -> None:
     """Checks that a scheduler answers and has workers.
 
     A `distributed.Client` that finds no scheduler writes many lines when it is deleted, so it is not asked first.
 
     Args:
         scheduler: Address of the scheduler.
+        check: What each worker runs, and raises an error if it cannot be used.
 
     Raises:
         UserError: No scheduler answers, it has no workers or a single core, or the package `distributed` is missing.
@@ -518,8 +519,9 @@ def require_scheduler(scheduler: str) -> None:
             thread.submit(asyncio.run, greet()).result()
     except Exception as error:  # another server's answer may be taken for anything
         raise UserError(f"No dask scheduler answers at {scheduler}: start one with `dask scheduler`") from error
-    with _cluster(scheduler):
-        pass
+    with _cluster(scheduler) as client:
+        if check:
+            client.run(check)
 
 
 @contextmanager

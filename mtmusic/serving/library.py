@@ -102,11 +102,11 @@ def answer_library(options: LibraryOptions) -> int:
     if not as_jams:
         pyarrow()
     paths = find_songs(options.songs)
-    if options.scheduler:
-        require_scheduler(options.scheduler)
     runs = tuple(lasting(latest_run() if str(model) == LATEST else model) for model in options.models)
     predictor = Predictor(*runs)
     described = describe(predictor)
+    if options.scheduler:
+        require_scheduler(options.scheduler, partial(_require_models, _runs(described)))
     if predictor.warning:
         logger.warning("warning: %s", predictor.warning)
     begun, failed = time.monotonic(), 0
@@ -199,10 +199,19 @@ def _answers(
         return predictor.predict_folder(
             paths, window=options.window, jobs=options.jobs, embed=options.embed, apart=True
         )
-    runs = tuple((model["run"], model["sha256"]) for model in described)
-    work = partial(answer_song, runs=runs, window=options.window, embed=options.embed)
+    work = partial(answer_song, runs=_runs(described), window=options.window, embed=options.embed)
     answers = cluster_map(options.scheduler, work, {path: path for path in paths})
     return (song or SongAnswer(path, {}, failure=KILLED) for path, song in answers)
+
+
+def _runs(described: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
+    return tuple((model["run"], model["sha256"]) for model in described)
+
+
+def _require_models(runs: tuple[tuple[str, str], ...]) -> None:
+    for run, sha256 in runs:
+        if sha256_of(run) != sha256:
+            raise UserError(f"Expected the same model on every machine of the cluster, got another model: {run}")
 
 
 _opening = threading.Lock()
@@ -220,9 +229,7 @@ def answer_song(path: Path, runs: tuple[tuple[str, str], ...], window: float | N
 
 @cache
 def _opened(runs: tuple[tuple[str, str], ...]) -> Predictor:
-    for run, sha256 in runs:
-        if sha256_of(run) != sha256:
-            raise UserError(f"Expected the same model on every machine of the cluster, got another model: {run}")
+    _require_models(runs)
     return Predictor(*(run for run, _ in runs))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +11,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from mtmusic.audio import windows
+from mtmusic.audio import extraction, windows
 from mtmusic.audio.extraction import KILLED
 from mtmusic.audio.synthesis import synthesise
 from mtmusic.errors import UserError
 from mtmusic.files import locked
 from mtmusic.models.savedmodel import export_savedmodel
-from mtmusic.serving.library import LibraryOptions, answer_library
+from mtmusic.serving import library
+from mtmusic.serving.library import LibraryOptions, _AnswerTable, answer_library
 from mtmusic.serving.predictor import Predictor, SongAnswer
 from mtmusic.serving.provenance import name_and_hash, sha256_of
-from tests.faults import whole_song_unless_b
+from tests.faults import slow_answer, whole_song_unless_b
 from tests.runs import CLASSES, tiny_card, tiny_examples, write_tiny_run
 
 pandas = pytest.importorskip("pandas")
@@ -216,10 +218,11 @@ def test_without_pyarrow_no_song_is_read(options, monkeypatch):
 
 def test_a_name_that_is_no_text(options, music):
     (music / "a.wav").rename(os.fsdecode(os.fsencode(music) + b"/\xff.wav"))
+    write_song(music / "\\xff.wav")
     answer_library(options)
-    assert [*read(options)] == ["\\xff.wav", "b.wav", "bad.mp3"]
+    assert [*read(options)] == ["%FF.wav", "\\xff.wav", "b.wav", "bad.mp3"]
     answer_library(options)
-    assert len(read(options)) == 3
+    assert len(read(options)) == 4
 
 
 # --- JAMS
@@ -236,7 +239,15 @@ def test_annotation_files(annotations, runs, music):
     content = json.loads((annotations.out / "a.jams").read_text())
     song = Predictor(runs / "genre", runs / "affect").answer(music / "a.wav")
     assert content["file_metadata"] == {"title": "a", "duration": pytest.approx(2.0), "jams_version": "0.3.5"}
-    assert content["sandbox"]["mtmusic"]["song"] == str(music / "a.wav")
+    model = [{"model": name, "sha256": sha256_of(runs / name)} for name in ("genre", "affect")]
+    assert content["sandbox"]["mtmusic"] == {
+        "song": str(music / "a.wav"),
+        "size": (music / "a.wav").stat().st_size,
+        "mtime_ns": (music / "a.wav").stat().st_mtime_ns,
+        **dict(zip(("model", "model_sha256"), name_and_hash(model), strict=True)),
+        "window": None,
+        "warning": f"{music / 'a.wav'} is short: 2.0 s",
+    }
     by_namespace = {annotation["namespace"]: annotation for annotation in content["annotations"]}
     assert [*by_namespace] == ["tag_open", "mood_thayer", "tempo", "blob"]
     for annotation in content["annotations"]:
@@ -270,13 +281,53 @@ def test_annotation_files_are_not_made_again(annotations, runs, music, caplog):
         write_song(music / name)
     caplog.clear()
     answer_library(annotations)
-    assert counts(caplog) == ["known: 2, new: 3"]
+    assert counts(caplog) == ["known: 2, new: 3, changed: 0"]
     assert {name: (annotations.out / name).stat().st_mtime_ns for name in before} == before
     assert sorted(path.name[:2] for path in annotations.out.iterdir()) == ["a-", "a.", "b.", "c-", "c."]
-    with pytest.raises(UserError, match=r"got a file of another model: .*jams: give another `out`, or `overwrite`"):
-        answer_library(replace(annotations, models=(runs / "affect",)))
-    answer_library(replace(annotations, models=(runs / "affect",), overwrite=True))
     assert other.read_text() == "{}"
+
+
+def test_the_file_of_a_changed_song_is_made_again_or_goes(annotations, music, caplog):
+    caplog.set_level("INFO")
+    answer_library(annotations)
+    counts(caplog)
+    write_song(music / "a.wav", 3.0)
+    (music / "b.wav").write_bytes(b"no audio")
+    assert answer_library(annotations) == 2
+    assert counts(caplog) == ["known: 0, new: 1, changed: 2"]
+    (file,) = annotations.out.iterdir()
+    assert (file.name, json.loads(file.read_text())["file_metadata"]["duration"]) == ("a.jams", pytest.approx(3.0))
+
+
+@pytest.mark.parametrize("changed", ["model", "window"])
+def test_files_of_another_model_or_window_are_refused_or_replaced(annotations, runs, music, changed):
+    answer_library(annotations)
+    foreign = annotations.out / "c.jams"
+    foreign.write_text("{}")
+    hidden, unfinished = annotations.out / ".mine.jams", annotations.out / f".{'0a' * 6}.a.jams"
+    for file in (hidden, unfinished):
+        file.write_text("dear")
+    (music / "a.wav").unlink()  # nothing replaces its file
+    other = replace(annotations, **{"model": {"models": (runs / "affect",)}, "window": {"window": 3.0}}[changed])
+    with pytest.raises(
+        UserError, match=rf"Expected files of the same .?{changed}.*a\.jams: give another `out`, or `ov"
+    ):
+        answer_library(other)
+    for again in (replace(other, overwrite=True), other):
+        assert answer_library(again) == 1
+        assert {file.name for file in annotations.out.iterdir()} == {".mine.jams", "b.jams", "c.jams"}
+    assert foreign.read_text() == "{}"
+
+
+@pytest.mark.parametrize("content", ["no JSON", "[]", '{"sandbox": 1}', '{"sandbox": {"mtmusic": "x"}}', None])
+def test_files_that_are_not_ours_keep_their_names(annotations, content):
+    foreign = annotations.out / "a.jams"
+    annotations.out.mkdir()
+    foreign.mkdir() if content is None else foreign.write_text(content)
+    for overwrite in (False, True):
+        assert answer_library(replace(annotations, overwrite=overwrite)) == 1
+        assert content is None or foreign.read_text() == content
+        assert sorted(file.name[:2] for file in annotations.out.iterdir()) == ["a-", "a.", "b."]
 
 
 # --- a cluster
@@ -298,7 +349,53 @@ def test_the_workers_of_a_cluster_answer_alike(options, runs, embed):
         assert row == told
 
 
-def test_a_worker_with_another_model_is_refused(music, runs):
+def test_a_killed_worker_of_a_cluster_loses_no_song(options, runs, music, monkeypatch):
+    """One of two, with songs on it: they go to the other, or to the worker that replaces it."""
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(library, "answer_song", slow_answer)
+    for number in range(20):
+        (music / f"{number}.wav").touch()
+    settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
+    with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster) as client:
+        added, killed = _AnswerTable.add, client.run(os.getpid)
+
+        def add_and_kill(self: _AnswerTable, *given: object) -> None:
+            added(self, *given)
+            if killed:
+                os.kill(killed.popitem()[1], signal.SIGKILL)
+                killed.clear()
+
+        monkeypatch.setattr(_AnswerTable, "add", add_and_kill)
+        on_cluster = replace(options, models=(runs / "genre",), scheduler=cluster.scheduler_address)
+        assert answer_library(on_cluster) == 0
+    assert not killed
+    assert column(on_cluster, "status") == ["ok"] * 23
+
+
+def test_a_cluster_without_workers_is_refused_before_the_table_is_opened(options, runs, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(extraction, "CONNECT_SECONDS", 1)
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=":0", processes=False) as cluster,
+        pytest.raises(UserError, match="No workers at"),
+    ):
+        answer_library(replace(options, scheduler=cluster.scheduler_address, overwrite=True))
+    assert not options.out.exists()
+
+
+def test_workers_with_other_models_are_refused_before_the_table_is_opened(options, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(library, "_runs", lambda described: ((described[0]["run"], "0" * 64),))
+    settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0", "processes": False}
+    with (
+        distributed.LocalCluster(**settings) as cluster,
+        pytest.raises(UserError, match="Expected the same model on every machine of the cluster"),
+    ):
+        answer_library(replace(options, scheduler=cluster.scheduler_address, overwrite=True))
+    assert not options.out.exists()
+
+
+def test_a_worker_that_joins_with_another_model_is_refused(music, runs):
     from mtmusic.serving.library import answer_song
 
     with pytest.raises(UserError, match="Expected the same model on every machine of the cluster"):
