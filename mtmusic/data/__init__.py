@@ -1,1 +1,1 @@
-"""Arrays and label files to batches. Knows no Keras model."""
+"""Reads arrays and label files, and makes batches. Does not know the models."""

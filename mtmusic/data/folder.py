@@ -1,4 +1,4 @@
-"""A data folder to checked splits, loaded in one of three ways: to train, one split to evaluate, or all as one pool."""
+"""Loads the checked splits of a data folder: all splits for a training, one split to evaluate, or all as one pool."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -42,25 +42,27 @@ from mtmusic.data.splits import hold_out, subset
 from mtmusic.errors import UserError, in_lines
 
 LIKELY_BEAT_FRAMES = 200
-"""Under five seconds at full rate: clips so short are likely to be beat-synchronised."""
+"""Clips of fewer frames are probably beat-synchronised: at full rate they would be shorter than five seconds."""
 
 RATES = {True: "beat-synchronised", False: "full-rate"}
 
 FEWEST_LABELS = 3
-"""Of a task in a split: two clips always correlate by +1, -1 or not at all."""
+"""The fewest labels of a task in a split. The correlation of two clips is always 1, -1 or undefined."""
 
 Checks = Literal["on", "strict", "off"]
-"""What stops a command: errors; warnings too; or only what cannot be read."""
+"""What stops a command: "on": errors. "strict": errors and warnings. "off": only files that cannot be read."""
 
 
 @dataclass(frozen=True)
 class LoadOptions:
     """How a data folder is loaded.
 
-    classes: raw genre names to classes, see `labels.genre_mapping`. beat: whether the clips are beat-synchronised;
-    None: the folder tells. validation: share of train that is held out where the folder has no validation split. test:
-    share of the labelled clips that is held out where an affect folder's test split has no labels. subset: train on so
-    many clips, stratified. skip_bad: leave out single clips that cannot be used.
+    classes: how raw genre names become classes, see `labels.genre_mapping`.
+    beat: whether the clips are beat-synchronised. None reads it from the folder.
+    validation: share of the train clips that is held out, if the folder has no validation split.
+    test: share of the labelled clips that is held out, if an affect folder's test split has no labels.
+    subset: number of train clips to use, a stratified subset. None uses all.
+    skip_bad: whether to leave out clips that cannot be used.
     """
 
     folder: Path
@@ -76,11 +78,12 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class FolderData:
-    """A folder's splits, checked: train, validation and test, or those that were asked for.
+    """A folder's checked splits: train, validation and test, or those that were requested.
 
-    feature: the kind of its arrays, "fused" or "logmel". digests: of each array the hash of its content, which tells
-    equal clips whatever their names. findings: warnings of the checks. held_out_test: an affect folder has no labels of
-    a test split, and one of the labelled clips was made.
+    feature: the kind of the arrays, "fused" or "logmel".
+    digests: hash of each array's content. Equal clips have equal hashes, whatever their names.
+    findings: warnings of the checks.
+    held_out_test: whether the test split was held out of the labelled clips, because the folder has no test labels.
     """
 
     folder: Path
@@ -99,7 +102,7 @@ class FolderData:
 
 @dataclass(frozen=True)
 class GenreData(FolderData):
-    """raw_counts, merged_counts: clips by raw genre and by class."""
+    """raw_counts: number of clips of each raw genre. merged_counts: number of clips of each class."""
 
     raw_counts: dict[str, int]
     merged_counts: dict[str, int]
@@ -113,7 +116,7 @@ class AffectData(FolderData):
 
 
 def load_genre_data(options: LoadOptions) -> GenreData:
-    """Reads and checks every label row and array of a genre folder. Raises UserError that lists what is wrong."""
+    """Reads and checks every label row and array of a genre folder. Raises UserError that lists the problems."""
     folder = options.folder
     checked: dict[str, CheckedSplit] = {}
     known: tuple[str, ...] = ()
@@ -131,16 +134,16 @@ def load_genre_data(options: LoadOptions) -> GenreData:
 
 
 def load_genre_split(options: LoadOptions, split: str, known: Sequence[str]) -> GenreData:
-    """One split alone, its classes those that a model knows. Raises UserError as `load_genre_data`."""
+    """Loads one split with the classes `known` of a model. Raises UserError as `load_genre_data`."""
     return _genre_data(options, {split: _genre_split(options, split, known)})
 
 
 def load_affect_data(options: LoadOptions) -> AffectData:
-    """As `load_genre_data`, for an affect folder and all its tasks: `select_tasks` takes some of them.
+    """Like `load_genre_data`, for an affect folder with all its tasks. `select_tasks` selects some of them.
 
-    Clips go by id, so that the order of a label file changes nothing. Where the folder has no labels of a test split,
-    as the lab's have none, it is held out of the labelled clips first, so that it is the same for every task, subset
-    and share of validation.
+    Clips are sorted by id, so the order of the label file does not matter. If the test split has no labels, as in the
+    lab's folders, a test split is held out of the labelled clips first. So it is the same for every task, subset and
+    validation share.
     """
     there = [split for split in ("validation", "test") if has_label_rows(options.folder, split)]
     data = _affect_data(options, ["train", *there])
@@ -153,7 +156,7 @@ def load_affect_data(options: LoadOptions) -> AffectData:
 
 
 def load_affect_split(options: LoadOptions, split: str, tasks: Sequence[str]) -> AffectData:
-    """One split alone, its targets those that a model predicts. Raises UserError as `load_affect_data`."""
+    """Loads one split with the tasks of a model as targets. Raises UserError as `load_affect_data`."""
     folder = options.folder
     if folder.is_dir() and not has_label_rows(folder, split):
         raise UserError(
@@ -166,7 +169,7 @@ def load_affect_split(options: LoadOptions, split: str, tasks: Sequence[str]) ->
 
 
 def song_names(folder: Path) -> dict[str, str]:
-    """The song of each id, with the folder that it lies in, from the songs.csv that extraction wrote; else empty."""
+    """Returns each id's song as `<folder>/<file>`, from the songs.csv of an extraction. Empty without songs.csv."""
     path = folder / "songs.csv"
     if not path.is_file():
         return {}
@@ -176,9 +179,9 @@ def song_names(folder: Path) -> dict[str, str]:
 
 
 def load_pool(options: LoadOptions, tasks: Sequence[str] | None = None) -> FolderData:
-    """Every split that has labels: `pooled_clips` makes one of them. Findings between splits do not count.
+    """Loads every split that has labels, for `pooled_clips`, which joins them. Findings between splits are ignored.
 
-    tasks: of an affect folder, None for all. Raises UserError as `load_genre_data`.
+    tasks: tasks of an affect folder, None for all. Raises UserError as `load_genre_data`.
     """
     folder = options.folder
     splits = [split for split in ("train", "validation", "test") if split == "train" or has_label_rows(folder, split)]
@@ -192,7 +195,7 @@ def load_pool(options: LoadOptions, tasks: Sequence[str] | None = None) -> Folde
 
 
 def _select_pooled(data: AffectData, tasks: Sequence[str] | None) -> AffectData:
-    """The tasks of train in each split, or those asked for; a split without labels of any is left out."""
+    """Selects these tasks in each split, by default all tasks of train. Leaves out splits without labels of them."""
     _require_same_tasks(data)
     asked = tuple(tasks) if tasks is not None else data.tasks
     if unknown := [task for task in asked if task not in data.tasks]:
@@ -205,11 +208,11 @@ def _select_pooled(data: AffectData, tasks: Sequence[str] | None) -> AffectData:
 
 
 def pooled_clips(data: FolderData, groups: Path | None = None) -> tuple[Clips, tuple[str, ...]]:
-    """All clips in one, in the order of their ids, and the split of each.
+    """Joins the clips of all splits, sorted by id. Returns the clips, and the split of each.
 
-    groups: a file of `id,group` in the place of the folder's groups.csv.
-    Clips of equal content are in one group, whatever their names and splits; groups that share a content are one.
-    Raises UserError for a file that knows none of the clips, and for a task without labels to learn.
+    Equal clips get the same group, whatever their names and splits. Groups that share equal clips are joined.
+    groups: a file `id,group` to use instead of the folder's groups.csv.
+    Raises UserError for a file that names none of the clips, and for a task without enough labels.
     """
     clips = reduce(concatenate, data.splits.values())
     splits = [split for split, part in data.splits.items() for _ in part.ids]
@@ -227,7 +230,7 @@ def pooled_clips(data: FolderData, groups: Path | None = None) -> tuple[Clips, t
 
 
 def _joined(groups: np.ndarray | None, digests: Sequence[str]) -> np.ndarray | None:
-    """(clips,) names of the groups, joined where they share a content; None where each clip stands alone."""
+    """(clips,) names of the groups. Groups that share equal clips are joined. None if every clip is its own group."""
     clips = np.arange(len(digests))
     if groups is None:
         groups = np.array([f"{ALONE}{number}" for number in clips])
@@ -243,7 +246,7 @@ def _joined(groups: np.ndarray | None, digests: Sequence[str]) -> np.ndarray | N
 
 
 def select_tasks(data: AffectData, tasks: Sequence[str]) -> AffectData:
-    """These tasks alone, and the clips that have a label of one. Raises UserError for a task without enough labels."""
+    """Selects tasks, and the clips with a label of any of them. Raises UserError for a task without enough labels."""
     try:
         splits = {split: clips.select(tasks) for split, clips in data.splits.items()}
     except UserError as error:
@@ -263,7 +266,7 @@ def _require_same_tasks(data: AffectData) -> None:
 
 
 def _label_findings(data: AffectData, tasks: Sequence[str]) -> tuple[Finding, ...]:
-    """What is odd about the labels of these tasks. Raises UserError where there are errors; where strict, for any."""
+    """Checks the labels of these tasks. Returns the warnings, and raises UserError for errors, or strictly for any."""
     if data.checks == "off":
         return ()
     of_tasks = [finding for finding in check_labels(data.splits) if finding.columns <= {*tasks}]
@@ -271,7 +274,7 @@ def _label_findings(data: AffectData, tasks: Sequence[str]) -> tuple[Finding, ..
 
 
 def require_rate(data_beat: bool, folder: Path, model_beat: bool, model_path: Path) -> None:
-    """Beat-synchronised and full-rate frames are other things; a model knows one of them. Raises UserError."""
+    """Raises UserError if the data's frame rate is not that of the model: beat-synchronised or full rate."""
     if model_beat != data_beat:
         raise UserError(
             f"Expected {RATES[model_beat]} clips, which {model_path} was trained on, "
@@ -281,9 +284,9 @@ def require_rate(data_beat: bool, folder: Path, model_beat: bool, model_path: Pa
 
 
 def beat_of_folder(folder: Path, beat: bool | None, frames: np.ndarray) -> bool:
-    """As given, else as the folder tells, else full rate. Raises UserError where the clips are too short for that.
+    """Whether the clips are beat-synchronised: as given, else as the folder says, else not.
 
-    Logmel arrays are never beat-synchronised: asking for that is a UserError.
+    Raises UserError if the folder does not say and the clips are short, and if `beat` is True for logmel arrays.
     """
     if beat and folder_feature(folder) == "logmel":
         raise UserError(f"Expected `beat=False`, since logmel arrays are never beat-synchronised, in {folder}")
@@ -297,12 +300,12 @@ def beat_of_folder(folder: Path, beat: bool | None, frames: np.ndarray) -> bool:
 
 
 def frames_in_words(feature: str, beat: bool) -> str:
-    """What the frames of a folder are: "logmel", "beat-synchronised" or "full-rate"."""
+    """Describes the frames of a folder: "logmel", "beat-synchronised" or "full-rate"."""
     return "logmel" if feature == "logmel" else RATES[beat]
 
 
 def data_table(data: FolderData) -> str:
-    """The folder, what its checks found, and its counts by class or task and by split, as text."""
+    """A text with the folder, the findings of its checks, and the counts by class or task and by split."""
     lines = []
     if data.demo:
         lines.append("Data: the demo corpus of synthesised music. Models trained on it are of no use for real songs.")
@@ -328,7 +331,7 @@ def data_table(data: FolderData) -> str:
 
 
 def _with_validation(clips: Mapping[str, Clips], options: LoadOptions) -> dict[str, Clips]:
-    """Train cut to the subset, and a share of it held out where there is no validation split."""
+    """Reduces train to the subset, and holds out a share of it if there is no validation split."""
     train, held = clips["train"], clips.get("validation")
     if options.subset is not None:
         train = subset(train, options.subset, options.seed)
@@ -356,7 +359,7 @@ def _affect_data(options: LoadOptions, splits: Sequence[str], pooled: bool = Fal
 
 
 def _folder_data(options: LoadOptions, checked: dict[str, CheckedSplit], pooled: bool) -> dict[str, Any]:
-    """The fields of a FolderData. pooled: the splits are to be one, so that findings between them do not count."""
+    """The fields of a FolderData. pooled: whether the splits will be joined. Then findings between them are ignored."""
     folder, checks = options.folder, options.checks
     left_out = require_good(folder, checked, options.skip_bad)
     frames = np.concatenate([part.frames for part in checked.values()])
@@ -384,14 +387,14 @@ def _folder_data(options: LoadOptions, checked: dict[str, CheckedSplit], pooled:
 
 
 def _accepted(folder: Path, findings: Sequence[Finding], checks: Checks) -> tuple[Finding, ...]:
-    """The warnings. Raises UserError where there are errors; where strict, where there is anything."""
+    """Returns the warnings. Raises UserError if there are errors, or with "strict" if there are any findings."""
     if refused := [finding for finding in worst_first(findings) if finding.error or checks == "strict"]:
         raise UserError.listing(f'Cannot use {folder} (`checks="off"` continues without the checks)', refused)
     return tuple(worst_first(findings))
 
 
 def require_labels(clips: Clips, where: str) -> None:
-    """Raises UserError for a task with fewer than three labels, or with equal ones: nothing could be learnt or told."""
+    """Raises UserError for a task with fewer than three labels or with equal labels, which cannot be evaluated."""
     for task, count in clips.counts().items():
         values = clips.targets[:, clips.tasks.index(task)]
         if count < FEWEST_LABELS:

@@ -1,4 +1,4 @@
-"""Label files read to `Clips`, with all variants of the lab's folders, and written."""
+"""Reads label files, in all variants of the lab's folders, as `Clips`. Writes label files."""
 
 import csv
 import json
@@ -28,17 +28,17 @@ LAB_CLASSES: dict[str, str | None] = {
     "Classical": "Classical", "Blues": "Blues", "Jazz": "Jazz",
     "Indie-Rock": None, "Post-Punk": None, "Soundtrack": None, "International": None, "Old-Time": None,
 }  # fmt: skip
-"""The lab's merging of 20 raw genres into 10 classes; None drops the clip."""
+"""The lab's mapping of 20 raw genres to 10 classes. None drops the genre's clips."""
 
 TAKEN_NAMES = (
     "genre", "affect", "tags", "tempo", "song", "warning", "id", "split", "mean", "group", "frames", "rows", "dtype",
     "mel_min", "mel_max", "mel_mean", "mel_std", "floor_share", "chroma_min", "chroma_max", "nan_share", "content",
     "problem", "size", "mtime_ns", "seconds", "status", "reason", "model", "model_sha256", "embedding",
 )  # fmt: skip
-"""What a task cannot be called: a run's files, the table of clips and answers have such names next to the tasks'."""
+"""Names that a task cannot have: a run's files, the table of clips and the answers use them next to the tasks."""
 
 MISSING = {"", "-", "na", "n/a", "nan", "none", "null", "<na>", "#n/a"}
-"""Cells that tables hold where a label is missing, in small letters."""
+"""Cells that mean a missing label, in lower case."""
 
 
 class Problem(NamedTuple):
@@ -62,7 +62,7 @@ UNKNOWN_CLASS, NOT_IN_TRAIN = "unknown class", "class missing from train"
 """Kinds of problems."""
 
 ALONE = "clip "
-"""What the name of a group begins with that is one clip, which a groups.csv does not name."""
+"""Prefix of the group of a clip that groups.csv does not name. The clip is a group of its own."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ def label_value(cell: str) -> float:
 
 
 def one_form(text: str) -> str:
-    """Normalises text to Unicode's composed form (NFC), because file names of a Mac hold é as two characters.
+    """Normalises text to Unicode's composed form (NFC), because file names on macOS hold é as two characters.
 
     Args:
         text: Any text.
@@ -266,19 +266,19 @@ def refuse_taken_names(tasks: Sequence[str], path: Path) -> None:
         path: The file that holds them, for the message.
 
     Raises:
-        UserError: A name is used by a run's files or by answers, holds a character that CSV files give a meaning, or
-            differs from another only in case and spaces.
+        UserError: A name is used by a run's files or by the answers, holds a comma, a quotation mark or a TAB, or
+            differs from another name only in case and spaces.
     """
     prefixes = ("true_", "genre.", "tags.")
     if broken := [task for task in tasks if not task or set(task) & set(',"\t\n\r')]:
         raise UserError(
-            f"Expected names of tasks without comma, quotation mark or TAB, got {broken[0]!r} in {path}: rename it"
+            f"Expected task names without comma, quotation mark or TAB, got {broken[0]!r} in {path}: rename it"
         )
     if twins := near_twins(tasks):
-        raise UserError(f"Expected tasks of different names, got {twins[0][0]!r} and {twins[0][1]!r} in {path}")
+        raise UserError(f"Expected different task names, got {twins[0][0]!r} and {twins[0][1]!r} in {path}")
     if taken := [task for task in tasks if task.lower() in TAKEN_NAMES or task.startswith(prefixes)]:
         raise UserError(
-            f"Expected other names of tasks, got {', '.join(taken)}, which mtmusic's own files use, in {path}"
+            f"Expected task names that mtmusic's files do not use, got {', '.join(taken)} in {path}: rename them"
         )
 
 
@@ -301,12 +301,12 @@ def near_twins(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def genre_mapping(classes: GenreClasses) -> Mapping[str, str | None] | None:
-    """How raw genre names become classes.
+    """Returns the mapping from raw genre names to classes.
 
     Args:
         classes: "lab" for LAB_CLASSES, which merges 20 raw genres into the lab's 10 classes. "all" makes each raw genre
-            a class. A mapping from raw name to class is taken as it is, or read from a JSON file by its path; None
-            (null) drops a genre's clips.
+            a class. Otherwise a mapping from raw name to class, or the path of a JSON file that holds one. None (null
+            in JSON) drops a genre's clips.
 
     Returns:
         The mapping from raw name to class, or None for "all".
@@ -348,14 +348,15 @@ def read_genre_labels(
         folder: The data folder.
         split: "train", "validation" or "test".
         classes: How raw genre names become classes, see `genre_mapping`.
-        known: Names of the classes in order, where the training split or a model gives them. By default the classes
-            that the file holds, in alphabetical order.
+        known: Names of the classes in order, for example those of the training split or of a model. By default the
+            classes of the file in alphabetical order.
 
     Returns:
         The labelled clips as `Clips`, with class indices `(clips,)` as targets.
 
     Raises:
-        UserError: The file is missing or is not a genre folder's, or a row cannot be used. All such rows are listed.
+        UserError: The file is missing, is not a genre folder's, or has rows that cannot be used. All of these are
+            listed.
 
     Examples:
         >>> train = mtmusic.read_genre_labels("data/genre_beat")
@@ -383,7 +384,8 @@ def read_affect_labels(folder: Path | str, split: str = "train") -> Clips:
         The labelled clips as `Clips`, with targets `(clips, tasks)`.
 
     Raises:
-        UserError: The file is missing or is not an affect folder's, or a row cannot be used. All such rows are listed.
+        UserError: The file is missing, is not an affect folder's, or has rows that cannot be used. All of these are
+            listed.
 
     Examples:
         >>> clips = mtmusic.read_affect_labels("data/affect_beat")
@@ -448,14 +450,14 @@ def scan_genre_labels(
 
 
 def _other_genres(genres: Iterable[str], known: Sequence[str], path: Path) -> str:
-    """Why none of the genres can be used, and what to give. known: as `read_genre_labels`."""
+    """The message for a file without usable genres. known: see `read_genre_labels`."""
     names = sorted({*genres})
     got = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     if known:
         example = json.dumps({names[0]: known[0]}, ensure_ascii=False)
         return (
-            f"Expected genres of the classes {', '.join(known)}, got {got} in {path}: give `classes`, a JSON file of "
-            f"each genre's class, as {example}"
+            f"Expected genres of the classes {', '.join(known)}, got {got} in {path}: give `classes`, a JSON file that "
+            f"maps each genre to a class, such as {example}"
         )
     return (
         f'Expected genres that the class mapping knows, got {got} in {path}: `classes="all"` makes each genre a class'
@@ -540,7 +542,7 @@ def array_ids(folder: Path | str, split: str) -> set[str]:
     return {
         one_form(path.name.removesuffix(suffix))
         for suffix in SUFFIXES[folder_feature(folder)]
-        for path in (Path(folder) / split).glob(f"[!.]*{suffix}")  # a Mac's copies begin with a dot
+        for path in (Path(folder) / split).glob(f"[!.]*{suffix}")  # macOS adds files that begin with a dot
     }
 
 
@@ -563,13 +565,13 @@ def row_ids(folder: Path | str, split: str) -> set[str]:
 
 
 def is_genre_folder(folder: Path | str) -> bool:
-    """Whether a data folder holds labels of genre, by the header of its training labels. Otherwise they are of affect.
+    """Whether a data folder is a genre folder, by the header of its training labels. Otherwise it is an affect folder.
 
     Args:
         folder: The data folder.
 
     Returns:
-        Whether it does.
+        Whether it is a genre folder.
 
     Raises:
         UserError: The label file is missing.
@@ -585,14 +587,14 @@ def is_genre_folder(folder: Path | str) -> bool:
 
 
 def label_path(folder: Path | str, split: str) -> Path:
-    """The label file of a split, `<split>_labels.txt`, which is next to the split's folder.
+    """Returns the path of a split's label file, `<split>_labels.txt` next to the split's folder.
 
     Args:
         folder: The data folder.
         split: "train", "validation" or "test".
 
     Returns:
-        The file's path, whether it exists or not.
+        The path. The file need not exist.
     """
     return Path(folder) / f"{split}_labels.txt"
 
@@ -612,7 +614,7 @@ def has_label_rows(folder: Path | str, split: str) -> bool:
 
 
 def id_order(name: str) -> tuple[int, str]:
-    """The key that sorts ids as a reader would: 9 before 10, and numbers before names.
+    """Returns a key that sorts ids: 9 before 10, and numbers before names.
 
     Args:
         name: An id.
@@ -662,14 +664,14 @@ def folder_feature(folder: Path | str) -> str:
 def is_beat_synchronised(folder: Path | str) -> bool | None:
     """Whether a folder's arrays are beat-synchronised.
 
-    This is known from features.json, else from `beatsync` in the label files, else from a folder name that ends in
-    `_beat`. Logmel arrays never are.
+    The sources are features.json, then `beatsync` in the label files, then a folder name that ends in `_beat`. Logmel
+    arrays are never beat-synchronised.
 
     Args:
         folder: The data folder.
 
     Returns:
-        Whether they are, or None if the folder does not say.
+        Whether they are, or None if none of the sources says it.
 
     Raises:
         UserError: features.json cannot be read.
@@ -703,10 +705,10 @@ def read_features_json(folder: Path | str) -> dict[str, Any]:
         folder: The data folder.
 
     Returns:
-        What it holds. Empty if there is no such file.
+        The content of the file. Empty if there is no such file.
 
     Raises:
-        UserError: The file holds something else.
+        UserError: The file is not a JSON object, or has other content.
     """
     path = Path(folder) / "features.json"
     if not path.is_file():
@@ -730,7 +732,7 @@ def write_genre_labels(
         split: "train", "validation" or "test".
         ids: Id of each clip.
         genres: Raw genre of each clip.
-        name: How the file writes an id. The lab's files have three forms.
+        name: Format of an id in the file. The lab's files have three formats.
     """
     rows = [f"{name.format(id=i)}\t{genre}" for i, genre in zip(ids, genres, strict=True)]
     write_text(label_path(folder, split), "\n".join(["Id\tGenre", *rows]) + "\n")
@@ -752,7 +754,7 @@ def write_affect_labels(folder: Path, split: str, ids: Sequence[str], tasks: Seq
 
 
 def _read_rows(path: Path, delimiter: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header's cells, and each row's line number and cells; CRLF and a byte-order mark are accepted."""
+    """Returns the header's cells, and each row's line number and cells. Accepts CRLF and a byte-order mark."""
     _require_label_file(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -763,7 +765,7 @@ def _read_rows(path: Path, delimiter: str) -> tuple[list[str], list[tuple[int, l
         raise UserError(f"Expected text, got a NUL byte in {path} line {line}")
     reader = csv.reader(
         one_form(text).splitlines(), delimiter=delimiter, strict=True
-    )  # strict: an open quote swallows no rows
+    )  # strict: an unclosed quote is an error
     try:
         cut = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except csv.Error as error:
@@ -791,7 +793,7 @@ def _is_genre_header(path: Path) -> bool:
 def _usable_rows(
     folder: Path | str, split: str, rows: list[tuple[int, list[str]]], values: int, problems: list[Problem]
 ) -> Iterator[tuple[int, str, Path, list[str]]]:
-    """Line number, id, array and values of each row whose id is good and new and has its array."""
+    """Yields line number, id, array and values of each usable row. Adds a problem for each other row."""
     path = label_path(folder, split)
     feature = folder_feature(folder)
     seen: set[str] = set()
@@ -823,14 +825,14 @@ def _is_id(cell: str) -> bool:
 
 
 def _names_array(cell: str, folder: Path) -> bool:
-    """Whether it is an id as label files write them, of an array that is there; 0 and 1 are labels."""
+    """Whether the cell is an id whose array exists. The cells 0 and 1 are taken for labels."""
     bare = cell.isdecimal() and cell not in ("0", "1")
     named = bare or any(part in cell for part in (".fused", ".full", ".logmel"))
     return _is_id(cell) and named and array_path(folder, clip_id(cell)) is not None
 
 
 def _groups(folder: Path | str, ids: Sequence[str]) -> np.ndarray | None:
-    """From groups.csv; None without."""
+    """The groups from groups.csv, or None if there is no such file."""
     path = Path(folder) / "groups.csv"
     return read_groups(path, ids) if path.is_file() else None
 
@@ -849,7 +851,7 @@ def read_groups(path: Path, ids: Sequence[str]) -> np.ndarray:
         UserError: The file is missing or has other columns.
     """
     if not path.is_file():
-        raise UserError(f"Expected a file of id,group, got none: {path}")
+        raise UserError(f"Expected a file with the columns id,group, got no such file: {path}")
     header, rows = _read_rows(path, ",")
     if [name.lower() for name in header] != ["id", "group"] or any(len(cells) != 2 for _, cells in rows):
         raise UserError(f"Expected two columns, id,group, got others in {path}")
@@ -878,7 +880,7 @@ def _shown(header: Sequence[str]) -> str:
 
 
 def two_of_different_classes(clips: Clips) -> list[int]:
-    """The positions of the first clip, and of the first clip of another class.
+    """Returns the positions of the first clip and of the first clip of another class.
 
     Args:
         clips: Clips of genre.

@@ -1,4 +1,4 @@
-"""Clips to a `tf.data.Dataset` of padded batches `(spectrogram, target)`."""
+"""Makes a `tf.data.Dataset` of padded batches `(spectrogram, target)` from clips."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from mtmusic.constants import FEATURE_BINS, PAD_VALUE
 from mtmusic.data.labels import Clips
 from mtmusic.data.spectrograms import array_frames, read_spectrogram, require_feature
 
-SHUFFLED_CLIPS = 1024  # how many read clips the shuffle may hold; the clips' order is shuffled whole before
+SHUFFLED_CLIPS = 1024  # clips in the shuffle buffer after the cache; the paths are shuffled as a whole
 
 
 def make_dataset(
@@ -31,18 +31,18 @@ def make_dataset(
         clips: The clips, from `read_genre_labels` or `read_affect_labels`.
         feature: "mel" (128 bins), "chroma" (12 bins) or "fused" (140 bins). "logmel" (96 bins) for a folder of logmel
             arrays.
-        batch_size: Clips of a batch.
+        batch_size: Clips per batch.
         frames: Frames of each clip. Longer clips are cut to their first frames, and shorter ones are padded. None pads
             to the longest clip of the batch.
-        shuffle: Whether each epoch has another order. The orders depend on `seed` only.
-        seed: Seed of the orders.
-        cache: "memory", or the path of a file that nothing else uses, to keep arrays that were read. None reads them
-            anew in each epoch.
+        shuffle: Whether to shuffle the clips in each epoch.
+        seed: Seed of the shuffles.
+        cache: Where to keep arrays that were read: "memory", or the path of a file that nothing else uses. None reads
+            the arrays again in each epoch.
         buckets: Number of groups of clips of similar length. A batch has clips of one group, so there is less padding.
             Used only if `frames` is None.
 
     Returns:
-        A `tf.data.Dataset` whose cardinality is known.
+        A `tf.data.Dataset` of known cardinality.
 
     Raises:
         UserError: The arrays do not hold the feature.
@@ -85,9 +85,9 @@ def make_dataset(
 
 
 def _bucketed(ds: tf.data.Dataset, clips: Clips, bins: int, batch_size: int, buckets: int) -> tf.data.Dataset:
-    """Batches of clips between two quantiles of length, each padded to its own longest.
+    """Batches clips of similar length. A group lies between two quantiles of the lengths.
 
-    Grouping loses the dataset's cardinality: it is counted from the arrays' headers and asserted.
+    Grouping loses the dataset's cardinality, so it is counted from the arrays' headers and asserted.
     """
     lengths = np.array([array_frames(path) for path in clips.paths])
     inner = np.quantile(lengths, np.linspace(0, 1, buckets + 1)[1:-1], method="higher")

@@ -1,4 +1,4 @@
-"""Arrays on disk, read and written one at a time.
+"""Reads and writes arrays on disk.
 
 A fused array is `(140, frames)`: rows 0 to 127 are mel in dB, rows 128 to 139 chroma. A logmel array is `(96, frames)`:
 log10(1 + 10000 * power).
@@ -25,12 +25,12 @@ SUFFIXES = {
     "fused": (".fused.full.npy", ".fused.full.npy.gz"),
     "logmel": (".logmel.npy", ".logmel.npy.gz"),
 }
-"""How the files of each kind of array are named, after the id."""
+"""The suffixes of each kind of array."""
 
 FLOAT_BYTES = (2, 4, 8)
 
 _PARSER = threading.Lock()
-"""NumPy parses the header by Python's ast, which fails at random in threads (cpython issue 106905, Python 3.11)."""
+"""Held while NumPy parses a header by Python's ast, which sometimes fails in threads (cpython issue 106905, 3.11)."""
 
 
 def array_path(folder: Path, clip_id: str, kind: str | None = None) -> Path | None:
@@ -47,7 +47,7 @@ def array_path(folder: Path, clip_id: str, kind: str | None = None) -> Path | No
     suffixes = SUFFIXES[kind] if kind else [suffix for both in SUFFIXES.values() for suffix in both]
     names = dict.fromkeys([clip_id, *(unicodedata.normalize(form, clip_id) for form in ("NFC", "NFD"))])
     candidates = (folder / f"{name}{suffix}" for name in names for suffix in suffixes)
-    # unlike Path.exists, no error for a name that is too long
+    # unlike Path.exists, os.path.exists does not raise for a name that is too long
     return next((path for path in candidates if os.path.exists(path)), None)  # noqa: PTH110
 
 
@@ -64,23 +64,23 @@ def array_kind(path: Path) -> str:
 
 
 def require_feature(path: Path, feature: str) -> None:
-    """Checks that an array's kind holds a feature.
+    """Checks that an array holds a feature, by its kind.
 
     Args:
         path: The array's file.
         feature: "mel", "chroma", "fused" or "logmel".
 
     Raises:
-        UserError: It does not.
+        UserError: The array does not hold the feature.
     """
     if array_kind(path) == "logmel" and feature != "logmel":
         raise UserError(
-            f'Expected the feature "logmel", the only one of logmel arrays, got "{feature}" for {path}: '
-            "the recipe pretrained takes them"
+            f'Expected the feature "logmel" of a logmel array, got "{feature}" for {path}: '
+            "the recipe pretrained takes logmel arrays"
         )
     if array_kind(path) == "fused" and feature == "logmel":
         raise UserError(
-            f'Expected the feature "mel", "chroma" or "fused" of fused arrays, got "logmel" for {path}: '
+            f'Expected the feature "mel", "chroma" or "fused" of a fused array, got "logmel" for {path}: '
             "mtmusic extract-features makes logmel arrays from songs"
         )
 
@@ -95,8 +95,9 @@ def read_array(path: Path) -> np.ndarray:
         The array in float32: `(96, frames)` if the name is a logmel array's, else `(140, frames)`.
 
     Raises:
-        UserError: The file is not a whole array of finite float16, float32 or float64 numbers in as many rows and at
-            least one frame, or holds PAD_VALUE. The message names the file. Pickled data is refused and never loaded.
+        UserError: The file is not a complete array of this many rows and at least one frame, its dtype is not float16,
+            float32 or float64, or it holds NaN, infinite numbers or PAD_VALUE. The message names the file. Pickled data
+            is never loaded.
 
     Examples:
         >>> from mtmusic.data.spectrograms import read_array
@@ -108,7 +109,7 @@ def read_array(path: Path) -> np.ndarray:
 
 
 def read_stored(path: Path) -> np.ndarray:
-    """Reads the numbers of an array as they are stored, whatever their shape.
+    """Reads an array as it is stored, of any shape.
 
     Args:
         path: A .npy file or a .npy.gz file.
@@ -121,9 +122,9 @@ def read_stored(path: Path) -> np.ndarray:
     """
     with _opened(path) as file:
         shape, fortran_order, dtype = _read_header(file, path)
-        content = file.read()  # to the end, where gzip compares its checksum
+        content = file.read()  # to the end, where gzip checks the checksum
         if len(content) != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"its header says {shape} of {dtype}, but {len(content)} bytes follow")
+            raise ValueError(f"its header states {shape} of {dtype}, but {len(content)} bytes follow")
     return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")
 
 
@@ -132,13 +133,13 @@ def usable(stored: np.ndarray, path: Path) -> np.ndarray:
 
     Args:
         stored: The stored array.
-        path: Its file, which says the kind.
+        path: The array's file. Its name states the kind.
 
     Returns:
         The array in float32.
 
     Raises:
-        UserError: It has another shape, NaN or infinite numbers, or values that would mean padding.
+        UserError: The array has another shape, NaN, infinite numbers, or values at or below PAD_VALUE.
     """
     _require_shape(stored.shape, path)
     array = as_float32(stored)
@@ -208,7 +209,7 @@ def array_frames(path: Path) -> int:
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Writes an array whole or not at all, as the kind that the name says. A name that ends in .gz compresses it.
+    """Writes an array. The file's name determines its kind, and a name that ends in .gz compresses it.
 
     Args:
         path: The file.
@@ -224,20 +225,20 @@ def write_array(path: Path, array: np.ndarray) -> None:
     np.lib.format.write_array(buffer, array, allow_pickle=False)
     content = buffer.getvalue()
     if path.suffix == ".gz":
-        content = gzip.compress(content, mtime=0)  # no clock in the file: equal arrays are equal files
+        content = gzip.compress(content, mtime=0)  # without a timestamp, so that equal arrays give equal files
     with whole_file(path) as beside:
         beside.write_bytes(content)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """The file's .npy bytes; what goes wrong inside the block becomes an error that names the file."""
+    """Opens the file's .npy bytes. Errors inside the block become a UserError that names the file."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             yield cast(IO[bytes], file)
     except (UserError, MemoryError):
         raise
-    except Exception as error:  # gzip, zlib and NumPy's parser of a damaged header raise a dozen kinds
+    except Exception as error:  # gzip, zlib and NumPy's header parser raise many kinds of exceptions
         reason = (
             "empty file" if path.is_file() and path.stat().st_size == 0 else str(error) or "the file ends too early"
         )
@@ -245,7 +246,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _read_header(file: IO[bytes], path: Path) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """The array's shape, whether it is in Fortran order, and its dtype; raises UserError where that is not ours."""
+    """Returns the array's shape, whether it is in Fortran order, and its dtype. Raises UserError for other dtypes."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f".npy version {version}")

@@ -1,4 +1,4 @@
-"""Hold-out, k-fold and subsets: seeded, stratified, and with a group's clips always in one part."""
+"""Hold-out, k-fold and subsets. Splits are seeded and stratified, and a group's clips stay in one part."""
 
 import warnings
 from collections.abc import Iterator
@@ -49,8 +49,7 @@ def hold_out(clips: Clips, fraction: float = 0.2, seed: int = 0) -> tuple[Clips,
 
 
 def k_fold(clips: Clips, folds: int = 5, seed: int = 0) -> Iterator[tuple[Clips, Clips]]:
-    """Splits clips into folds, stratified as `hold_out` does. Each clip is in one fold, and a group's clips are in one
-    fold.
+    """Splits clips into folds, stratified as in `hold_out`. A group's clips stay in one fold.
 
     Args:
         clips: Clips to split.
@@ -58,7 +57,7 @@ def k_fold(clips: Clips, folds: int = 5, seed: int = 0) -> Iterator[tuple[Clips,
         seed: Seed of the split.
 
     Yields:
-        The other folds' clips, and the fold's clips.
+        For each fold, the clips of the other folds and the clips of the fold.
 
     Raises:
         UserError: There are too few clips, classes or groups.
@@ -92,7 +91,7 @@ def subset(clips: Clips, size: int, seed: int = 0) -> Clips:
 
     Args:
         clips: Clips to select from.
-        size: Number of clips. All are returned if there are no more.
+        size: Number of clips. All clips are returned if there are not more than this.
         seed: Seed of the selection.
 
     Returns:
@@ -112,7 +111,7 @@ def subset(clips: Clips, size: int, seed: int = 0) -> Clips:
     if size < len(set(strata)):
         raise UserError(f"Expected `subset` of {len(set(strata))} clips or more, one per class, got {size}")
     shuffled = np.random.default_rng(seed).permutation(len(clips))
-    place = np.empty(len(clips))  # 0 for the first clip of each class, towards 1 for its last
+    place = np.empty(len(clips))  # rank of each clip within its class, from 0 to 1
     for stratum in set(strata):
         members = shuffled[strata[shuffled] == stratum]
         place[members] = np.arange(len(members)) / len(members)
@@ -120,26 +119,26 @@ def subset(clips: Clips, size: int, seed: int = 0) -> Clips:
 
 
 def stratification(clips: Clips) -> np.ndarray:
-    """What `hold_out` and `k_fold` stratify by.
+    """Returns the strata of `hold_out` and `k_fold`.
 
     Args:
         clips: Clips of genre or affect.
 
     Returns:
-        The class of each clip, or the quartile of its mean standardised target (missing labels left out), `(clips,)`
-        int.
+        The stratum of each clip `(clips,)` int: for genre its class, for affect the quartile of its mean standardised
+        target. Missing labels are left out of the mean.
     """
     if clips.classes:
         return clips.targets
     targets = np.ma.masked_invalid(clips.targets)
-    scores = (targets - targets.mean(axis=0)) / targets.std(axis=0)  # a task without spread is masked too
+    scores = (targets - targets.mean(axis=0)) / targets.std(axis=0)  # a task of equal labels is masked too
     means = np.ma.filled(scores.mean(axis=1), 0)
     ranks = np.argsort(np.argsort(means, kind="stable"), kind="stable")
     return ranks * TARGET_BINS // len(clips)
 
 
 def _grouped_hold_out(clips: Clips, fraction: float, seed: int) -> tuple[Clips, Clips]:
-    """The first of 1/fraction folds in which both parts hold every class."""
+    """Holds out one of 1/fraction folds: the first for which both parts have every class."""
     purpose = f"a hold-out of {fraction:g} that keeps groups together"
     folds = max(2, round(1 / fraction))
     if (

@@ -224,7 +224,7 @@ BAD = {
     "task of genre": ("genre", ("--task", "valence"), "got a genre folder"),
     "classes of affect": ("affect", ("--classes", "all"), "got an affect folder"),
     "unknown task": ("affect", ("--task", "joy"), "Expected a task among valence, energy, danceability, got joy"),
-    "no such groups": ("affect", ("--groups", "nowhere.csv"), "Expected a file of id,group, got none: nowhere.csv"),
+    "no such groups": ("affect", ("--groups", "nowhere.csv"), "columns id,group, got no such file: nowhere.csv"),
     "largest seed": ("genre", ("--seed", "4294967295", "--seeds", "2"), "seeds up to 4294967295"),
     "too many folds": ("genre", ("--folds", "30"), "Too few clips for 30 folds"),
     "no folder": ("nowhere", (), "no such folder"),

@@ -272,7 +272,7 @@ BAD = {
     "a name that is taken": (
         edit_labels(lambda rows: [",".join([*row[:3], "mean" if i == 0 else row[3]]) for i, row in enumerate(rows)]),
         (),
-        "Expected other names of tasks, got mean, which mtmusic's own files use",
+        "Expected task names that mtmusic's files do not use, got mean",
     ),
     "names of one folder": (
         edit_labels(

@@ -372,7 +372,7 @@ def test_missing_values_as_tables_write_them(data_folder: DataFolder, missing: s
 
 @pytest.mark.parametrize("name", ["song", "Warning", "tags", "split", "true_valence", "genre.Rock"])
 def test_names_that_answers_and_runs_need_are_no_tasks(data_folder: DataFolder, name: str) -> None:
-    with pytest.raises(UserError, match=f"Expected other names of tasks, got {name}"):
+    with pytest.raises(UserError, match=f"Expected task names that mtmusic's files do not use, got {name}"):
         read_affect_labels(data_folder(f"Id,{name}\n1,0.5\n", [1]))
 
 

@@ -293,12 +293,12 @@ def test_logmel_batches_are_the_arrays_padded(tmp_path: Path, buckets: int) -> N
 
 @pytest.mark.parametrize("feature", ["mel", "chroma", "fused"])
 def test_logmel_arrays_hold_no_other_feature(tmp_path: Path, feature: str) -> None:
-    told = rf'Expected the feature "logmel", the only one of logmel arrays, got "{feature}" for .*0\.logmel\.npy'
+    told = rf'Expected the feature "logmel" of a logmel array, got "{feature}" for .*0\.logmel\.npy'
     with pytest.raises(UserError, match=told):
         make_dataset(logmel_clips(tmp_path), feature)
 
 
 def test_fused_arrays_hold_no_logmel(clips_of_lengths: ClipsOf) -> None:
-    told = r'Expected the feature "mel", "chroma" or "fused" of fused arrays, got "logmel" for .*0\.fused\.full\.npy'
+    told = r'Expected the feature "mel", "chroma" or "fused" of a fused array, got "logmel" for .*0\.fused\.full\.npy'
     with pytest.raises(UserError, match=told):
         make_dataset(clips_of_lengths(LENGTHS), "logmel")

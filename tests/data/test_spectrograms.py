@@ -350,9 +350,9 @@ def test_a_value_that_no_logmel_array_may_hold_is_refused(
 @pytest.mark.parametrize(
     ("name", "feature", "told"),
     [
-        ("1.fused.full.npy", "logmel", 'Expected the feature "mel", "chroma" or "fused" of fused arrays, got "logmel"'),
+        ("1.fused.full.npy", "logmel", 'the feature "mel", "chroma" or "fused" of a fused array, got "logmel"'),
         *(
-            ("1.logmel.npy", feature, f'Expected the feature "logmel", the only one of logmel arrays, got "{feature}"')
+            ("1.logmel.npy", feature, f'Expected the feature "logmel" of a logmel array, got "{feature}"')
             for feature in ("mel", "chroma", "fused")
         ),
     ],

@@ -1,1 +1,1 @@
-"""What is measured of a data folder, and what is wrong with it."""
+"""Measures the arrays of a data folder, and checks them and the labels."""

@@ -1,4 +1,4 @@
-"""What can be wrong with a single array, and what to do about it."""
+"""The checks of single arrays, each with advice to the user."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +14,11 @@ EVERY_LEVEL = LEVELS | CHROMA
 
 @dataclass(frozen=True)
 class ArrayCheck:
-    """One thing that can be wrong with a single array.
+    """A check of a single array.
 
-    error: training on it cannot be right; else a warning. message: what was expected of the array and what came.
-    columns: those of the clips' table whose values it explains.
+    error: whether the array must not be trained on. Otherwise the check gives a warning.
+    message: states what was expected of the array, and what it holds.
+    columns: columns of the clips' table whose values the failure explains.
     """
 
     error: bool
@@ -56,7 +57,7 @@ def _bins(array: ArrayMeasurements) -> int:
 
 
 def _is_transposed(array: ArrayMeasurements) -> bool:
-    """Where both are of the right length, by chroma that cannot be."""
+    """If both dimensions have the right length, impossible values of chroma decide."""
     return array.frames == _bins(array) and (array.rows != _bins(array) or array.chroma_min < MEL_FLOOR_DB / 8)
 
 
@@ -65,7 +66,7 @@ def _shape(array: ArrayMeasurements) -> str:
 
 
 def _range(array: ArrayMeasurements) -> str:
-    expected = "expected mel from -80 to 0 dB below the clip's own maximum"
+    expected = "expected mel from -80 to 0 dB relative to the clip's maximum"
     if array.feature == "logmel":
         expected = f"expected log10(1 + 10000 power), from 0 to {threshold('logmel_loudest'):g}"
     return f"{expected}, got mel from {array.mel_min:.4g} to {array.mel_max:.4g}"
@@ -77,7 +78,7 @@ def _floor(array: ArrayMeasurements) -> str:
 
 UNREADABLE = "unreadable array"
 EXTRACT = "mtmusic extract-features makes arrays from songs"
-OWN_MAXIMUM = "Use each clip's own maximum as the reference: librosa.power_to_db(mel, ref=np.max)"
+OWN_MAXIMUM = "Use each clip's maximum as the reference: librosa.power_to_db(mel, ref=np.max)"
 NOT_NORMALISED = "Store the arrays without normalisation: the network normalises its input itself"
 NO_PADDING = "Store clips without padding: the data pipeline pads the batches"
 
@@ -193,10 +194,10 @@ LOGMEL_CHECKS = (
 )
 
 ARRAY_CHECKS = {"fused": FUSED_CHECKS, "logmel": LOGMEL_CHECKS}
-"""By kind of array. The first that fails names the array: what is wrong with it explains what follows."""
+"""The checks of each kind of array. Only the first failure is reported, because it explains the later ones."""
 
 CHECKS_BY_NAME = {check.name: check for checks in ARRAY_CHECKS.values() for check in checks}
-"""Those of one name say the same of both kinds."""
+"""The checks by name. Checks with the same name are equal for both kinds."""
 
 ARRAY_PROBLEMS = frozenset({UNREADABLE, *CHECKS_BY_NAME})
 
@@ -212,9 +213,9 @@ LABEL_ADVICE = {
     "label out of range": "Scale labels to 0 to 1",
     UNREADABLE: f"Copy it again, or save it as float32; {EXTRACT}",
 }
-"""What to do about each kind of problem that a label file or reading an array gives."""
+"""Advice for each kind of problem in a label file or while reading an array."""
 
 
 def failed_check(array: ArrayMeasurements) -> ArrayCheck | None:
-    """What is wrong with the array; None where nothing is, or where it cannot be read."""
+    """Returns the first check that the array fails, or None if it passes all or cannot be read."""
     return next((check for check in ARRAY_CHECKS[array.feature] if check.fails(array)), None) if array.dtype else None

@@ -1,4 +1,4 @@
-"""What is wrong with a folder, in NumPy: every label row and every array, before any training."""
+"""Checks every label row and every array of a folder with NumPy, before a training."""
 
 import hashlib
 from collections import defaultdict
@@ -30,20 +30,21 @@ from mtmusic.data.quality.measurements import ArrayMeasurements, measure_arrays
 from mtmusic.errors import UserError
 
 LABELS = frozenset({"every label column"})
-"""In the columns that a finding explains: genre, or all tasks."""
+"""Stands for the label columns, genre or all tasks, among the columns that a finding explains."""
 
 BY_CLASS = LABELS | LEVELS | {"frames"}
-"""What differs between classes: they have their own levels and lengths."""
+"""Columns that differ between classes, because classes differ in level and length."""
 
 EXAMPLES = 3
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong with some clips.
+    """A problem of some clips.
 
-    error: training on it cannot be right; else a warning. clips: `<split>/<id>` of each clip concerned. columns: those
-    of the clips' table whose values it explains.
+    error: whether the clips must not be trained on. Otherwise the finding is a warning.
+    clips: `<split>/<id>` of each clip concerned.
+    columns: columns of the clips' table whose values the finding explains.
     """
 
     error: bool
@@ -63,10 +64,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckedSplit:
-    """A split's clips with the measurements of each array, and a problem for each row and array that cannot be right.
+    """A split's clips with the measurements of each array, and a problem for each row and array that cannot be used.
 
-    scanned: every usable label row that has an array. clips, frames, digests: of those without a problem, the clips,
-    each clip's number of frames and content hash.
+    scanned: the clips of all usable label rows that have an array.
+    clips, frames, digests: the clips without a problem, their numbers of frames, and the hashes of their content.
     """
 
     scanned: Clips
@@ -75,7 +76,7 @@ class CheckedSplit:
 
     @property
     def bad_rows(self) -> int:
-        """Label rows that cannot be used; a bad array has a row all the same."""
+        """The number of label rows that cannot be used, not counting rows of bad arrays."""
         return sum(problem.kind not in ARRAY_PROBLEMS for problem in self.problems)
 
     @cached_property
@@ -99,25 +100,25 @@ class CheckedSplit:
 def checked_genre_split(
     folder: Path | str, split: str, classes: GenreClasses = "lab", known: Sequence[str] = (), levels: bool = True
 ) -> CheckedSplit:
-    """`read_genre_labels`, with every array read once. Raises UserError for a label file that cannot be used at all.
+    """Like `read_genre_labels`, but reads every array once. Raises UserError for a label file that cannot be used.
 
-    levels: whether an array whose numbers cannot be right is a problem, as is one that cannot be read.
+    levels: whether an array with impossible values is a problem. An unreadable array always is.
     """
     return _checked(*scan_genre_labels(folder, split, classes, known), levels)
 
 
 def checked_affect_split(folder: Path | str, split: str, levels: bool = True) -> CheckedSplit:
-    """As `checked_genre_split`, for an affect folder."""
+    """Like `checked_genre_split`, for an affect folder."""
     return _checked(*scan_affect_labels(folder, split), levels)
 
 
 def checked_unlabelled_split(folder: Path | str, split: str) -> CheckedSplit:
-    """As `checked_genre_split`, for the arrays of a split that has no labels."""
+    """Like `checked_genre_split`, for the arrays of a split without labels."""
     return _checked(*scan_unlabelled(folder, split), levels=True)
 
 
 def require_good(folder: Path | str, splits: Mapping[str, CheckedSplit], skip_bad: bool = False) -> tuple[Problem, ...]:
-    """All splits' problems. Raises UserError that lists them unless skip_bad, and for an empty split."""
+    """Returns the problems of all splits. Raises UserError for problems, unless `skip_bad`, and for an empty split."""
     problems = tuple(problem for part in splits.values() for problem in part.problems)
     if problems and not skip_bad:
         raise UserError.listing(f"Cannot use all of {folder} (`skip_bad=True` leaves these clips out)", problems)
@@ -128,7 +129,7 @@ def require_good(folder: Path | str, splits: Mapping[str, CheckedSplit], skip_ba
 
 
 def fingerprint(splits: Mapping[str, CheckedSplit]) -> str:
-    """One hash over splits, ids, labels and contents: equal for equal clips whatever their order or format."""
+    """A hash of the clips' splits, ids, labels and contents. It does not depend on their order or file format."""
     lines = sorted(
         f"{split} {clip_id} {np.asarray(target).tolist()} {digest}"
         for split, part in splits.items()
@@ -139,12 +140,12 @@ def fingerprint(splits: Mapping[str, CheckedSplit]) -> str:
 
 
 def find_problems(splits: Mapping[str, CheckedSplit]) -> list[Finding]:
-    """The splits' problems, those of a kind together: each an error."""
+    """Returns the splits' problems as errors, one finding for each kind."""
     by_kind: dict[str, list[tuple[str, Problem]]] = defaultdict(list)
     for split, part in splits.items():
         for problem in part.problems:
             by_kind[problem.kind].append((f"{split}/{problem.clip}", problem))
-    if "unknown class" in by_kind:  # a name misspelt throughout train is what is missing there
+    if "unknown class" in by_kind:  # a class may be missing because its name is misspelt in train
         by_kind.pop("class missing from train", None)
     findings = []
     for kind, problems in by_kind.items():

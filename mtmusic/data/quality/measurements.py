@@ -1,4 +1,4 @@
-"""What each array on disk holds, measured once: read in parallel, kept in the cache by path, size and time."""
+"""Measures each array on disk, in parallel. The measurements are cached by path, size and modification time."""
 
 import hashlib
 import json
@@ -19,27 +19,32 @@ from mtmusic.data.spectrograms import array_kind, as_float32, read_stored, usabl
 from mtmusic.errors import UserError
 from mtmusic.files import cache_folder, write_text
 
-READERS = 8  # threads; reading, decompressing and hashing hold no lock
+READERS = 8  # threads; reading, decompressing and hashing release the GIL
 PROGRESS_AFTER_SECONDS = 2
 
 CACHE_VERSION = 2
-"""Goes up with every change of what is measured, so that the cache of an older version is not used."""
+"""Increased with every change of the measurements, so that older caches are not used."""
 
-LEAST_VARIANCE = 1e-6  # of a bin whose changes are looked at
+LEAST_VARIANCE = 1e-6  # bins of lower variance are left out of `_change`
 
 
 @dataclass(frozen=True)
 class ArrayMeasurements:
-    """What one array holds.
+    """Measurements of one array.
 
-    problem: why it cannot be used at all, in one line; "" for one that can. rows, frames: its shape as stored, 0 where
-    it has no two dimensions. mel_*, in dB or of logmel, and chroma_* are of its finite values, NaN where it has not the
-    rows of its kind, which is `feature`, "fused" or "logmel". floor_share: of frames whose every mel bin lies at the
-    floor, -80 dB or 0. zero_frames: whose every mel bin is 0. chroma_peaks: share of frames whose largest chroma is 1,
-    or which are silent. chroma_change: mean squared difference of neighbouring frames over twice the variance, mean
-    over bins: near 1 for unrelated frames, near 0 for alike ones; mel_change: that of logmel.
-    nan_share: of values that are NaN or infinite. digest: hash of the numbers as float32, equal for equal clips
-    whatever their names and formats.
+    problem: why the array cannot be used, in one line, or "".
+    feature: the kind of the array, "fused" or "logmel".
+    rows, frames: the shape as stored, 0 if the array is not two-dimensional.
+    mel_*: statistics of the finite values of mel, in dB or in logmel. NaN if the number of rows is wrong.
+    chroma_*: statistics of the finite values of chroma, NaN as for mel.
+    floor_share: share of frames whose mel bins are all at the floor: -80 dB, or 0 in logmel.
+    zero_frames: number of frames whose mel bins are all 0.
+    chroma_peaks: share of frames that are silent or whose largest chroma is 1.
+    chroma_change: mean squared difference of successive frames / (2 * variance), averaged over bins. It is near 1 for
+    unrelated frames, and near 0 for similar ones.
+    mel_change: the same for logmel.
+    nan_share: share of values that are NaN or infinite.
+    digest: hash of the values as float32. Equal clips have equal hashes, whatever their names and file formats.
     """
 
     problem: str = ""
@@ -63,7 +68,7 @@ class ArrayMeasurements:
 
 
 def measure_arrays(paths: Sequence[Path]) -> list[ArrayMeasurements]:
-    """The measurements of each array, from the cache where its file has not changed; a bar where it takes long."""
+    """Measures arrays. The measurements of unchanged files come from the cache. A slow call shows a progress bar."""
     cached = {folder: _read_cache(folder) for folder in {path.parent for path in paths}}
     stamps = [_stamp(path) for path in paths]
     before = [cached[path.parent].get((path.name, *stamp)) for path, stamp in zip(paths, stamps, strict=True)]
@@ -79,7 +84,7 @@ def measure_arrays(paths: Sequence[Path]) -> list[ArrayMeasurements]:
 
 
 def measure_array(path: Path) -> ArrayMeasurements:
-    """Reads one array; never raises for what is wrong with it."""
+    """Measures one array. A bad array does not raise an error, but has a `problem`."""
     kind = array_kind(path)
     try:
         stored = read_stored(path)
@@ -94,7 +99,7 @@ def measure_array(path: Path) -> ArrayMeasurements:
     rows, frames = array.shape if array.ndim == 2 else (0, 0)
     levels: dict[str, Any] = {}
     if rows == FEATURE_BINS[kind] and np.isfinite(array).any(axis=1).all():
-        with np.errstate(all="ignore"):  # huge numbers, squared
+        with np.errstate(all="ignore"):  # squares of huge numbers overflow
             finite = np.where(np.isfinite(array), array, np.nan)
             levels = _fused_levels(finite) if kind == "fused" else _logmel_levels(finite)
     return ArrayMeasurements(
@@ -110,12 +115,12 @@ def measure_array(path: Path) -> ArrayMeasurements:
 
 
 def _logmel_levels(mel: np.ndarray) -> dict[str, Any]:
-    """(96, frames), which may hold some NaN, to its measurements."""
+    """(96, frames), possibly with NaN -> the measurements of logmel."""
     return _mel_levels(mel, np.abs(mel) <= threshold("logmel_silent")) | {"mel_change": _change(mel)}
 
 
 def _mel_levels(mel: np.ndarray, floor: np.ndarray) -> dict[str, Any]:
-    """(bins, frames), and which of the values are at the floor, to the measurements of mel."""
+    """(bins, frames), and a mask of the values at the floor -> the measurements of mel."""
     return {
         "mel_min": float(np.nanmin(mel)),
         "mel_max": float(np.nanmax(mel)),
@@ -127,7 +132,7 @@ def _mel_levels(mel: np.ndarray, floor: np.ndarray) -> dict[str, Any]:
 
 
 def _fused_levels(array: np.ndarray) -> dict[str, Any]:
-    """(140, frames), which may hold some NaN, to the measurements of mel and chroma."""
+    """(140, frames), possibly with NaN -> the measurements of mel and chroma."""
     mel, chroma = array[FEATURE_ROWS["mel"]], array[FEATURE_ROWS["chroma"]]
     peaks = chroma.max(axis=0)
     return _mel_levels(mel, np.abs(mel - MEL_FLOOR_DB) <= threshold("at_floor_db")) | {
@@ -139,7 +144,7 @@ def _fused_levels(array: np.ndarray) -> dict[str, Any]:
 
 
 def _change(array: np.ndarray) -> float:
-    """(bins, frames) -> see ArrayMeasurements; 0 where nothing changes."""
+    """(bins, frames) -> `chroma_change` or `mel_change` of ArrayMeasurements, 0 for constant arrays."""
     variance = np.nanvar(array, axis=1, dtype=np.float64)
     moving = variance > LEAST_VARIANCE
     if not moving.any():
@@ -149,7 +154,7 @@ def _change(array: np.ndarray) -> float:
 
 
 Key = tuple[str, int, int]
-"""A file's name, size in bytes and time of its last change in nanoseconds."""
+"""A file's name, size in bytes and modification time in nanoseconds."""
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -166,7 +171,7 @@ def _cache_path(folder: Path) -> Path:
 
 
 def _read_cache(folder: Path) -> dict[Key, ArrayMeasurements]:
-    """Empty where there is none, or one that cannot be read: then the arrays are measured anew."""
+    """Reads the folder's cache. Empty if there is none or it cannot be read, so that the arrays are measured again."""
     try:
         content = json.loads(_cache_path(folder).read_text(encoding="utf-8"))
         if content["version"] != CACHE_VERSION:
@@ -177,7 +182,7 @@ def _read_cache(folder: Path) -> dict[Key, ArrayMeasurements]:
 
 
 def _write_cache(folder: Path, arrays: dict[Key, ArrayMeasurements]) -> None:
-    """Of the files that are there now and can be used. A cache that cannot be written is done without."""
+    """Writes the measurements of existing, usable files. A cache that cannot be written is left out silently."""
     there = {(path.name, *_stamp(path)) for path in folder.iterdir()} if folder.is_dir() else set()
     rows = [[*key, asdict(array)] for key, array in arrays.items() if key in there and not array.problem]
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What is wrong with clips that are good one by one: with some of them together, and with whole splits."""
+"""Checks clips with each other, and whole splits. The clips have passed the checks of single arrays."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,9 @@ Splits = Mapping[str, CheckedSplit]
 
 
 def check_splits(folder: Path | str, splits: Splits, beat: bool) -> list[Finding]:
-    """Of the splits' good clips; those that cannot be right by themselves are the splits' problems.
+    """Checks the splits' good clips with each other. Bad clips are among the splits' problems.
 
-    What follows from a problem is not reported again: classes are not counted in a split of doubtful rows.
+    Consequences of a problem are not reported. For example, classes are not counted in a split with many bad rows.
     """
     without_row = _arrays_without_row(folder, splits)
     doubtful = {split for split, part in splits.items() if _is_doubtful(part, split, without_row)}
@@ -37,12 +37,12 @@ def check_splits(folder: Path | str, splits: Splits, beat: bool) -> list[Finding
 
 
 def check_labels(splits: Mapping[str, Clips]) -> list[Finding]:
-    """Tasks with few labels, or with equal ones."""
+    """Finds tasks with many missing labels, or with equal labels."""
     return [finding for split, clips in splits.items() for finding in _labels_of_tasks(split, clips)]
 
 
 def _good_clips(splits: Splits) -> list[tuple[str, str, ArrayMeasurements]]:
-    """Split, `<split>/<id>` and measurements of each."""
+    """The split, `<split>/<id>` and measurements of each good clip."""
     return [
         (split, f"{split}/{part.scanned.ids[i]}", part.measurements[i])
         for split, part in splits.items()
@@ -62,7 +62,7 @@ def _suspicious_arrays(splits: Splits) -> list[Finding]:
 
 
 def _other_rate(splits: Splits, beat: bool) -> list[Finding]:
-    """Clips at full rate where they should be beat-synchronised, or the reverse."""
+    """Finds full-rate clips in a beat-synchronised folder, or the reverse."""
     clips = _good_clips(splits)
     if beat:
         name = "full-rate clips among beat-synchronised ones"
@@ -83,13 +83,13 @@ def _other_rate(splits: Splits, beat: bool) -> list[Finding]:
 
 
 def _is_full_rate(array: ArrayMeasurements) -> bool:
-    """Each frame's chroma peaks at 1, and is like the one before: they overlap by three quarters."""
+    """At full rate each frame's chroma peaks at 1. Successive frames overlap by three quarters, so they are similar."""
     alike = array.chroma_change < threshold("full_rate_change")
     return array.frames >= threshold("full_rate_frames") and _peaks(array) and alike
 
 
 def _is_beat(array: ArrayMeasurements, short: bool) -> bool:
-    """Medians between beats lose peaks, and differ more; of a clip that is short for its folder one sign is enough."""
+    """Medians between beats lose the peaks and differ more. A clip that is short for its folder needs one sign."""
     if array.feature == "logmel":
         return array.frames < threshold("full_rate_frames") and array.mel_change > threshold("logmel_change")
     signs = (not _peaks(array), array.chroma_change > threshold("beat_change"))
@@ -108,8 +108,8 @@ def _equal_contents(splits: Splits) -> list[Finding]:
     across = [clips for clips in several if len({split for split, _ in clips}) > 1]
     within = [clips for clips in several if len({split for split, _ in clips}) == 1]
     return [
-        *_equal(True, "clip in two splits", across, "Keep it in one split: a training clip is no test"),
-        *_equal(False, "same content under two ids", within, "Keep one: the other may become a held-out clip"),
+        *_equal(True, "clip in two splits", across, "Keep it in one split: test clips must not be in train"),
+        *_equal(False, "same content under two ids", within, "Keep one: the other may be held out for the test"),
     ]
 
 
@@ -121,7 +121,7 @@ def _equal(error: bool, name: str, groups: list[list[tuple[str, str]]], advice: 
 
 
 def _shared_ids(splits: Splits) -> list[Finding]:
-    """Of different content: equal ones are reported as such."""
+    """Finds ids that name different clips in two splits. Equal clips are reported by `_equal_contents`."""
     contents: dict[str, dict[str, str]] = defaultdict(dict)
     for split, clip, array in _good_clips(splits):
         contents[clip.split("/")[1]][split] = array.digest
@@ -150,7 +150,7 @@ def _shared_groups(splits: Splits) -> list[Finding]:
 
 
 def _arrays_without_row(folder: Path | str, splits: Splits) -> list[Finding]:
-    """None where rows are shifted or their ids unusable: then the ids stand elsewhere."""
+    """Finds arrays without a label row. Finds none if rows are shifted or have unusable ids, which explains them."""
     lonely = [
         f"{split}/{i}"
         for split, part in splits.items()
@@ -188,7 +188,7 @@ def _labels_of_tasks(split: str, clips: Clips) -> list[Finding]:
 
 
 def _unknown_groups(folder: Path | str, splits: Splits) -> list[Finding]:
-    """Rows of groups.csv that name no clip, where clips are in no group: nothing keeps these in one split."""
+    """Finds rows of groups.csv that name no clip, if there are clips without a group: such clips may be split apart."""
     named = group_ids(folder)
     arrays = [clip for split in ("train", "validation", "test") for clip in array_ids(folder, split)]
     known = {*arrays, *(clip for part in splits.values() for clip in part.scanned.ids)}
@@ -204,7 +204,7 @@ def _unknown_groups(folder: Path | str, splits: Splits) -> list[Finding]:
 
 
 def _near_twins(splits: Splits) -> list[Finding]:
-    """Classes whose names differ in case or spaces alone."""
+    """Finds classes whose names differ only in case or spaces."""
     scanned = {split: part.scanned for split, part in splits.items()}
     findings = []
     for twins in near_twins(name for clips in scanned.values() for name in clips.classes):
@@ -221,9 +221,9 @@ def _near_twins(splits: Splits) -> list[Finding]:
 
 
 def _class_shares(splits: Splits) -> list[Finding]:
-    """Classes that a split lacks, and those of which a split seems to have lost a part.
+    """Finds classes that are missing from a split, and classes of which a split seems to have lost clips.
 
-    Every row with an array counts, so that a class is not missed because its arrays are bad.
+    Every row with an array counts, so a class of bad arrays is not reported as missing.
     """
     counted = {split: part.scanned for split, part in splits.items() if part.scanned.classes and len(part.scanned)}
     train = counted.get("train")
@@ -247,7 +247,7 @@ def _class_shares(splits: Splits) -> list[Finding]:
 
 
 def _cut_split(pair: Mapping[str, Clips], name: str) -> str | None:
-    """The split of the two in which the class's share is too low for chance, None where neither is."""
+    """Returns the split in which the class's share is too low to be chance, or None."""
     low, high = sorted(pair, key=lambda split: _share(pair[split], name))
     lower, higher = _share(pair[low], name), _share(pair[high], name)
     if lower >= threshold("class_ratio") * higher:
@@ -260,7 +260,7 @@ def _cut_split(pair: Mapping[str, Clips], name: str) -> str | None:
 
 
 def _others_agree(pair: Mapping[str, Clips], name: str) -> bool:
-    """Whether the other classes, two or more, share out the rest alike in both splits: then they were stratified."""
+    """Whether two or more other classes have equal shares of the rest in both splits, as after a stratified split."""
     rests = [np.array([count for other, count in clips.counts().items() if other != name]) for clips in pair.values()]
     clips_in = [rest.sum() for rest in rests]
     if len(rests[0]) < 2 or not all(clips_in):
@@ -271,7 +271,7 @@ def _others_agree(pair: Mapping[str, Clips], name: str) -> bool:
 
 
 def _independent(clips: Clips) -> float:
-    """So many clips of different groups would say as much: those of a group are mostly of one class."""
+    """The effective number of independent clips, because the clips of a group are mostly of one class."""
     if clips.groups is None:
         return len(clips)
     _, sizes = np.unique(clips.groups, return_counts=True)
@@ -287,7 +287,7 @@ def _of_class(clips: Clips, split: str, name: str) -> tuple[str, ...]:
 
 
 def _split_sizes(splits: Splits) -> list[Finding]:
-    """By rows, usable or not."""
+    """Compares the numbers of rows in train and test. Bad rows count too."""
     if not {"train", "test"} <= set(splits):
         return []
     train, test = (len(splits[split].scanned) + splits[split].bad_rows for split in ("train", "test"))

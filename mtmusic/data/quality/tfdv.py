@@ -1,7 +1,6 @@
-"""The clips' table, and TensorFlow Data Validation of it: statistics, schema, anomalies, skew between train and test.
+"""The clips' table, and its checks by TensorFlow Data Validation: schema, anomalies, and skew between train and test.
 
-TFDV is imported inside the functions, since that takes seconds and not every install has it. The other checks do
-without.
+TFDV is optional, and its import takes seconds, so functions import it. The other checks do not need it.
 """
 
 import logging
@@ -25,43 +24,43 @@ from mtmusic.files import write_text
 PURPOSE = "The comparison of columns with a schema, and between train and test,"
 
 SCHEMA = Path(__file__).parent / "schema.pbtxt"
-"""Of the lab's format. `lab_schema` makes that of logmel of it."""
+"""The schema of the lab's format. `lab_schema` derives the schema of logmel folders from it."""
 
 LABELLED, UNLABELLED = "LABELLED", "UNLABELLED"
 """Environments: the lab's affect folders have a test split without labels."""
 
 COMPARED = ("frames", "mel_mean", "mel_std")
-"""Columns whose distribution in train and test is compared, next to the labels. The others sit at a bound in most
-clips, where TFDV's histograms show nothing."""
+"""Columns whose distributions in train and test are compared, in addition to the labels. The other columns are at a
+bound in most clips, where TFDV's histograms show nothing."""
 
 ARRAY_COLUMNS = {
     "frames": "frames", "rows": "rows", "dtype": "", "mel_min": "dB", "mel_max": "dB", "mel_mean": "dB",
     "mel_std": "dB",
     "floor_share": "share of frames", "chroma_min": "chroma", "chroma_max": "chroma", "nan_share": "share of values",
 }  # fmt: skip
-"""Of ArrayMeasurements, which says what each is, with its unit."""
+"""Columns from ArrayMeasurements, with their units."""
 
 LOGMEL_COLUMNS = {
     name: "log10(1 + 10000 power)" if unit == "dB" else unit for name, unit in ARRAY_COLUMNS.items() if unit != "chroma"
 }
-"""The same of a logmel folder."""
+"""The columns of a logmel folder, with their units."""
 
 Row = dict[str, Any]
 
-HISTOGRAM_BINS = 10  # of TFDV's comparison
+HISTOGRAM_BINS = 10  # in TFDV's comparison
 
 Statistics = Any
-"""A tensorflow_metadata DatasetFeatureStatisticsList: of one split."""
+"""A tensorflow_metadata DatasetFeatureStatisticsList of one split."""
 
 Schema = Any
 """A tensorflow_metadata Schema."""
 
 
 def clip_table(split: CheckedSplit) -> list[Row]:
-    """A row for each label row with an array, in the order of the file, or for each array of an unlabelled split.
+    """Returns a row for each label row with an array, in file order, or for each array of an unlabelled split.
 
-    Columns: id, genre or a column a task (NaN where the label is missing), ARRAY_COLUMNS or LOGMEL_COLUMNS, and problem
-    (None for a good clip).
+    The columns are id, genre or a column for each task (NaN for a missing label), ARRAY_COLUMNS or LOGMEL_COLUMNS, and
+    problem (None for a good clip).
     """
     problems = {problem.clip: problem.kind for problem in split.problems}
     return [
@@ -72,7 +71,7 @@ def clip_table(split: CheckedSplit) -> list[Row]:
 
 
 def array_columns(feature: str) -> dict[str, str]:
-    """ARRAY_COLUMNS, or LOGMEL_COLUMNS."""
+    """Returns ARRAY_COLUMNS or LOGMEL_COLUMNS."""
     return LOGMEL_COLUMNS if feature == "logmel" else ARRAY_COLUMNS
 
 
@@ -84,7 +83,7 @@ def _labels(split: CheckedSplit, i: int) -> Row:
 
 
 def generate_statistics(rows: Sequence[Row], labels: Sequence[str]) -> Statistics:
-    """TFDV's statistics of a split's rows, of the label columns that it has and of what the arrays hold."""
+    """Returns TFDV's statistics of a split's rows: of its label columns and of its arrays' columns."""
     module = tfdv()
     import pandas as pd  # comes with TFDV
 
@@ -95,7 +94,7 @@ def generate_statistics(rows: Sequence[Row], labels: Sequence[str]) -> Statistic
 
 
 def infer_schema(statistics: Statistics, labels: Sequence[str]) -> Schema:
-    """TFDV's guess from a train split, whose labels another split need not have."""
+    """Lets TFDV infer a schema from a train split. In it, labels are optional for the other splits."""
     schema = tfdv().infer_schema(statistics, infer_feature_shape=True)
     schema.default_environment.extend([LABELLED, UNLABELLED])
     for feature in schema.feature:
@@ -105,9 +104,9 @@ def infer_schema(statistics: Statistics, labels: Sequence[str]) -> Schema:
 
 
 def lab_schema(classes: Sequence[str] = (), tasks: Sequence[str] = (), feature: str = "fused") -> Schema:
-    """The schema of the lab's format, for these classes or these tasks: labels in [0, 1], some of them missing.
+    """Returns the schema of the lab's format for these classes or tasks. Task labels are in [0, 1] and may be missing.
 
-    feature: "logmel" gives that of a logmel folder.
+    feature: "logmel" for the schema of a logmel folder.
     """
     schema = read_schema(SCHEMA)
     if feature == "logmel":
@@ -124,7 +123,7 @@ def lab_schema(classes: Sequence[str] = (), tasks: Sequence[str] = (), feature: 
 
 
 def _make_logmel(schema: Schema) -> None:
-    """Other limits of mel, 96 rows, and no chroma."""
+    """Changes the schema to that of logmel: other limits of mel, 96 rows, and no chroma."""
     loudest = threshold("logmel_loudest")
     domains = {"mel_min": 0.0, "mel_max": 0.0, "mel_mean": 0.0, "mel_std": threshold("constant_db")}
     for column in [*schema.feature]:
@@ -137,7 +136,7 @@ def _make_logmel(schema: Schema) -> None:
 
 
 def read_schema(path: Path) -> Schema:
-    """A schema in protobuf's text format. Raises UserError where there is none."""
+    """Reads a schema in protobuf's text format. Raises UserError if the file holds none."""
     tfdv()
     from google.protobuf import text_format
     from tensorflow_metadata.proto.v0 import schema_pb2
@@ -160,7 +159,7 @@ def write_schema(path: Path, schema: Schema) -> None:
 def validate(
     rows: Mapping[str, Sequence[Row]], schema: Schema, labels: Sequence[str], compare: bool = True
 ) -> list[Finding]:
-    """Each split's rows against the schema, and with `compare` train's against test's: no anomaly, no finding."""
+    """Compares each split's rows with the schema, and with `compare` train with test. Each anomaly is a finding."""
     statistics = {split: generate_statistics(part, labels) for split, part in rows.items() if part}
     findings = []
     for split, of_split in statistics.items():
@@ -176,7 +175,7 @@ def validate(
 def _skew(
     rows: Mapping[str, Sequence[Row]], statistics: Mapping[str, Statistics], labels: Sequence[str]
 ) -> list[Finding]:
-    """Columns whose distribution in test is not that in train, by more than chance gives."""
+    """Finds columns whose distributions in train and test differ by more than chance."""
     train, test = statistics["train"], statistics["test"]
     there = [name for name in (*labels, *COMPARED) if name in _columns(train) & _columns(test)]
     schema = tfdv().infer_schema(train)
@@ -206,10 +205,10 @@ def _skewed(name: str, measured: Any, clips: tuple[str, ...]) -> Finding:
 
 
 def _skew_limit(name: str, train: Sequence[Row], test: Sequence[Row]) -> float | None:
-    """None for a column that is not worth comparing.
+    """The largest difference of a column that counts as chance, or None if the column is not compared.
 
-    Two samples of n and m clips differ by chance: a share p by sqrt(p(1 - p)(1/n + 1/m)), ten bins' divergence by
-    9/8 (1/n + 1/m) nats.
+    For two samples of n and m clips, the standard error of the difference of a share p is sqrt(p(1 - p)(1/n + 1/m)).
+    The expected divergence of histograms of ten bins is 9/8 (1/n + 1/m) nats.
     """
     scatter = 1 / len(train) + 1 / len(test)
     if name == "genre":
@@ -221,14 +220,14 @@ def _skew_limit(name: str, train: Sequence[Row], test: Sequence[Row]) -> float |
 
 
 def _largest_spread(rows: Sequence[Row]) -> float:
-    """p(1 - p) of the class where it is largest."""
+    """The largest p(1 - p) over the classes, where p is the share of a class."""
     _, counts = np.unique([row["genre"] for row in rows], return_counts=True)
     shares = counts / counts.sum()
     return float((shares * (1 - shares)).max())
 
 
 def _is_constant(name: str, *parts: Sequence[Row]) -> bool:
-    """Whether most clips of all parts have one and the same value, as full-rate excerpts have frames."""
+    """Whether most clips of all parts have the same value, for example the same number of frames."""
     quartiles = {q for part in parts for q in np.nanquantile([row.get(name, math.nan) for row in part], (0.25, 0.75))}
     return len(quartiles) == 1
 
@@ -245,7 +244,7 @@ def _anomaly(split: str, rows: Sequence[Row], schema: Schema, name: str, info: A
 
 
 def _is_outside(value: Any, name: str, schema: Schema) -> bool:
-    """Of its column's domain, or missing."""
+    """Whether a value is outside its column's domain, or missing."""
     feature = next((feature for feature in schema.feature if feature.name == name), None)
     if feature is None or not _is_known(value):
         return True
@@ -266,13 +265,13 @@ def _columns(statistics: Statistics) -> set[str]:
 
 
 def tfdv(purpose: str = PURPOSE) -> ModuleType:
-    """TFDV, whose import logs and writes much that concerns nobody.
+    """Imports TFDV, without the messages that its import writes.
 
-    Raises UserError, which begins with the purpose, where it is not installed.
+    Raises UserError if it is not installed. The message begins with `purpose`.
     """
     logging.disable(logging.WARNING)
     try:
-        with redirect_stderr(StringIO()):  # without IPython it says that it cannot draw
+        with redirect_stderr(StringIO()):  # without IPython it prints that it cannot draw
             return require("tensorflow_data_validation", purpose)
     finally:
         logging.disable(logging.NOTSET)

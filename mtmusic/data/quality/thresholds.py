@@ -1,4 +1,4 @@
-"""From which value on the checks find something, each with its reason: all in one table."""
+"""The thresholds of the checks, each with its reason."""
 
 THRESHOLDS: dict[str, tuple[float, str]] = {
     "loudest_db": (
