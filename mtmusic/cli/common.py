@@ -261,7 +261,12 @@ def with_flags(message: str, flags: argparse.ArgumentParser) -> str:
             value = text
         return " ".join(_words(actions, value)) or found[1]
 
-    return re.sub(r"`([a-z]\w*(?:=[^`\n]+)?)`", shown, message)
+    return _harmless(re.sub(r"`([a-z]\w*(?:=[^`\n]+)?)`", shown, message))
+
+
+def _harmless(message: str) -> str:
+    """With control characters as escapes, which file names may hold and a terminal obeys; lines stay lines."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], message)
 
 
 def command(name: str, **values: Any) -> str:

@@ -1,7 +1,6 @@
 """Many songs -> a row each in the log, a table, pictures of timelines."""
 
 import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from mtmusic.errors import UserError
 from mtmusic.files import refuse_taken, write_csv, write_json
 from mtmusic.serving.predictor import GENRE, SONG, TAGS, TEMPO, WARNING, Answer, Predictor, SongAnswer, Timeline, begin
 from mtmusic.serving.provenance import describe
+from mtmusic.serving.table import text
 
 if TYPE_CHECKING:
     from mtmusic.evaluation.plots import Figure
@@ -120,7 +120,7 @@ def _pictures(folder: Path | None, paths: Sequence[Path]) -> dict[Path, Path]:
 def _shown(path: Path) -> str:
     """The path from here, its end where it is long; file names may be any bytes."""
     name = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-    name = os.fsencode(name).decode(errors="replace")
+    name = text(name)
     return name if len(name) <= SHOWN_NAME else f"...{name[3 - SHOWN_NAME :]}"
 
 
@@ -133,7 +133,7 @@ def with_doubts(song: SongAnswer) -> Answer:
 def _log_trouble(song: SongAnswer) -> bool:
     """Whether the song failed."""
     for line in (f"failed: {song.failure}",) if song.failure else (f"warning: {doubt}" for doubt in song.doubts):
-        logger.warning(os.fsencode(line).decode(errors="replace"))
+        logger.warning(text(line))
     return bool(song.failure)
 
 

@@ -172,6 +172,15 @@ def test_a_name_that_the_terminal_cannot_show_is_escaped(monkeypatch, encoding):
         assert stream.buffer.getvalue().decode(encoding) == expected
 
 
+def test_a_name_does_not_command_the_terminal(capsys):
+    def body(arguments):
+        logger.info("a\x1b[31m\x9b\r.mp3\n\tnext line")
+        raise UserError("no \x1b]0;title\x07.mp3")
+
+    assert runs(body)([]) == 2
+    assert capsys.readouterr() == ("a\\x1b[31m\\x9b\\r.mp3\n\tnext line\n", "error: no \\x1b]0;title\\x07.mp3\n")
+
+
 def test_other_errors_keep_their_traceback():
     with pytest.raises(ValueError, match="a fault of ours"):
         raising(ValueError("a fault of ours"))([])
