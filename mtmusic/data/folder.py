@@ -222,7 +222,7 @@ def pooled_clips(data: FolderData, groups: Path | None = None) -> tuple[Clips, t
     if groups is not None:
         names = read_groups(groups, clips.ids)
         if all(name.startswith(ALONE) for name in names):
-            raise UserError(f"Expected groups of the clips of {data.folder}, got none of their ids in {groups}")
+            raise UserError(f"Expected groups of the clips of {data.folder}, found none of their ids in {groups}")
     if clips.tasks:
         require_labels(clips, f"among the clips of {data.folder}")
     clips = replace(clips, groups=_joined(names, [data.digests[path] for path in clips.paths]))

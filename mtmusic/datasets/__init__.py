@@ -1,1 +1,1 @@
-"""Songs, FMA or synthesis to a data folder; and looking at one."""
+"""Makes data folders from songs, from FMA or by synthesis. Explores and validates data folders."""

@@ -1,4 +1,4 @@
-"""What extraction and FMA have in common: the pass over the songs, and the files next to the arrays."""
+"""Shared by extraction and FMA: the extraction of all songs, and the files next to the arrays."""
 
 import logging
 import shutil
@@ -30,7 +30,7 @@ from mtmusic.files import locked, require_writable, write_json
 logger = logging.getLogger(__name__)
 
 ANY_NAME = "surrogateescape"
-"""How text holds names of files, which may be any bytes."""
+"""Error handler that keeps the bytes of file names that are not valid UTF-8."""
 
 SPLITS = ("train", "validation", "test")
 RATES = {"full": (False,), "beat": (True,), "both": (False, True)}
@@ -39,7 +39,7 @@ RATES = {"full": (False,), "beat": (True,), "both": (False, True)}
 def extract_all(
     songs: Sequence[Song], excerpt: Excerpt, jobs: int = -1, scheduler: str | None = None
 ) -> tuple[Outcome, ...]:
-    """Writes the songs' arrays with a progress bar, logs doubts as they come, and returns what failed, by path."""
+    """Writes the songs' arrays with a progress bar, and logs warnings. Returns the failed songs, sorted by path."""
     failed = []
     outcomes = extract_songs(songs, excerpt, write_array, jobs, scheduler)
     with tqdm(total=len(songs), desc="Extracting", unit="song") as progress:
@@ -55,10 +55,10 @@ def extract_all(
 
 @contextmanager
 def lock_folders(folders: Sequence[Path]) -> Iterator[None]:
-    """Makes the folders and refuses them to a second run. The system lets go when this process ends, however it ends.
+    """Makes the folders, and locks them against a second run as `files.locked` does.
 
-    Where the block fails, those that were made go again, unless they hold an array.
-    Raises UserError where another run has one of them, and for one that cannot be written to.
+    If the block fails, new folders without an array are removed again.
+    Raises UserError if another run has locked a folder, or if a folder cannot be written to.
     """
     with ExitStack() as stack:
         for folder in folders:
@@ -77,7 +77,7 @@ def _remove_without_arrays(folder: Path, failure: type[BaseException] | None, *_
 
 
 def has_array(folder: Path, clip_id: str, split: str, move: bool = True) -> bool:
-    """Whether the array is there; one that an earlier run, with other labels, put into another split is moved."""
+    """Whether the clip's array exists. If an earlier run with other labels put it into another split, it is moved."""
     found = next(filter(None, (array_path(folder / name, clip_id) for name in SPLITS)), None)
     if found and move and found.parent.name != split:
         (folder / split).mkdir(exist_ok=True)
@@ -86,7 +86,7 @@ def has_array(folder: Path, clip_id: str, split: str, move: bool = True) -> bool
 
 
 def features_json(beat: bool, excerpt: Excerpt, feature: str = "fused") -> dict[str, Any]:
-    """What features.json says of the arrays, but for the versions. feature: "fused" or "logmel"."""
+    """Returns the content of features.json without the versions. feature: "fused" or "logmel"."""
     if feature == "logmel":
         made = {"sample_rate": LOGMEL_SAMPLE_RATE, "n_fft": LOGMEL_FFT_LENGTH, "hop_length": LOGMEL_HOP_LENGTH}
         return {"feature": feature, **made, "bands": LOGMEL_BINS, "beat": beat, **asdict(excerpt)}
@@ -94,7 +94,7 @@ def features_json(beat: bool, excerpt: Excerpt, feature: str = "fused") -> dict[
 
 
 def require_ours(folder: Path, content: Mapping[str, Any]) -> None:
-    """Raises UserError where the folder holds other things, or arrays that were not made as `content` says."""
+    """Raises UserError if the folder holds other files, or arrays with other settings than `content`."""
     before = read_features_json(folder)
     if not before and folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise UserError(f"Expected a new folder, or one that this command made, got {folder}, which holds other things")
@@ -106,7 +106,7 @@ def require_ours(folder: Path, content: Mapping[str, Any]) -> None:
 
 
 def open_folder(folder: Path, content: Mapping[str, Any], labelled: bool = True) -> None:
-    """Writes features.json, and clears what does not fit any more: labels, groups, and a killed run's half an array.
+    """Writes features.json, and removes files of earlier runs: labels, groups, and unfinished arrays.
 
     Raises UserError as `require_ours`.
     """

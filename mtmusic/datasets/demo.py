@@ -1,4 +1,4 @@
-"""The demo corpus: synthesised music in the lab's four folders, made on first use into the cache."""
+"""The demo corpus: synthesised music in the lab's four folders. It is made in the cache at its first use."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -18,18 +18,18 @@ from mtmusic.files import cache_folder, whole_folder, write_json
 
 CLIPS_A_GENRE = 30
 AFFECT_CLIPS = 120
-TEST_SHARE = 3  # every third clip
+TEST_SHARE = 3  # every third round of genres is for the test
 SECONDS = 12.0
 TASKS = ("valence", "energy", "danceability")
 RAW_GENRES = {"Rock": ("Rock", "Psych-Rock"), "Metal": ("Metal", "Punk"), "Electronic": ("Electronic", "Chiptune")}
-"""Some clips go by a name that the lab merges into the class."""
+"""Raw genres of some classes. The lab merges them into the class."""
 
 GENRE_FOLDERS = {False: "fma_genre_spectrograms", True: "fma_genre_spectrograms_beat"}
 AFFECT_FOLDERS = {False: "multitask_dataset", True: "multitask_dataset_beat"}
 
 
 def demo_corpus(seed: int = 0) -> Path:
-    """The corpus of this seed and version in the cache, made where it is not there yet."""
+    """Returns the folder of the corpus of this seed and version in the cache. Makes the corpus if it is missing."""
     folder = demo_corpus_folder(seed)
     if not folder.is_dir():
         make_demo_corpus(folder, seed)
@@ -43,9 +43,9 @@ def demo_corpus_folder(seed: int = 0) -> Path:
 def make_demo_corpus(
     folder: Path, seed: int = 0, clips_a_genre: int = CLIPS_A_GENRE, affect: int = AFFECT_CLIPS
 ) -> None:
-    """Writes the lab's four folders below `folder`, whole or not at all; what was there is replaced.
+    """Writes the lab's four folders below `folder`, whole or not at all. Replaces an earlier corpus.
 
-    Genre clips and affect clips are different songs; ids start at 1 in both, as the lab's number spaces overlap too.
+    Genre clips and affect clips are different songs. Ids start at 1 in both, because the lab's ids overlap too.
     """
     songs = [(GENRE_FOLDERS, i + 1, genre) for i, genre in enumerate(sorted(STYLES) * clips_a_genre)]
     songs += [(AFFECT_FOLDERS, i + 1, sorted(STYLES)[i % len(STYLES)]) for i in range(affect)]
@@ -62,7 +62,7 @@ def make_demo_corpus(
 
 
 def _split(clip_id: int, genres: int) -> str:
-    """A whole round of genres is a test round, every third one."""
+    """The split of a clip. Clips come in rounds with one clip of each genre, and every third round is for the test."""
     return "test" if (clip_id - 1) // genres % TEST_SHARE == TEST_SHARE - 1 else "train"
 
 
@@ -76,7 +76,7 @@ def _make_clip(root: Path, folders: dict[bool, str], clip_id: int, genre: str, s
 
 
 def _write_genre_folders(root: Path, clips: Sequence[tuple[int, str]]) -> None:
-    """Label files with the lab's three spellings of an array's name, grouped by class as the lab's are."""
+    """Writes label files that are grouped by class, with the lab's three formats of an array's name."""
     names = {
         (False, "train"): "{id}.fused.full.npy.gz",
         (False, "test"): "{id}.full.fused.npy.gz",
@@ -92,7 +92,7 @@ def _write_genre_folders(root: Path, clips: Sequence[tuple[int, str]]) -> None:
 
 
 def _write_affect_folders(root: Path, labels: Sequence[dict[str, float]]) -> None:
-    """As the lab's, the test split has no labels."""
+    """Writes label files without labels of the test split, as in the lab's data."""
     train = [i for i in range(len(labels)) if _split(i + 1, len(STYLES)) == "train"]
     values = np.array([[labels[i][task] for task in TASKS] for i in train])
     for beat, folder in AFFECT_FOLDERS.items():

@@ -1,4 +1,4 @@
-"""The lab's steps 0 to 4 on a genre folder: what is there, as pictures and counts."""
+"""The lab's steps 0 to 4 on a genre folder: pictures and counts."""
 
 import logging
 from pathlib import Path
@@ -24,9 +24,9 @@ SUMMARY = "summary.json"
 
 
 def explore_genre_data(options: LoadOptions, out: Path, batch_size: int = 32) -> dict[str, Any]:
-    """Writes pictures and summary.json into `out`, replaced whole, and returns what summary.json holds.
+    """Writes pictures and summary.json to `out`, and returns the content of summary.json. Replaces an earlier `out`.
 
-    Raises UserError for a folder that cannot be used, and for an `out` that holds other things.
+    Raises UserError for a folder that cannot be used, and if `out` holds other files.
     """
     refuse_other_things(out, SUMMARY)
     if batch_size < 1:
@@ -46,7 +46,7 @@ def explore_genre_data(options: LoadOptions, out: Path, batch_size: int = 32) ->
 
 
 def batch_lengths(clips: Clips, batch_size: int, seed: int) -> tuple[list[np.ndarray], list[int]]:
-    """Of one epoch's batches: each clip's present frames, and the frames that the batch is padded to."""
+    """Returns for each batch of an epoch the clips' numbers of frames, and the padded number of frames."""
     feature = "logmel" if array_kind(clips.paths[0]) == "logmel" else "chroma"
     batches = make_dataset(clips, feature, batch_size, shuffle=True, seed=seed).as_numpy_iterator()
     present = [np.any(spectrogram != PAD_VALUE, axis=-1) for spectrogram, _ in batches]
@@ -54,7 +54,7 @@ def batch_lengths(clips: Clips, batch_size: int, seed: int) -> tuple[list[np.nda
 
 
 def folder_contents(folder: Path) -> dict[str, Any]:
-    """What lies in a data folder: of each split its arrays and its rows of labels, and the other files."""
+    """Counts the arrays and label rows of each split of a data folder, and lists the other files."""
     splits = {}
     for split in ("train", "validation", "test"):
         labels, arrays = label_path(folder, split), [*(folder / split).glob("*.npy*")]
@@ -65,8 +65,8 @@ def folder_contents(folder: Path) -> dict[str, Any]:
 
 
 def mean_mel_profiles(clips: Clips) -> dict[str, np.ndarray]:
-    """Of each class: the mean over clips of the mean over frames of mel, (128,) dB, or of logmel, (96,)."""
-    rows = FEATURE_ROWS["mel"]  # more than logmel arrays have
+    """Returns for each class the mean of mel over frames, then over clips: (128,) in dB, or (96,) for logmel."""
+    rows = FEATURE_ROWS["mel"]  # takes all 96 rows of logmel too
     means = np.array([read_array(path)[rows].mean(axis=1) for path in clips.paths])
     return {name: means[clips.targets == i].mean(axis=0) for i, name in enumerate(clips.classes)}
 
@@ -92,7 +92,7 @@ def _draw_clips(work: Path, clips: Clips, data: GenreData) -> None:
 
 
 def twin_folder(folder: Path) -> Path | None:
-    """The same clips at the other frame rate, where they lie next to each other: X for X_beat, X_beat for X."""
+    """Returns the folder of the same clips at the other frame rate, X for X_beat or X_beat for X, if it exists."""
     folder = folder.resolve()
     name = folder.name.removesuffix("_beat") if folder.name.endswith("_beat") else f"{folder.name}_beat"
     twin = folder.with_name(name)

@@ -1,7 +1,7 @@
-"""From songs to data folders: ids, labels and split first, then every array to its place, the label files last.
+"""Makes data folders from songs: first ids, labels and split, then the arrays, at last the label files.
 
-A run that was stopped is started again by the same command: an array is whole or absent, and what is there is not
-computed again.
+If a run was stopped, the same command continues. An array is complete or missing, and existing arrays are not computed
+again.
 """
 
 import csv
@@ -44,9 +44,12 @@ SONGS, FAILURES, GROUPS = "songs.csv", "failures.csv", "groups.csv"
 
 @dataclass(frozen=True)
 class ExtractOptions:
-    """feature: "fused" or "logmel". rate: of RATES, "full" for logmel.
+    """The options of an extraction.
 
-    At most one of genres_from_folders and labels. jobs: worker processes, -1: one a core.
+    feature: "fused" or "logmel".
+    rate: one of RATES. Logmel has only "full".
+    genres_from_folders, labels: the source of the labels. At most one of them may be given.
+    jobs: number of worker processes, -1 for one per core.
     """
 
     songs: tuple[Path, ...]
@@ -65,7 +68,7 @@ class ExtractOptions:
 
 @dataclass(frozen=True)
 class DataFolder:
-    """One folder to write. kind: its labels are "genre" or "affect", or None. splits: of its songs, by id."""
+    """A data folder to write. kind: kind of labels, "genre", "affect" or None. splits: split of each song, by id."""
 
     path: Path
     feature: str
@@ -76,10 +79,12 @@ class DataFolder:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What was done.
+    """The result of an extraction.
 
-    found: songs, with and without labels. splits: of those that have arrays now, by id. unknown: what rows of the
-    table name that name no song. trainable: the genre folders that a network can be trained on.
+    found: number of songs, with and without labels.
+    splits: split of each song that has arrays, by id.
+    unknown: paths or ids in the table that name no song.
+    trainable: genre folders that a model can be trained on.
     """
 
     folders: tuple[DataFolder, ...]
@@ -93,16 +98,16 @@ class Extraction:
 def extract_features(options: ExtractOptions) -> Extraction:
     """Writes the data folders.
 
-    `<out>` holds the labels that there are, genres or tasks; with both the tasks go to `<out>_affect`. With rate
-    "both" the beat-synchronised arrays go to `<out>_beat` (and `<out>_affect_beat`). Songs without a label are left
-    out; without labels at all every array goes to test/. Raises UserError where it cannot run.
+    `<out>` has the labels, genres or tasks. If there are both, the tasks go to `<out>_affect`. With the rate "both" the
+    beat-synchronised arrays go to `<out>_beat` and `<out>_affect_beat`. Songs without a label are left out. If no song
+    has a label, every array goes to test/. Raises UserError if the options or the labels cannot be used.
     """
     if options.feature not in SUFFIXES:
         raise UserError(f'Expected the feature "fused" or "logmel", got "{options.feature}"')
     if options.feature == "logmel" and options.rate != "full":
         raise UserError(f'Logmel arrays are never beat-synchronised: leave out `rate="{options.rate}"`')
     paths = find_songs(options.songs)
-    options = replace(options, out=Path(os.path.abspath(options.out)))  # noqa: PTH100  a cluster works elsewhere
+    options = replace(options, out=Path(os.path.abspath(options.out)))  # noqa: PTH100  workers of a cluster have other folders
     with lock_folders([options.out]):
         known = _read_songs_csv(options.out / SONGS)
         ids = song_ids(paths, known)
@@ -125,7 +130,7 @@ def extract_features(options: ExtractOptions) -> Extraction:
 
 
 def _labels_and_splits(options: ExtractOptions, ids: Mapping[Path, str]) -> tuple[SongLabels, dict[str, str]]:
-    """The labels, and the split of every song that is wanted."""
+    """Returns the labels, and the split of each song to extract."""
     if options.genres_from_folders:
         labels = labels_from_folders(ids)
     elif options.labels is not None:
@@ -159,7 +164,7 @@ def _open_folder(folder: DataFolder, excerpt: Excerpt, ids: Mapping[Path, str]) 
 
 
 def _warn_of_earlier_songs(folders: Sequence[DataFolder]) -> None:
-    """Of arrays that an earlier run made: those that lose their label, and those that change their split."""
+    """Warns of songs of an earlier run that now have no label, or that change their split."""
     for folder in folders:
         there = {split: array_ids(folder.path, split) for split in SPLITS if (folder.path / split).is_dir()}
         moved = sum(folder.splits.get(i, split) != split for split, ids in there.items() for i in ids)
@@ -175,7 +180,7 @@ def _warn_of_earlier_songs(folders: Sequence[DataFolder]) -> None:
 
 
 def _song(path: Path, song_id: str, folders: Sequence[DataFolder], gzip: bool) -> Song:
-    """The song, and the arrays that it still lacks."""
+    """Returns the song with the files of its missing arrays."""
     lacking: dict[str, list[Path]] = {"full": [], "beat": [], "logmel": []}
     for folder in folders:
         if song_id in folder.splits and not has_array(folder.path, song_id, folder.splits[song_id], bool(folder.kind)):
@@ -185,7 +190,7 @@ def _song(path: Path, song_id: str, folders: Sequence[DataFolder], gzip: bool) -
 
 
 def _close_folder(folder: DataFolder, labels: SongLabels, bad: Set[str], failed: Sequence[Outcome]) -> None:
-    """Writes the labels of what is there, and failures.csv where something failed."""
+    """Writes the label files of the existing arrays, and failures.csv if songs failed."""
     good = sorted(folder.splits.keys() - bad)
     for split in SPLITS:
         ids = [song_id for song_id in good if folder.splits[song_id] == split]
@@ -207,7 +212,7 @@ def _close_folder(folder: DataFolder, labels: SongLabels, bad: Set[str], failed:
 
 
 def _read_songs_csv(path: Path) -> dict[Path, str]:
-    """The ids that an earlier run gave; they stay."""
+    """Reads the ids of an earlier run, which are kept."""
     if not path.is_file():
         return {}
     with path.open(newline="", encoding="utf-8", errors=ANY_NAME) as file:
@@ -234,7 +239,7 @@ def _log_counts(extraction: Extraction) -> None:
 
 
 def _trainable(extraction: Extraction, labels: SongLabels) -> tuple[Path, ...]:
-    """The genre folders, unless failures left a genre without a song to train on."""
+    """Returns the genre folders, or none if failures left a genre without a training song."""
     folders = tuple(folder.path for folder in extraction.folders if folder.kind == "genre")
     genres: dict[str, set[str]] = {split: set() for split in SPLITS}
     for song_id in extraction.splits.keys() & labels.genres.keys():

@@ -1,6 +1,6 @@
-"""FMA's audio and metadata tables -> a genre data folder and an affect data folder.
+"""Makes a genre data folder and an affect data folder from FMA's audio and metadata tables.
 
-First the plan, which reads tables, names and sums alone; then the arrays, and the label files of those that are there.
+`plan_fma` reads only tables, file names and checksums. `write_fma` writes the arrays, and then their label files.
 """
 
 import hashlib
@@ -38,17 +38,19 @@ from mtmusic.datasets.fma_tables import (
 from mtmusic.errors import UserError
 from mtmusic.files import write_csv
 
-READERS = 8  # threads; hashing holds no lock
+READERS = 8  # threads; hashing releases the GIL
 DIGITS = "[0-9]"
 EXCERPT = Excerpt()
 
 
 @dataclass(frozen=True)
 class FmaPlan:
-    """What the folders will hold: the clips of each split, whose paths are songs, and what was left out and why.
+    """The planned content of the folders.
 
-    left_out: for "genre" and "affect", reason -> clips; the first reason counts where a clip has several.
-    wrong_sums: the songs whose sha1 sum is not the one that FMA gives.
+    splits: for "genre" and "affect", the clips of each split. Their paths are songs.
+    left_out: for "genre" and "affect", the number of clips that were left out for each reason. A clip counts once, for
+    its first reason.
+    wrong_sums: songs whose SHA-1 sum differs from FMA's.
     """
 
     splits: Mapping[str, Mapping[str, Clips]]
@@ -58,7 +60,7 @@ class FmaPlan:
 
 @dataclass(frozen=True)
 class FmaFolder:
-    """A data folder to write, and the clips of each of its splits, one at least."""
+    """A data folder to write, with the clips of each split. It has at least one split."""
 
     path: Path
     beat: bool
@@ -66,12 +68,12 @@ class FmaFolder:
 
 
 def plan_fma(audio: Path, metadata: Path, size: str = "small", seed: int = 0) -> FmaPlan:
-    """Reads FMA's tables, looks for the songs below `audio` and compares their sha1 sums; writes nothing.
+    """Reads FMA's tables, finds the songs below `audio`, and compares their SHA-1 sums. Writes nothing.
 
-    The affect split is made of the whole tables, so that it is the same for every size and whatever songs are there.
-    Raises UserError for tables that are not FMA's, and where no song of the size is there.
+    The affect clips are split by the whole tables, so the split does not depend on the size or on missing songs.
+    Raises UserError for tables that are not FMA's, and if there is no song of the size.
     """
-    audio = audio.absolute()  # workers elsewhere may have another working folder
+    audio = audio.absolute()  # workers of a cluster may have another working folder
     tracks, echonest = read_tracks(metadata), read_echonest(metadata)
     songs, chosen = _song_ids(audio), of_size(tracks, size)
     if not songs & chosen:
@@ -95,7 +97,7 @@ def plan_fma(audio: Path, metadata: Path, size: str = "small", seed: int = 0) ->
     labelled = {i: labels for i, labels in echonest.items() if i not in absent | no_artist | no_label}
     try:
         affect_splits = _only(affect, affect_clips(labelled, tracks, audio, seed))
-    except UserError as error:  # a genre folder can be made of few clips, where an affect folder cannot
+    except UserError as error:  # clips that are too few for an affect folder may be enough for a genre folder
         affect_splits = {}
         no_affect_clip[str(error)] = len(affect)
     return FmaPlan(
@@ -108,11 +110,12 @@ def plan_fma(audio: Path, metadata: Path, size: str = "small", seed: int = 0) ->
 def write_fma(
     plan: FmaPlan, out: Path, rate: str = "full", jobs: int = -1, scheduler: str | None = None
 ) -> tuple[Outcome, ...]:
-    """Writes the plan's data folders below `out`, and returns the songs that failed, which failures.csv lists too.
+    """Writes the plan's data folders below `out`. Returns the failed songs, which failures.csv also lists.
 
-    rate, of RATES: "full" makes genre/ and affect/, "beat" genre_beat/ and affect_beat/, "both" all four. A song's
-    arrays are made once and written to every folder; those that are there from an earlier call are kept. For jobs and
-    scheduler see `extract_songs`. Raises UserError, before anything is written, where a folder holds other things.
+    A song is extracted once, and its arrays are written to every folder. Arrays of an earlier call are kept.
+    rate: "full" for genre/ and affect/, "beat" for genre_beat/ and affect_beat/, or "both" for all four.
+    jobs, scheduler: see `extract_songs`.
+    Raises UserError if a folder holds other files. Then nothing is written.
     """
     folders = fma_folders(plan, out.absolute(), rate)
     for folder in folders:
@@ -129,7 +132,7 @@ def write_fma(
 
 
 def fma_folders(plan: FmaPlan, out: Path, rate: str) -> list[FmaFolder]:
-    """The data folders that the plan makes below `out`, those without clips left out."""
+    """Returns the data folders of the plan below `out`, without those that have no clips."""
     return [
         FmaFolder(out / (f"{kind}_beat" if beat else kind), beat, parts)
         for beat in RATES[rate]
@@ -139,7 +142,7 @@ def fma_folders(plan: FmaPlan, out: Path, rate: str) -> list[FmaFolder]:
 
 
 def _songs_to_do(folders: Sequence[FmaFolder]) -> list[Song]:
-    """Every song of which an array is not there yet, with all the places where one is to be."""
+    """Returns the songs with missing arrays, and the files of these arrays."""
     lacking: dict[Path, dict[bool, list[Path]]] = {}
     for folder in folders:
         for split, clips in folder.splits.items():
@@ -151,7 +154,7 @@ def _songs_to_do(folders: Sequence[FmaFolder]) -> list[Song]:
 
 
 def _write_labels(folder: FmaFolder, failed: Set[Path]) -> None:
-    """The label files and groups.csv of the clips whose songs did not fail."""
+    """Writes the label files and groups.csv of the clips whose songs did not fail."""
     groups: list[tuple[str, str]] = []
     for split, planned in folder.splits.items():
         clips = planned.take([place for place, song in enumerate(planned.paths) if song not in failed])
@@ -166,7 +169,7 @@ def _write_labels(folder: FmaFolder, failed: Set[Path]) -> None:
 
 
 def plan_table(plan: FmaPlan) -> str:
-    """Each folder's clips by split and class or task, and what was left out, as text."""
+    """A text with each folder's number of clips by split and class or task, and with the clips that were left out."""
     lines = []
     for folder, splits in plan.splits.items():
         lines += _counts(folder, splits)
@@ -175,7 +178,7 @@ def plan_table(plan: FmaPlan) -> str:
 
 
 def genre_folders(plan: FmaPlan, out: Path, rate: str) -> list[Path]:
-    """The plan's folders that a genre model can be trained on."""
+    """Returns the plan's genre folders."""
     return [folder.path for folder in fma_folders(plan, out, rate) if next(iter(folder.splits.values())).classes]
 
 
@@ -192,7 +195,7 @@ def _counts(folder: str, splits: Mapping[str, Clips]) -> list[str]:
 
 
 def _song_ids(audio: Path) -> set[int]:
-    """The songs that lie below `audio` in FMA's folder scheme."""
+    """Finds the songs below `audio` in FMA's folder layout."""
     if not audio.is_dir():
         raise UserError(f"Expected `audio` to be the folder in one of FMA's archives, got no folder: {audio}")
     songs = audio.glob(f"{DIGITS * 3}/{DIGITS * 6}.mp3")
@@ -200,7 +203,7 @@ def _song_ids(audio: Path) -> set[int]:
 
 
 def _wrong_sums(audio: Path, track_ids: Sequence[int]) -> set[int]:
-    """Those of the songs whose sha1 sum is another than FMA's file `checksums` says; without the file none."""
+    """Finds songs whose SHA-1 sum differs from FMA's file `checksums`. Finds none if that file is missing."""
     sums = read_checksums(audio)
     paths = [song_path(audio, i) for i in track_ids if song_path(audio, i) in sums]
     with ThreadPoolExecutor(READERS) as readers:
@@ -214,7 +217,7 @@ def _sha1(path: Path) -> str:
 
 
 def _sorted_out(track_ids: Set[int], reasons: Mapping[str, Set[int]]) -> tuple[Set[int], dict[str, int]]:
-    """The ids that no reason names, and how many each reason took of those that were left."""
+    """Removes the ids of each reason in turn. Returns the remaining ids, and how many ids each reason removed."""
     counts = {}
     for reason, ids in reasons.items():
         counts[reason] = len(track_ids & ids)

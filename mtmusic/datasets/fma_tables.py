@@ -1,7 +1,7 @@
-"""FMA's metadata tables -> Clips. The data set: Defferrard et al., "FMA: A Dataset for Music Analysis" (ISMIR 2017).
+"""Reads FMA's metadata tables as `Clips`. Defferrard et al., "FMA: A Dataset for Music Analysis" (ISMIR 2017).
 
-tracks.csv and echonest.csv are as pandas writes columns of several levels: a header line a level, one that holds
-`track_id` alone, then a row a track, in which a quoted text may run over many lines.
+pandas wrote tracks.csv and echonest.csv with columns of several levels. The file has a header line for each level, then
+a line with `track_id` only, then a row for each track. Quoted text may contain line breaks.
 """
 
 import csv
@@ -18,12 +18,12 @@ from mtmusic.data.splits import hold_out
 from mtmusic.errors import UserError
 
 SIZES = ("small", "medium", "large")
-"""FMA's subsets, each inside the next; a row's column names the smallest that holds it."""
+"""FMA's subsets. Each is part of the next one, and the table names the smallest subset that has the track."""
 SPLITS = {"training": "train", "validation": "validation", "test": "test"}
 TASKS = ("valence", "energy", "danceability")
-LONGEST_CELL = 2**24  # characters; artists' lives are long
+LONGEST_CELL = 2**24  # characters; biographies of artists exceed csv's limit
 UNDECODABLE = frozenset({99134, 108925, 133297})
-"""Songs of fma_small that are known to hold nothing that can be decoded."""
+"""Songs of fma_small that cannot be decoded."""
 
 SPLIT, SIZE = ("set", "split"), ("set", "subset")
 ARTIST, GENRE = ("artist", "id"), ("track", "genre_top")
@@ -32,7 +32,7 @@ AFFECT = tuple(("echonest", "audio_features", task) for task in TASKS)
 
 @dataclass(frozen=True)
 class Track:
-    """A row of tracks.csv: split is train, validation or test; the artist and the genre may be empty."""
+    """A row of tracks.csv. split: "train", "validation" or "test". The artist and the genre may be empty."""
 
     split: str
     size: str
@@ -41,10 +41,10 @@ class Track:
 
 
 def read_tracks(metadata: Path) -> dict[int, Track]:
-    """Every row of tracks.csv in the folder `metadata`, by track id.
+    """Reads tracks.csv in the folder `metadata`. Returns the tracks by track id.
 
-    Raises UserError, naming file and column, for a table that is absent or not FMA's, or a genre that genres.csv does
-    not have at its top level.
+    Raises UserError for a table that is missing or not FMA's, and for a genre that is not a top-level genre in
+    genres.csv. The message names the file and the column.
     """
     path = metadata / "tracks.csv"
     genres = _top_genres(metadata / "genres.csv")
@@ -58,9 +58,9 @@ def read_tracks(metadata: Path) -> dict[int, Track]:
 
 
 def read_echonest(metadata: Path) -> dict[int, tuple[float, ...]]:
-    """Every row of echonest.csv in the folder `metadata`: track id -> labels of TASKS in [0, 1], NaN where missing.
+    """Reads echonest.csv in the folder `metadata`. Returns the labels of TASKS by track id, in [0, 1] or NaN.
 
-    Raises UserError, naming file and column, for a table that is absent or not FMA's.
+    Raises UserError for a table that is missing or not FMA's. The message names the file and the column.
     """
     path = metadata / "echonest.csv"
     return {
@@ -70,7 +70,7 @@ def read_echonest(metadata: Path) -> dict[int, tuple[float, ...]]:
 
 
 def of_size(tracks: Mapping[int, Track], size: str) -> set[int]:
-    """The ids of FMA's subset `size`, the smaller ones inside it. Raises UserError for a size that FMA has not."""
+    """Returns the track ids of FMA's subset `size`, with those of smaller subsets. Raises UserError for other sizes."""
     if size not in SIZES:
         raise UserError(f"Expected a size of FMA, {', '.join(SIZES)}, got {size!r}")
     inside = SIZES[: SIZES.index(size) + 1]
@@ -78,9 +78,9 @@ def of_size(tracks: Mapping[int, Track], size: str) -> set[int]:
 
 
 def genre_clips(track_ids: Collection[int], tracks: Mapping[int, Track], audio: Path) -> dict[str, Clips]:
-    """These tracks in FMA's official train, validation and test split, in order of id; every one has a genre.
+    """Returns these tracks in FMA's official train, validation and test splits, sorted by id. Each must have a genre.
 
-    A clip's path is its song below `audio`, its group its artist.
+    A clip's path is its song below `audio`, and its group is its artist.
     """
     classes = tuple(sorted({tracks[i].genre for i in track_ids}))
     parts = {split: sorted(i for i in track_ids if tracks[i].split == split) for split in SPLITS.values()}
@@ -100,9 +100,9 @@ def genre_clips(track_ids: Collection[int], tracks: Mapping[int, Track], audio: 
 def affect_clips(
     echonest: Mapping[int, Sequence[float]], tracks: Mapping[int, Track], audio: Path, seed: int = 0
 ) -> dict[str, Clips]:
-    """The tracks of `echonest` with their labels in a train and a test split that share no artist, in order of id.
+    """Returns the tracks of `echonest` in a train and a test split that share no artist, sorted by id.
 
-    Every track is one of `tracks` and has an artist. Raises UserError where the artists are too few to split.
+    Every track must be in `tracks` and have an artist. Raises UserError if there are too few artists to split.
     """
     ids = sorted(echonest)
     clips = Clips(
@@ -117,13 +117,13 @@ def affect_clips(
 
 
 def song_path(audio: Path, track_id: int) -> Path:
-    """FMA's folder scheme: track 2 is 000/000002.mp3, track 133297 is 133/133297.mp3."""
+    """Returns a track's path in FMA's folder layout: 000/000002.mp3 for track 2, 133/133297.mp3 for track 133297."""
     name = f"{track_id:06d}"
     return audio / name[:3] / f"{name}.mp3"
 
 
 def read_checksums(audio: Path) -> dict[Path, str]:
-    """Song -> sha1 sum, from the file `checksums` that comes with FMA's audio; empty where it is absent.
+    """Reads the SHA-1 sum of each song from FMA's file `checksums`. Empty if the file is missing.
 
     Raises UserError for a line that is not `<sha1>  000/000002.mp3`.
     """
@@ -140,7 +140,7 @@ def read_checksums(audio: Path) -> dict[Path, str]:
 
 
 def _top_genres(path: Path) -> tuple[str, ...]:
-    """The titles of the genres that are their own top level."""
+    """Returns the titles of the top-level genres."""
     rows = _rows(path)
     _, header = next(rows, (0, []))
     own, title, top = (_position(header, name, path) for name in ("genre_id", "title", "top_level"))
@@ -148,7 +148,7 @@ def _top_genres(path: Path) -> tuple[str, ...]:
 
 
 def _tracks(path: Path, columns: Sequence[tuple[str, ...]]) -> Iterator[tuple[int, int, list[str]]]:
-    """Line number, track id and the cells of these columns (a name for each header line), a row at a time."""
+    """Yields line number, track id and these columns' cells of each row. A column has a name for each header line."""
     rows = _rows(path)
     levels = [next(rows, (0, []))[1] for _ in columns[0]]
     names = ["/".join(column) for column in zip(*levels, strict=False)]
@@ -168,14 +168,14 @@ def _tracks(path: Path, columns: Sequence[tuple[str, ...]]) -> Iterator[tuple[in
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of each row, all of which are as long as the first."""
+    """Yields line number and cells of each row. Raises UserError unless all rows are as long as the first."""
     if not path.is_file():
         raise UserError(f"Expected FMA's table {path}, got no such file: give the folder in fma_metadata.zip")
     usual = csv.field_size_limit(LONGEST_CELL)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             width = None
-            reader = csv.reader(file, strict=True)  # strict: an open quote swallows no rows
+            reader = csv.reader(file, strict=True)  # strict: an unclosed quote is an error
             for cells in filter(None, reader):
                 width = width or len(cells)
                 if len(cells) != width:

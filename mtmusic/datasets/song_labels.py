@@ -1,4 +1,4 @@
-"""What is known of songs that are to become a data folder: from the folders' names or from a table, and the split."""
+"""Labels of songs, from the names of their folders or from a table, and the split of the songs."""
 
 import csv
 import io
@@ -23,7 +23,10 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class SongLabels:
-    """Of songs by id: the genre; the tasks' values, (tasks,) in [0, 1], NaN where missing; the group. All may lack."""
+    """Labels of songs by id, each of which may be missing.
+
+    values: values of the tasks, (tasks,) in [0, 1], NaN if missing.
+    """
 
     genres: dict[str, str] = field(default_factory=dict)
     tasks: tuple[str, ...] = ()
@@ -31,25 +34,26 @@ class SongLabels:
     groups: dict[str, str] = field(default_factory=dict)
     rows: int = 0
     unknown: tuple[str, ...] = ()
-    """rows: of the table, with a path or an id; unknown: what those name that name no song."""
+    """rows: number of rows of the table with a path or an id. unknown: paths or ids that name no song."""
 
     def ids(self) -> list[str]:
-        """Those with a genre or a value, sorted."""
+        """The ids of songs with a genre or a value, sorted."""
         return sorted(self.genres.keys() | self.values.keys())
 
 
 def labels_from_folders(ids: Mapping[Path, str]) -> SongLabels:
-    """Each song's genre is the name of the folder that it lies in."""
+    """Takes the name of each song's folder as its genre."""
     genres = {song_id: _genre(path.parent.name) for path, song_id in ids.items()}
     return SongLabels({song_id: genre for song_id, genre in genres.items() if genre})
 
 
 def labels_from_table(table: Path, ids: Mapping[Path, str], roots: Sequence[Path]) -> SongLabels:
-    """From a CSV file with a header: a column path or id; genre, group, and any other column is a task of 0 to 1.
+    """Reads the labels of songs from a CSV file with a header.
 
-    Paths are absolute, or relative to the table, to one of `roots` or to the working folder. An empty cell is a
-    missing label, as is one that says so (`labels.MISSING`). Names are compared in one Unicode form. Raises UserError
-    for a table that cannot be used, or none of whose rows names a song.
+    A column path or id names the song. The columns genre and group are optional. Each other column is a task, with
+    values from 0 to 1. Paths are absolute, or relative to the table, to one of `roots` or to the working folder. The
+    cells in `labels.MISSING` are missing labels. Names are compared in one Unicode form. Raises UserError for a table
+    that cannot be used, and if no row names a song.
     """
     tasks, rows = _read_table(table)
     labels = SongLabels(tasks=tasks)
@@ -86,25 +90,25 @@ def labels_from_table(table: Path, ids: Mapping[Path, str], roots: Sequence[Path
 
 
 def describe_unknown(labels: SongLabels, ids: Mapping[Path, str]) -> str:
-    """How many rows of a table name no song, with an example, and what the songs are called."""
+    """States how many rows of a table name no song, with an example, and how songs can be named."""
     path, song_id = next(iter(ids.items()))
     return (
         f"{len(labels.unknown)} of {labels.rows} rows name no song, for example {labels.unknown[0]!r}; "
-        f"an id is for example {song_id!r}, a path {path.name!r}"
+        f"a song's id is for example {song_id!r}, its path {path.name!r}"
         if labels.unknown
         else f"none of {labels.rows} rows names a song"
     )
 
 
 def splits_of(labels: SongLabels, paths: Mapping[str, Path], test_share: float, seed: int) -> dict[str, str]:
-    """train or test for every labelled song: stratified by genre, else by the tasks' values; a group stays in one.
+    """Splits the labelled songs into "train" and "test", stratified by genre or else by the tasks' values.
 
-    Raises UserError where there are too few songs, in all or of a genre.
+    A group's songs stay in one split. Raises UserError if there are too few songs, or too few of a genre.
     """
     ids = labels.ids()
     if labels.genres:
         commonest = Counter(labels.genres.values()).most_common(1)[0][0]
-        genres = [labels.genres.get(i, commonest) for i in ids]  # a song with tasks alone goes anywhere
+        genres = [labels.genres.get(i, commonest) for i in ids]  # songs without a genre need no stratification
         classes, targets = np.unique(genres, return_inverse=True)
     else:
         classes, targets = np.array([]), np.array([labels.values[i] for i in ids], np.float32)
@@ -122,7 +126,7 @@ def splits_of(labels: SongLabels, paths: Mapping[str, Path], test_share: float, 
 
 
 def _read_table(table: Path) -> tuple[tuple[str, ...], list[tuple[int, Row]]]:
-    """The tasks, and each row's line number and cells by column; NAMED_COLUMNS in small letters."""
+    """Returns the tasks, and each row's line number and cells by column. NAMED_COLUMNS are in lower case."""
     if not table.is_file():
         raise UserError(f"Expected a table of labels, got no such file: {table}")
     try:
@@ -147,19 +151,19 @@ def _read_table(table: Path) -> tuple[tuple[str, ...], list[tuple[int, Row]]]:
 
 
 def _without_unnamed_columns(rows: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
-    """Without columns that have neither a name nor a cell, as spreadsheets leave them at the right."""
+    """Removes columns with neither a name nor a value, which spreadsheets may add at the right."""
     header = rows[0][1] if rows else []
     empty = {i for i, name in enumerate(header) if not name and not any("".join(cells[i : i + 1]) for _, cells in rows)}
     return [(number, [cell for i, cell in enumerate(cells) if i not in empty]) for number, cells in rows]
 
 
 def _song_of(row: Row, names: Mapping[str, str], known: Mapping[str, str], roots: Sequence[Path]) -> str | None:
-    """The id of the row's song, by its path, else by its id; None where it is not among the songs.
+    """Returns the id of the row's song by its path, else by its id, or None if there is no such song.
 
-    names: ids by absolute path. known: by themselves, and by the names of files that no two songs share.
+    names: ids by absolute path. known: ids by id, and by file names that are unique.
     """
     if row.get("path"):
-        paths = (one_form(os.path.abspath(root / row["path"])) for root in roots)  # noqa: PTH100  keeps links' names
+        paths = (one_form(os.path.abspath(root / row["path"])) for root in roots)  # noqa: PTH100  does not resolve links
         return next((names[path] for path in paths if path in names), None)
     name = one_form(row.get("id", ""))
     return known.get(name) or (known.get(plain_id(name)) if name and name.isascii() else None)
@@ -184,6 +188,6 @@ def _add_row(labels: SongLabels, song_id: str, row: Row, where: str, problems: l
 
 
 def _genre(name: str) -> str:
-    """The name as a label file can hold it: no TAB, no quotation mark, valid UTF-8; empty for a missing label."""
+    """Returns a genre that a label file can hold: valid UTF-8 without TAB and quotation marks. Empty if missing."""
     name = "" if is_missing(name) else one_form(name)
     return " ".join(name.replace('"', "'").encode(errors="replace").decode().split())

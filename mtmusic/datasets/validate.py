@@ -1,4 +1,4 @@
-"""What is in a data folder, and what is wrong with it: the NumPy checks, then, where it is there, TFDV's."""
+"""Checks a data folder: with NumPy, and with TFDV if it is installed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -38,9 +38,12 @@ from mtmusic.files import write_json
 
 @dataclass(frozen=True)
 class Validation:
-    """What a folder holds, a row a clip, and what is wrong with it, worst first.
+    """The result of a validation.
 
-    skipped: which checks could not be made, why, and what to install; empty where all were.
+    rows: by split, a row for each clip.
+    findings: the problems of the folder, errors first.
+    skipped: a message about checks that were not made, with the command that installs the missing package. Empty if all
+    checks were made.
     """
 
     folder: Path
@@ -62,10 +65,13 @@ def validate_folder(
 ) -> Validation:
     """Checks every label row and array of a genre or affect folder.
 
-    classes: raw genre names to classes. schema: used instead of the lab format's. infer_schema: where to write one
-    that is inferred from the train split, which is then used. strict: warnings are errors. Without TensorFlow Data
-    Validation, columns are not compared with a schema, nor between train and test, and the result says so. Raises
-    UserError where the folder or the schema cannot be read at all, and where a schema is named without it.
+    Without TensorFlow Data Validation, columns are not compared with a schema, nor between train and test, and the
+    result says so.
+    classes: how raw genre names become classes.
+    schema: file of a schema to use instead of that of the lab's format.
+    infer_schema: file to write a schema to. It is inferred from the train split, and then used.
+    strict: whether warnings count as errors.
+    Raises UserError if the folder or the schema cannot be read, and for a schema without TensorFlow Data Validation.
     """
     is_genre = is_genre_folder(folder)
     skipped = _skipped(schema, infer_schema)
@@ -89,7 +95,7 @@ def validate_folder(
         train = splits["train"].scanned
         expected = expected or validation.lab_schema(train.classes, train.tasks, feature)
         whole = all(len(good[split]) >= (1 - threshold("doubtful_rows")) * len(rows[split]) for split in rows)
-        # what is left of a split that is not whole is of other clips
+        # with many bad clips, the rest of a split may have another distribution, so train and test are not compared
         anomalies = validation.validate(good, expected, labels, compare=whole)
         findings += _unexplained_anomalies(anomalies, findings, labels)
     findings = [replace(finding, error=finding.error or strict) for finding in findings]
@@ -97,7 +103,7 @@ def validate_folder(
 
 
 def _skipped(schema: Path | None, infer_schema: Path | None) -> str:
-    """What is left out without TFDV. Raises UserError where a schema was asked for."""
+    """Returns a message if TFDV is missing, else "". Raises UserError if it is missing and a schema was requested."""
     if schema or infer_schema:
         validation.tfdv("`schema`" if schema else "`infer_schema`")
     try:
@@ -108,7 +114,7 @@ def _skipped(schema: Path | None, infer_schema: Path | None) -> str:
 
 
 def findings_table(validation: Validation) -> str:
-    """For the terminal: what the folder holds, then each finding with what to do."""
+    """A text for the terminal: the content of the folder, then each finding with its advice."""
     clips = ", ".join(f"{len(rows)} {split}" for split, rows in validation.rows.items())
     lines = [f"{validation.folder}: {clips} clips, {_frames(validation)}; {', '.join(validation.labels)}"]
     if not validation.findings:
@@ -129,7 +135,7 @@ def _frames(validation: Validation) -> str:
 
 
 def write_findings_json(path: Path, validation: Validation) -> None:
-    """folder, feature, beat, clips by split, each finding with all its clips, and what was skipped (empty: nothing)."""
+    """Writes folder, feature, beat, clips by split, findings with all their clips, and skipped checks as JSON."""
     content = {
         "folder": str(validation.folder),
         "feature": validation.feature,
@@ -143,7 +149,7 @@ def write_findings_json(path: Path, validation: Validation) -> None:
 
 
 def write_findings_page(path: Path, validation: Validation, command: str) -> None:
-    """Findings, distributions by split, and the limits."""
+    """Writes a page with the findings, the distributions by split, and the thresholds of the checks."""
     units = dict.fromkeys(validation.labels, "") | array_columns(validation.feature)
     columns = {name: _by_split(validation.rows, name) for name in units}
     findings = [_as_dict(finding) | {"clips": len(finding.clips)} for finding in validation.findings]
@@ -152,7 +158,7 @@ def write_findings_page(path: Path, validation: Validation, command: str) -> Non
 
 
 def _checked_splits(folder: Path, classes: GenreClasses, is_genre: bool) -> dict[str, CheckedSplit]:
-    """Train, and validation and test where they are there; a split without labels too."""
+    """Checks train, and validation and test if they exist. They may be without labels."""
     checked: dict[str, CheckedSplit] = {}
     for split in ("train", "validation", "test"):
         if split != "train" and not has_label_rows(folder, split):
@@ -173,7 +179,7 @@ def _checked_splits(folder: Path, classes: GenreClasses, is_genre: bool) -> dict
 
 
 def _missing_splits(splits: dict[str, CheckedSplit], is_genre: bool) -> list[Finding]:
-    """What a training would stop on: no clips, a class alone, a genre folder without test labels."""
+    """Finds what would stop a training: a split without clips, a single class, or no test labels in a genre folder."""
     findings = []
     for split, part in splits.items():
         if not len(part.scanned) and not part.problems:
@@ -196,7 +202,7 @@ def _missing_splits(splits: dict[str, CheckedSplit], is_genre: bool) -> list[Fin
 
 
 def _unexplained(rows: dict[str, list[Row]], findings: Sequence[Finding]) -> dict[str, list[Row]]:
-    """The clips that no finding speaks of, but for their labels: what TFDV is asked about."""
+    """Returns the rows for TFDV: those of clips without a finding about their arrays."""
     named = {clip for finding in findings if not finding.columns.isdisjoint(ARRAY_COLUMNS) for clip in finding.clips}
     return {
         split: [row for row in part if not row["problem"] and f"{split}/{row['id']}" not in named]
@@ -213,7 +219,7 @@ def _inferred(train: Sequence[Row], labels: tuple[str, ...], folder: Path) -> An
 def _unexplained_anomalies(
     anomalies: Sequence[Finding], findings: Sequence[Finding], labels: tuple[str, ...]
 ) -> list[Finding]:
-    """A column whose values a finding explains is not reported again."""
+    """Leaves out anomalies of columns whose values a finding explains."""
     explained = {column for finding in findings for column in finding.columns}
     if explained >= LABELS:
         explained |= {*labels}
@@ -221,7 +227,7 @@ def _unexplained_anomalies(
 
 
 def _by_split(rows: dict[str, list[Row]], column: str) -> dict[str, list[Any]]:
-    """The column's values in each split that has it, of the arrays that could be read."""
+    """Returns a column's values in each split that has it, for the arrays that could be read."""
     values = {split: [row[column] for row in part if row["dtype"] and column in row] for split, part in rows.items()}
     return {split: known for split, known in values.items() if known}
 

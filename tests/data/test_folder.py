@@ -239,7 +239,7 @@ def test_a_file_of_groups_stands_in_for_the_folders(affect_folder, tmp_path):
     clips, _ = pooled_clips(load_pool(LoadOptions(affect_folder)), tmp_path / "mine.csv")
     np.testing.assert_array_equal(clips.groups, [f"group {int(i) % 5}" for i in clips.ids])
     (tmp_path / "other.csv").write_text("id,group\n900,1\n")
-    with pytest.raises(UserError, match=r"got none of their ids in .*other\.csv"):
+    with pytest.raises(UserError, match=r"found none of their ids in .*other\.csv"):
         pooled_clips(load_pool(LoadOptions(affect_folder)), tmp_path / "other.csv")
     with pytest.raises(UserError, match=r"columns id,group, got no such file: .*nowhere\.csv"):
         pooled_clips(load_pool(LoadOptions(affect_folder)), tmp_path / "nowhere.csv")

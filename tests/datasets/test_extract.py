@@ -210,7 +210,10 @@ def labels_of(folder: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:
         ("path,genre\nRock/1.wav,Rock\nRock/1.wav,Jazz\n", "line 3: the song .* has a second row"),
         ("path,valence\nRock/1.wav,happy\n", "line 2: expected numbers from 0 to 1 for the tasks valence, got happy"),
         ("path,valence\nRock/1.wav,1.5\n", "from 0 to 1 .* got 1.5"),
-        ("path,genre\nRock/9.wav,Rock\n", "got none: 1 of 1 rows name no song, for example 'Rock/9.wav'; an id is"),
+        (
+            "path,genre\nRock/9.wav,Rock\n",
+            "got none: 1 of 1 rows name no song, for example 'Rock/9.wav'; a song's id is",
+        ),
         ("path,genre\nRock/1.wav,Ro\0ck\n", "got a NUL byte in .* line 2"),
         ("path,warning\nRock/1.wav,0.5\n", "Expected task names .* got warning"),
         ('path,"valence, mean"\nRock/1.wav,0.5\n', "Expected task names without comma.* got 'valence, mean'"),
@@ -283,7 +286,9 @@ def test_rows_that_name_no_song_are_counted_and_told(
     done = extract(tmp_path / "songs", labels=tmp_path / "table.csv")
     assert done.unknown == ("3", "9")
     assert len(done.splits) == 4  # 002 has no genre
-    assert "2 of 7 rows name no song, for example '3'; an id is for example '000', a path '000.wav'" in caplog.text
+    assert (
+        "2 of 7 rows name no song, for example '3'; a song's id is for example '000', its path '000.wav'" in caplog.text
+    )
     assert "the genres 'Rock' and 'rock' differ only in case or spaces" in caplog.text
 
 
