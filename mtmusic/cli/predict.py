@@ -28,8 +28,8 @@ It has the columns of --csv, and size, mtime_ns, seconds, status, reason, model 
 by its path, size and modification time. The same command, after a stop or with new songs, predicts only the missing
 songs. A song that fails gets a row too. It is tried again once its file changes, or with --retry-failed.
 --format jams writes a JAMS file for each song into the folder --out: tag_open for tags and genre, mood_thayer for
-valence and arousal (from -1 to 1), tempo, and a blob for other tasks. A song that has a JAMS file is not predicted
-again.
+valence and arousal (from -1 to 1), tempo, and a blob for other tasks. A song that has a JAMS file is predicted
+again only if its size or modification time changed.
 Workers of a cluster need mtmusic, and the same files under the same paths.
 Without --out, songs that fail are reported on standard error and left out.
 The exit code is 0, 1 if some songs failed, or 2 if the command cannot run; a message then says what to do.
@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         "--top", default=3, **common.NUMBER, help="print N classes, or N tags of each group (default: 3)"
     )
     flags.add_argument("--window", **common.SECONDS, help="window length in seconds (default: as the model's clips)")
-    flags.add_argument("--format", choices=("parquet", "jams"), help="format of --out (default: by its name)")
+    flags.add_argument("--format", choices=("parquet", "jams"), help="format of --out (default: parquet)")
     text = "write the answers to this table, NAME.parquet, or to this folder, and print no rows"
     common.add_library_flags(flags, text)
     return flags
