@@ -60,9 +60,11 @@ logger = logging.getLogger(__name__)
 
 
 def require_free(out: Path, resume: bool, overwrite: bool) -> None:
-    """Raises UserError where `out` is taken, by a run or by other things, and the options do not say what to do."""
+    """Raises UserError where another run is writing `out`, and where it is taken, by a run or by other things, and the
+    options do not say what to do."""
     refuse_other_things(out, METRICS)
     work, is_run = _work(out), (out / METRICS).is_file()
+    _refuse_running(work)
     if is_run and not overwrite and not resume:
         raise UserError(f"{out} holds a finished run: `overwrite=True` replaces it, and `out` names another folder")
     if work.is_dir() and not resume and not overwrite:
@@ -89,9 +91,7 @@ def run_folder(out: Path, settings: Mapping[str, Any], resume: bool) -> Iterator
     is writing the folder.
     """
     work = _work(out)
-    if work.is_dir():
-        with locked(work):  # another run's is neither gone on with nor removed
-            pass
+    _refuse_running(work)
     if resume and (work / SETTINGS).is_file():
         _require_equal(json.loads((work / SETTINGS).read_text()), settings, work)
     else:
@@ -118,6 +118,12 @@ def _kept_for_a_resume(work: Path, settings: Mapping[str, Any]) -> Iterator[Path
         else:
             shutil.rmtree(work)
         raise
+
+
+def _refuse_running(work: Path) -> None:
+    if work.is_dir():
+        with locked(work):  # another run's is neither gone on with nor removed
+            pass
 
 
 def _work(out: Path) -> Path:

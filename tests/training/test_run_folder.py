@@ -20,7 +20,7 @@ from mtmusic.serving.songs import latest_run
 from mtmusic.training.compare import own_scores, read_predictions
 from mtmusic.training.evaluate import evaluate
 from mtmusic.training.recipes import LAB_LSTM
-from mtmusic.training.run_folder import base_card, clips_learnt, run_folder, save_run, write_clips
+from mtmusic.training.run_folder import base_card, clips_learnt, require_free, run_folder, save_run, write_clips
 from tests.folders import write_tiny_affect_folder
 from tests.runs import tiny_card, write_tiny_run
 
@@ -165,6 +165,8 @@ def test_a_folder_that_another_run_writes_is_neither_gone_on_with_nor_removed(tm
                 run_folder(tmp_path / "run", {"seed": 1}, resume),
             ):
                 pass
+            with pytest.raises(UserError, match="Another run is writing"):
+                require_free(tmp_path / "run", resume, overwrite=False)
         assert json.loads((work / "settings.json").read_text()) == {"seed": 0}
     assert (tmp_path / "run").is_dir()
 
