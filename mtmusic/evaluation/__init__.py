@@ -1,1 +1,1 @@
-"""Predictions to numbers and pictures."""
+"""Scores, plots and reports of predictions."""

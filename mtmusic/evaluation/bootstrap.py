@@ -1,6 +1,6 @@
 """Scores with 95 % bootstrap intervals over groups, and paired differences between recipes.
 
-A draw takes as many groups as there are, with replacement. A clip that is drawn twice scores as two equal clips would.
+Each draw takes as many groups as there are, with replacement. A clip that is drawn twice counts as two equal clips.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,10 +13,10 @@ from scipy.stats import norm
 
 RESAMPLES = 2000
 RESAMPLES_AT_ONCE = 100
-"""Keeps the memory small with thousands of clips."""
+"""Limits the use of memory with thousands of clips."""
 
 INTERVAL = np.array((0.025, 0.975))
-"""Quantiles: the 95 % interval."""
+"""The quantiles of the 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Fold:
 
     Attributes:
         groups: Name of each clip's group `(clips,)`, or None if each clip is a group of its own.
-        true: Class indices `(clips,)`, or labels `(clips, tasks)` with NaN where one is missing.
+        true: Class indices `(clips,)`, or labels `(clips, tasks)` with NaN for missing labels.
     """
 
     groups: Sequence[str] | np.ndarray | None
@@ -33,18 +33,18 @@ class Fold:
 
 
 Answers = Sequence[Sequence[np.ndarray]]
-"""Of a recipe: by fold, and in it by seed, (clips, classes) or (clips, tasks)."""
+"""The answers of a recipe by fold, and within a fold by seed: (clips, classes) or (clips, tasks)."""
 
 
 def cross_scores(folds: Sequence[Fold], recipes: Mapping[str, Answers], tasks: Sequence[str], seed: int = 0) -> dict:
-    """Scores of several recipes over folds and seeds, and the difference between each two recipes.
+    """Computes the scores of several recipes over folds and seeds, and the difference between each two recipes.
 
-    A score is the mean over folds of the mean over seeds. Groups are drawn within folds, and all seeds and recipes are
+    A score is the mean over seeds, then over folds. Groups are drawn within folds, and all seeds and recipes are
     evaluated on the same draws. The intervals are bias-corrected, see `interval`.
 
     Args:
         folds: The test clips of each fold.
-        recipes: Answers of each recipe: by fold, and in it by seed, `(clips, classes)` or `(clips, tasks)`.
+        recipes: Answers of each recipe by fold, and within a fold by seed: `(clips, classes)` or `(clips, tasks)`.
         tasks: Names of the tasks. Empty for genre.
         seed: Seed of the draws.
 
@@ -81,7 +81,7 @@ def cross_scores(folds: Sequence[Fold], recipes: Mapping[str, Answers], tasks: S
 def model_scores(
     fold: Fold, answers: np.ndarray, tasks: Sequence[str] = (), seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """Scores of one model on one set of clips, see `cross_scores`.
+    """Computes the scores of one model on one set of clips, see `cross_scores`.
 
     Args:
         fold: The test clips.
@@ -98,7 +98,7 @@ def model_scores(
 def _fold_scores(
     fold: Fold, recipes: Mapping[str, Sequence[np.ndarray]], tasks: Sequence[str], rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Each recipe's (measures, seeds, 1 + resamples); the first column is that of the clips themselves."""
+    """Each recipe's scores (measures, seeds, 1 + resamples). The first column has the scores without resampling."""
     parts = [
         {name: [_scores(fold.true, one, tasks, counts) for one in of_seeds] for name, of_seeds in recipes.items()}
         for counts in _draws(fold, rng)
@@ -115,7 +115,7 @@ def _draws(fold: Fold, rng: np.random.Generator) -> Iterator[np.ndarray]:
 
 
 def _scores(true: np.ndarray, answers: np.ndarray, tasks: Sequence[str], counts: np.ndarray) -> list[np.ndarray]:
-    """Each measure's (resamples,)."""
+    """The scores (resamples,) of each measure."""
     if not tasks:
         predicted = answers.argmax(axis=1)
         return [accuracy(true, predicted, counts), macro_f1(true, predicted, counts)]
@@ -124,7 +124,7 @@ def _scores(true: np.ndarray, answers: np.ndarray, tasks: Sequence[str], counts:
 
 
 def _summary(rows: np.ndarray) -> dict[str, float | None]:
-    """(seeds, 1 + resamples)"""
+    """The summary of scores (seeds, 1 + resamples)."""
     mean, *drawn = rows.mean(axis=0)
     low, high = interval(mean, np.array(drawn))
     sd = float(rows[:, 0].std(ddof=1)) if len(rows) > 1 else None
@@ -132,7 +132,7 @@ def _summary(rows: np.ndarray) -> dict[str, float | None]:
 
 
 def _difference(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
-    """Each (seeds, 1 + resamples)"""
+    """The difference of two recipes' scores, (seeds, 1 + resamples) each."""
     value, *drawn = first.mean(axis=0) - second.mean(axis=0)
     low, high = interval(value, np.array(drawn))
     return {"value": float(value), "low": low, "high": high}
@@ -164,13 +164,14 @@ def group_draws(groups: Sequence[Any] | np.ndarray, rng: np.random.Generator, re
 
 
 def interval(value: float, drawn: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of a score from the scores of draws, bias-corrected (Efron 1981).
+    """Computes the bias-corrected 95 % bootstrap interval of a score (Efron 1981).
 
-    Draws of groups change the balance of classes and repeat clips, so scores like F1 and rho are lower on them than on
-    the clips themselves. If half of the draws are below `value`, this is the plain percentile interval.
+    Draws of groups repeat clips and change the balance of classes. So scores like F1 and rho are lower on the draws
+    than on the original clips, and the interval corrects for that. If half of the draws are below `value`, it equals
+    the percentile interval.
 
     Args:
-        value: Score on the clips themselves.
+        value: Score on the original clips.
         drawn: Scores of the draws `(resamples,)`.
 
     Returns:
@@ -182,7 +183,7 @@ def interval(value: float, drawn: np.ndarray) -> tuple[float, float]:
         >>> round(low, 3), round(high, 3)
         (0.025, 0.975)
     """
-    sides = np.sign(np.round(drawn - value, 9))  # equal means of several scores may differ in their last digits
+    sides = np.sign(np.round(drawn - value, 9))  # equal means may differ by rounding
     below = (1 - sides.mean()) / 2
     bias = norm.ppf(np.clip(below, 1 / len(drawn), 1 - 1 / len(drawn)))
     low, high = np.quantile(drawn, norm.cdf(2 * bias + norm.ppf(INTERVAL)))
@@ -190,7 +191,7 @@ def interval(value: float, drawn: np.ndarray) -> tuple[float, float]:
 
 
 def accuracy(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The accuracy on each draw.
+    """Computes the accuracy on each draw.
 
     Args:
         true: True class indices `(clips,)`.
@@ -204,7 +205,7 @@ def accuracy(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> np.
 
 
 def macro_f1(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The mean F1 of the classes that a draw has, on each draw.
+    """Computes macro F1 on each draw, over the classes in the draw.
 
     Args:
         true: True class indices `(clips,)`.
@@ -222,10 +223,10 @@ def macro_f1(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> np.
 
 
 def spearman(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Spearman's rank correlation on each draw. It is 0 if all drawn clips have one label, or one prediction.
+    """Computes Spearman's rank correlation on each draw. It is 0 if all drawn labels or predictions are equal.
 
     Args:
-        true: Labels `(clips,)`, NaN where one is missing.
+        true: Labels `(clips,)`, NaN for missing labels.
         predicted: Predictions `(clips,)`.
         counts: How often each clip is drawn, `(resamples, clips)`.
 
@@ -242,7 +243,7 @@ def spearman(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> np.
 
 
 def _ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """(resamples, clips), each clip's rank among the drawn ones; equal values share their mean rank."""
+    """(resamples, clips): each clip's rank among the drawn clips. Equal values share their mean rank."""
     order = np.argsort(values)
     up_to = np.insert(np.cumsum(counts[:, order], axis=1), 0, 0, axis=1)
     below, not_above = (np.searchsorted(values, values, side, sorter=order) for side in ("left", "right"))
@@ -250,7 +251,7 @@ def _ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def measures(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of a recipe's or a comparison's row that have an interval.
+    """Returns the entries of a recipe's or a comparison's row that have an interval.
 
     Args:
         row: A row of `cross_scores`.
@@ -262,7 +263,7 @@ def measures(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def scores_table(scores: Mapping[str, Any]) -> str:
-    """Scores as text for the terminal: a line for each recipe and each comparison, a column for each measure.
+    """Formats scores for the terminal: a line for each recipe and each comparison, a column for each measure.
 
     Args:
         scores: The result of `cross_scores`.

@@ -1,4 +1,4 @@
-"""Predictions to scores: reports that JSON can hold (no NaN), and their tables for the terminal."""
+"""Scores of predictions as reports for JSON, without NaN, and as tables for the terminal."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ from sklearn.metrics import (
 from mtmusic.evaluation.bootstrap import Fold, model_scores
 
 FEWEST_CLIPS = 3
-"""Two clips always correlate by +1, -1 or not at all."""
+"""The fewest clips of a correlation. The correlation of two clips is always 1, -1 or undefined."""
 
 Groups = Sequence[str] | np.ndarray | None
-"""`(clips,)` names; None, each clip is its own."""
+"""Names `(clips,)` of groups, or None if each clip is a group of its own."""
 
 AFFECT_SCORES = ("spearman", "spearman_low", "spearman_high", "pearson", "r2", "mse", "mse_constant")
 
@@ -28,10 +28,10 @@ AFFECT_SCORES = ("spearman", "spearman_low", "spearman_high", "pearson", "r2", "
 def genre_report(
     true: np.ndarray, predicted: np.ndarray, classes: Sequence[str], groups: Groups = None, seed: int = 0
 ) -> dict[str, Any]:
-    """Scores of a genre classifier: accuracy with its interval, averages, scores by class, and confusion.
+    """Computes the scores of a genre classifier: accuracy, averages, scores by class, and the confusion matrix.
 
-    A class that has no clips, or is never predicted, scores 0 and counts so in the macro averages. The accuracy has a
-    95 % bootstrap interval over groups.
+    A class without clips, or one that is never predicted, has the scores 0, which count in the macro averages. The
+    accuracy has a 95 % bootstrap interval over groups.
 
     Args:
         true: True class indices `(clips,)`.
@@ -46,7 +46,7 @@ def genre_report(
         classes, columns are predicted ones.
 
     Raises:
-        ValueError: The arrays have other shapes or no clips.
+        ValueError: The arrays have wrong shapes, or there are no clips.
 
     Examples:
         >>> from mtmusic.evaluation.metrics import genre_report
@@ -90,7 +90,7 @@ def _per_class(true: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) 
 
 
 def genre_table(report: dict[str, Any]) -> str:
-    """The genre report as text for the terminal: a line for each class, then the averages and the accuracy.
+    """Formats a genre report for the terminal: a line for each class, then the macro averages and the accuracy.
 
     Args:
         report: A report of `genre_report`.
@@ -110,7 +110,7 @@ def genre_table(report: dict[str, Any]) -> str:
         lines.append(_genre_line(name, width, row, row["support"]))
     lines.append("")
     row = {name: report[f"macro_{name}"] for name in ("precision", "recall", "f1")}
-    lines.append(_genre_line("macro", width, row, report["clips"]))  # micro averages are all the accuracy
+    lines.append(_genre_line("macro", width, row, report["clips"]))  # all micro averages equal the accuracy
     interval = f"{report['accuracy_low']:.3f} to {report['accuracy_high']:.3f}"
     lines.append(f"{'accuracy':{width}}  {report['accuracy']:9.3f}  (95 % interval {interval})")
     return "\n".join(lines)
@@ -121,10 +121,10 @@ def _genre_line(name: str, width: int, row: dict[str, Any], clips: int) -> str:
 
 
 def spearman(true: np.ndarray, predicted: np.ndarray) -> float:
-    """Spearman's rank correlation, the lab's measure of affect. Clips whose target is NaN are left out.
+    """Computes Spearman's rank correlation, the lab's measure of affect. Clips whose target is NaN are left out.
 
     It is undefined with fewer than 3 labelled clips, with constant targets or predictions, and with predictions that
-    are not finite. Then it counts as 0.0, with a RuntimeWarning that says why.
+    are not finite. Then the result is 0.0, and a RuntimeWarning states the reason.
 
     Args:
         true: Labels `(clips,)`.
@@ -134,7 +134,7 @@ def spearman(true: np.ndarray, predicted: np.ndarray) -> float:
         The correlation, from -1 to 1.
 
     Raises:
-        ValueError: The arrays have other shapes.
+        ValueError: The arrays have wrong shapes.
 
     Examples:
         >>> from mtmusic.evaluation.metrics import spearman
@@ -161,7 +161,7 @@ def _undefined(true: np.ndarray, predicted: np.ndarray) -> str | None:
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson's; 0.0 where one side is constant."""
+    """Pearson's correlation, or 0.0 if x or y is constant."""
     x, y = x - x.mean(), y - y.mean()
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0
@@ -176,17 +176,17 @@ def affect_report(
     groups: Groups = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Scores of an affect regressor for each task, as in the lab's steps 8 and 10.
+    """Computes the scores of an affect regressor for each task, as in the lab's steps 8 and 10.
 
-    With fewer than 3 labelled clips a task's rho is 0.0 and its other scores are None. Intervals are of the 95 %
-    bootstrap over groups, with all tasks of a clip drawn together, so the mean of rho has one too.
+    With fewer than 3 labelled clips a task's rho is 0.0, and its other scores are None. The 95 % intervals are from a
+    bootstrap over groups. It draws all tasks of a clip together, so the mean of rho also has an interval.
 
     Args:
-        true: Labels `(clips, tasks)`, NaN where one is missing.
+        true: Labels `(clips, tasks)`, NaN for missing labels.
         predicted: Predictions `(clips, tasks)`.
         tasks: Names of the tasks.
-        baseline_mean: Mean training label of each task. "mse_constant" is the error of predicting it for every clip; a
-            model with a larger error has learned nothing.
+        baseline_mean: Mean training label of each task. "mse_constant" is the error of predicting this mean for every
+            clip. A model with a larger error has learned nothing.
         groups: Name of each clip's group `(clips,)`, or None if each clip is a group of its own.
         seed: Seed of the bootstrap.
 
@@ -195,7 +195,7 @@ def affect_report(
         and "per_task".
 
     Raises:
-        ValueError: The arrays have other shapes.
+        ValueError: The arrays have wrong shapes.
 
     Examples:
         >>> from mtmusic.evaluation.metrics import affect_report
@@ -239,7 +239,7 @@ def _task_scores(
 
 
 def affect_table(report: dict[str, Any]) -> str:
-    """The affect report as text for the terminal: a line for each task, then the mean of rho if there are several.
+    """Formats an affect report for the terminal: a line for each task, and for several tasks the mean of rho.
 
     Args:
         report: A report of `affect_report`.
@@ -267,7 +267,7 @@ def _number(value: float | None, width: int, decimals: int = 3) -> str:
 
 
 def _same_clips(true: np.ndarray, predicted: np.ndarray, dims: int) -> tuple[np.ndarray, np.ndarray]:
-    """(clips, 1) against (clips,) would broadcast to (clips, clips) and look like a result."""
+    """Requires equal shapes: (clips, 1) and (clips,) would broadcast to (clips, clips), and the scores be wrong."""
     true, predicted = np.asarray(true), np.asarray(predicted)
     if true.ndim != dims or true.shape != predicted.shape:
         expected = "(clips,)" if dims == 1 else "(clips, tasks)"
@@ -276,6 +276,6 @@ def _same_clips(true: np.ndarray, predicted: np.ndarray, dims: int) -> tuple[np.
 
 
 def _labelled(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As float64: float32 predictions would cost the correlations their last digits."""
+    """Returns the labelled clips' values as float64, because correlations of float32 values are less exact."""
     known = ~np.isnan(true)
     return true[known].astype(np.float64), predicted[known].astype(np.float64)

@@ -1,7 +1,7 @@
-"""Arrays in, figures out. Every picture is a Figure of its own: pyplot's global list of figures is not used.
+"""Functions that make a Matplotlib Figure from arrays. They do not use pyplot and its global list of figures.
 
-Colours hold for colour-blind readers: the cycle is petroff10 (Petroff 2021, arXiv:2107.02270), the maps are
-perceptually uniform.
+The colours suit colour-blind readers: the colour cycle is petroff10 (Petroff 2021, arXiv:2107.02270), and the colour
+maps are perceptually uniform.
 """
 
 import io
@@ -37,18 +37,18 @@ from mtmusic.mel import KNEE_HERTZ, mel_frequencies
 
 DPI = 110
 NARROW, NARROW_LETTERS = 5.0, 42
-"""Inches: the width of a picture for a phone, whose letters can be read there; and letters in a line of its legends."""
+"""For pictures on a phone: the width in inches, and the number of letters in a line of a legend."""
 
 COLOURS = [entry["color"] for entry in style.library["petroff10"]["axes.prop_cycle"]]
 BLUE, ORANGE, RED, GREY = COLOURS[:4]
 
 SHOWN_CHANNELS = 8
 SHOWN_FRAMES = 2000
-"""More would not be told apart in a picture of this width."""
+"""The most frames that a picture of this width can show."""
 
 Panel = tuple[np.ndarray, Mapping[str, np.ndarray]]
-"""Of a timeline: `(windows, 2)`, where windows one after the other begin and end, in seconds, and the values
-`(windows,)` in [0, 1] of each name, which are drawn as steps."""
+"""A panel of a timeline: the begin and end of consecutive windows in seconds, `(windows, 2)`, and for each name the
+values `(windows,)` in [0, 1], which are drawn as steps."""
 
 DECILES = 10
 COLOUR_LABELS = {
@@ -58,14 +58,14 @@ COLOUR_LABELS = {
 }
 SPECTROGRAM_INCHES = {"mel": 4.1, "chroma": 1.9, "logmel": 4.1}
 LOUDEST_LOGMEL = 7
-"""Of a full-scale tone; of music 6.75."""
+"""About the maximum of logmel for a full-scale tone. For music it is 6.75."""
 
 MEL_BANKS = {"mel": (MEL_BINS, SAMPLE_RATE / 2), "logmel": (LOGMEL_BINS, LOGMEL_SAMPLE_RATE / 2)}
-"""Bins, and the highest frequency in Hz."""
+"""Number of bins, and the highest frequency in Hz."""
 FREQUENCY_TICKS_HZ = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 MEL_TICKS_HZ = (0, 512, 1024, 2048, 4096, 8192)
 PITCH_TICKS = {0: "C", 2: "D", 4: "E", 5: "F", 7: "G", 9: "A", 11: "B"}
-"""By the row of the chromagram."""
+"""Labels of rows of the chromagram."""
 
 
 def spectrograms(
@@ -75,11 +75,11 @@ def spectrograms(
     features: Sequence[str] = ("mel", "chroma"),
     narrow: bool = False,
 ) -> Figure:
-    """Fused arrays `(140, frames)` side by side, mel above chroma or one alone, on the same axes and colour scales.
+    """Draws fused arrays `(140, frames)` side by side, with mel above chroma, on the same axes and colour scales.
 
-    Logmel arrays `(96, frames)` are drawn whole, whatever the features. narrow: as wide as a phone.
-
-    The time axis is in seconds, or in beats for beat-synchronised arrays, and as long as the longest clip.
+    Logmel arrays `(96, frames)` are drawn whole, whatever `features` says. The time axis is as long as the longest
+    clip, in seconds, or in beats for beat-synchronised arrays.
+    features: "mel", "chroma" or both. narrow: whether the picture is for a phone.
     """
     if is_logmel := len(arrays[0]) == LOGMEL_BINS:
         features = ("logmel",)
@@ -99,7 +99,7 @@ def spectrograms(
 
 
 def _show(axes: Axes, rows: np.ndarray, feature: str, beat: bool, stride: int = 1) -> QuadMesh:
-    """Each mel bin reaches halfway to its neighbours."""
+    """Draws one feature. The edge between two mel bins is halfway between their peaks."""
     low, high = {"mel": (MEL_FLOOR_DB, 0), "chroma": (0, 1), "logmel": (0, LOUDEST_LOGMEL)}[feature]
     if is_mel := feature in MEL_BANKS:
         peaks = mel_peaks(feature)
@@ -119,19 +119,19 @@ def _show(axes: Axes, rows: np.ndarray, feature: str, beat: bool, stride: int = 
 
 
 def _edges(frames: int, beat: bool, feature: str, stride: int = 1) -> np.ndarray:
-    """Where frames begin and end, `(frames + 1,)`: in beats or seconds. stride: every how manieth of the clip's."""
+    """The edges of the frames in beats or seconds, `(frames + 1,)`. stride: step between the frames that are drawn."""
     seconds = LOGMEL_HOP_LENGTH / LOGMEL_SAMPLE_RATE if feature == "logmel" else HOP_LENGTH / SAMPLE_RATE
     return np.arange(frames + 1) * stride * (1 if beat else seconds)
 
 
 def mel_peaks(feature: str = "mel") -> np.ndarray:
-    """The frequency of each bin's peak in Hz between the outer corners of the bank: `(130,)`, or of logmel `(98,)`."""
+    """Returns the peak frequencies of the mel bins in Hz, between the bank's two outer corners: `(130,)` or `(98,)`."""
     bins, highest = MEL_BANKS[feature]
     return mel_frequencies(bins + 2, highest)
 
 
 def mean_profiles(profiles: Mapping[str, np.ndarray]) -> Figure:
-    """The mean mel profile of each class: class -> `(128,)` in dB, or `(96,)` of logmel."""
+    """Draws the mean mel profile of each class, `(128,)` in dB or `(96,)` for logmel."""
     figure, axes = _axes(10, 5.5)
     feature = "logmel" if len(next(iter(profiles.values()))) == LOGMEL_BINS else "mel"
     for index, (name, profile) in enumerate(profiles.items()):
@@ -150,7 +150,7 @@ def mean_profiles(profiles: Mapping[str, np.ndarray]) -> Figure:
 
 
 def class_histograms(before: Mapping[str, int], after: Mapping[str, int], title: str) -> Figure:
-    """Clips by class, before merging (left) and after (right)."""
+    """Draws the number of clips by class, before merging (left) and after it (right)."""
     figure = _figure(11, max(3.0, 0.28 * max(len(before), len(after)) + 1.2))
     for axes, counts, name, colour in zip(
         figure.subplots(1, 2), (before, after), ("before merging", "after merging"), (GREY, BLUE), strict=True
@@ -166,7 +166,7 @@ def class_histograms(before: Mapping[str, int], after: Mapping[str, int], title:
 
 
 def value_histograms(values: Mapping[str, np.ndarray]) -> Figure:
-    """One histogram for each name, `(clips,)`: targets, or lengths. NaN is left out; the name labels the x axis."""
+    """Draws a histogram of each name's values `(clips,)`, without NaN. The name labels the x axis."""
     figure, panels = _panels(len(values), 3.9, 3.3)
     for axes, (name, array) in zip(panels, values.items(), strict=True):
         known = np.asarray(array, dtype=float)
@@ -181,9 +181,10 @@ def value_histograms(values: Mapping[str, np.ndarray]) -> Figure:
 
 
 def distributions(columns: Mapping[str, Mapping[str, Sequence]], units: Mapping[str, str]) -> Figure:
-    """A panel a column: how its values are distributed in each split, laid over each other as shares of the clips.
+    """Draws a panel for each column: the distributions of its values in all splits, as shares of the split's clips.
 
-    columns: column -> split -> a value a clip; numbers of which NaN is left out, or names. units: of each column.
+    columns: values of the clips by column and split: numbers, of which NaN is left out, or names.
+    units: unit of each column.
     """
     figure, panels = _panels(len(columns), 3.9, 3.1)
     splits = list(dict.fromkeys(split for by_split in columns.values() for split in by_split))
@@ -222,7 +223,7 @@ def _bars_by_split(axes: Axes, by_split: Mapping[str, Sequence], colours: Mappin
 
 
 def _bin_edges(values: np.ndarray) -> list[float]:
-    """About 30 bins; lengths get bins of whole width, since others hold now more, now fewer of them."""
+    """Edges of about 30 bins. For whole numbers the width is a whole number, so that each bin covers as many values."""
     if (values % 1).any():
         return np.histogram_bin_edges(values, bins=30).tolist()
     width = math.ceil((np.ptp(values) + 1) / 30)
@@ -230,9 +231,9 @@ def _bin_edges(values: np.ndarray) -> list[float]:
 
 
 def learning_curves(history: Mapping[str, Sequence[float]], best_epoch: int) -> Figure:
-    """A panel for each metric with a `val_` twin and for each lone `val_` score; epochs count from 1.
+    """Draws a panel for each metric of validation, with the metric of train if there is one. Epochs count from 1.
 
-    Without a validation split: a panel for each metric. The loss has none where it is a multiple of another metric.
+    Without a validation split there is a panel for each metric. The loss is left out if it is a multiple of a metric.
     """
     metrics = [name.removeprefix("val_") for name in history if name.startswith("val_")] or list(history)
     if any(_is_multiple(history, "loss", metric) for metric in metrics if metric != "loss"):
@@ -252,7 +253,7 @@ def learning_curves(history: Mapping[str, Sequence[float]], best_epoch: int) -> 
 
 
 def _is_multiple(history: Mapping[str, Sequence[float]], one: str, other: str) -> bool:
-    """Whether the curves of both, of train and of validation, look the same but for the scale."""
+    """Whether two logs have the same curves, for train and for validation, apart from the scale."""
     pairs = [(f"{split}{one}", f"{split}{other}") for split in ("", "val_")]
     if any(name not in history for pair in pairs for name in pair):
         return False
@@ -263,12 +264,12 @@ def _is_multiple(history: Mapping[str, Sequence[float]], one: str, other: str) -
 
 
 def _curve(axes: Axes, values: Sequence[float], label: str, colour: str) -> None:
-    """The markers keep a single epoch visible."""
+    """Draws a curve with markers, so that a single epoch is visible."""
     axes.plot(range(1, len(values) + 1), values, marker="o", markersize=3, color=colour, label=label)
 
 
 def curves(panels: Mapping[str, Mapping[str, Sequence[float]]], ylabel: str, threshold: float | None = None) -> Figure:
-    """Named lines by epoch, from 1 on, in a panel each; with a threshold to fall below, on a log scale."""
+    """Draws named lines by epoch in each panel. With a threshold, which is drawn too, the scale is logarithmic."""
     figure, axes_of = _panels(len(panels), 4.6, 3.6)
     for axes, (title, lines) in zip(axes_of, panels.items(), strict=True):
         for index, (name, values) in enumerate(lines.items()):
@@ -283,7 +284,7 @@ def curves(panels: Mapping[str, Mapping[str, Sequence[float]]], ylabel: str, thr
 
 
 def values_by_number(lines: Mapping[str, Mapping[int, tuple[float, float, float]]], xlabel: str, ylabel: str) -> Figure:
-    """Named lines of (value, low, high) by a whole number: points with their intervals, drawn beside each other."""
+    """Draws named lines of (value, low, high) by a whole number. The lines are shifted, so that no points overlap."""
     figure, axes = _axes(8, 4.5)
     for index, (name, points) in enumerate(lines.items()):
         places = np.array(list(points)) + 0.06 * index
@@ -299,9 +300,9 @@ def values_by_number(lines: Mapping[str, Mapping[int, tuple[float, float, float]
 def scores_by_share(
     panels: Mapping[str, Mapping[str, Mapping[int, tuple[float, float, float]]]], clips: Mapping[int, float]
 ) -> Figure:
-    """A panel a score: named lines of (value, low, high) by the share of the training clips, which is logarithmic.
+    """Draws a panel for each score, with named lines of (value, low, high) by the share of the training clips.
 
-    clips: of each share in percent the number of training clips.
+    The share is on a log scale. clips: number of training clips of each share in percent.
     """
     figure, axes_of = _panels(len(panels), 4.6, 3.8)
     names = [*dict.fromkeys(name for lines in panels.values() for name in lines)]
@@ -321,7 +322,7 @@ def scores_by_share(
 
 
 def lines_by_size(panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], ylabel: str) -> Figure:
-    """Named lines of (size, value) in a panel each, both axes logarithmic: where a line is straight, a power law."""
+    """Draws named lines of (size, value) in each panel. Both axes are logarithmic: a power law is a straight line."""
     figure, axes_of = _panels(len(panels), 4.6, 3.6)
     names = [*dict.fromkeys(name for lines in panels.values() for name in lines)]
     for axes, (title, lines) in zip(axes_of, panels.items(), strict=True):
@@ -338,10 +339,10 @@ def lines_by_size(panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]
 def precision_recall_curves(
     true: np.ndarray, scores: np.ndarray, classes: Sequence[str], shown: Sequence[str]
 ) -> Figure:
-    """Of each shown class against all others: precision by recall as the threshold on its score falls.
+    """Draws precision by recall of each shown class against all others, for all thresholds on its score.
 
-    true: `(clips,)` class indices; scores: `(clips, classes)`. The dashed line is a class's share of the clips, what
-    chance would give.
+    The dashed line is the class's share of the clips, which is the precision by chance.
+    true: class indices `(clips,)`. scores: `(clips, classes)`.
     """
     figure, axes = _axes(7, 4.5)
     for index, name in enumerate(shown):
@@ -357,7 +358,7 @@ def precision_recall_curves(
 
 
 def confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Counts `(classes, classes)`, true classes as rows; the colour is the share of the true class."""
+    """Draws counts `(classes, classes)` with true classes as rows. The colour is the share of the true class."""
     matrix = np.asarray(matrix)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     size = max(5.0, 0.45 * len(classes) + 2.5)
@@ -375,9 +376,9 @@ def confusion_matrix(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
 
 
 def activations(layers: Sequence[tuple[str, np.ndarray]], spectrogram: np.ndarray) -> Figure:
-    """The input `(frames, bins)` and, a row a layer, its first 8 channels: `(frames, bins, channels)`.
+    """Draws the input `(frames, bins)`, then a row with the first 8 channels of each layer `(frames, bins, channels)`.
 
-    A layer of `(frames, units)` is one image. Time runs along x, low bins lie at the bottom; a row has one
+    A layer of `(frames, units)` is one image. Time is on the x axis, and low bins are at the bottom. A row has one
     colour scale, from its 1st to its 99th percentile.
     """
     rows = [("input", spectrogram), *layers]
@@ -392,7 +393,7 @@ def activations(layers: Sequence[tuple[str, np.ndarray]], spectrogram: np.ndarra
 
 
 def _show_channels(axes: Axes, array: np.ndarray) -> None:
-    """The channels as images side by side, each one wide on the x axis: quicker than an Axes for each."""
+    """Draws the channels side by side in one Axes, which is faster than an Axes for each."""
     images = np.atleast_3d(array)[..., :SHOWN_CHANNELS]
     low, high = np.nanpercentile(images, (1, 99))
     for index in range(images.shape[2]):
@@ -410,7 +411,7 @@ def _show_channels(axes: Axes, array: np.ndarray) -> None:
 
 
 def scatter(true: np.ndarray, predicted: np.ndarray, tasks: Sequence[str], rho: Mapping[str, float]) -> Figure:
-    """Predicted against true targets in [0, 1], both `(clips, tasks)`; `rho` is Spearman's, by task."""
+    """Draws predicted against true targets in [0, 1], `(clips, tasks)` each. rho: Spearman's rho of each task."""
     figure, panels = _panels(len(tasks), 3.8, 4.0)
     for column, (axes, task) in enumerate(zip(panels, tasks, strict=True)):
         _diagonal(axes, "true", "predicted")
@@ -420,9 +421,9 @@ def scatter(true: np.ndarray, predicted: np.ndarray, tasks: Sequence[str], rho: 
 
 
 def calibration(true: np.ndarray, predicted: np.ndarray, tasks: Sequence[str]) -> Figure:
-    """Clips in ten groups of equal size by their prediction: each group's mean target against its mean prediction.
+    """Sorts clips by their predictions into ten groups of equal size, and draws mean targets against mean predictions.
 
-    Both arrays are `(clips, tasks)`; NaN targets are left out. The bars are two standard errors of the mean target.
+    Both arrays are `(clips, tasks)`. NaN targets are left out. The bars are two standard errors of the mean target.
     """
     figure, panels = _panels(len(tasks), 3.8, 4.0)
     for column, (axes, task) in enumerate(zip(panels, tasks, strict=True)):
@@ -441,14 +442,14 @@ def calibration(true: np.ndarray, predicted: np.ndarray, tasks: Sequence[str]) -
 
 
 def _diagonal(axes: Axes, xlabel: str, ylabel: str) -> None:
-    """Both axes reach from 0 to 1; on the line they are equal."""
+    """Sets both axes to 0 to 1, and draws the line of equal values."""
     axes.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=1)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.3)
 
 
 def residuals(true: np.ndarray, predicted: np.ndarray, tasks: Sequence[str]) -> Figure:
-    """What the prediction has too much, by the prediction; both `(clips, tasks)`, NaN targets left out."""
+    """Draws predicted minus true values by predicted values, `(clips, tasks)` each. NaN targets are left out."""
     figure, panels = _panels(len(tasks), 3.8, 3.3)
     for column, (axes, task) in enumerate(zip(panels, tasks, strict=True)):
         known = ~np.isnan(true[:, column])
@@ -463,9 +464,9 @@ def residuals(true: np.ndarray, predicted: np.ndarray, tasks: Sequence[str]) -> 
 
 
 def intervals(rows: Sequence[tuple[str, Mapping[str, tuple[float, float, float]]]], xlabel: str) -> Figure:
-    """Named rows of (value, low, high) by quantity: a panel a quantity, a point with its interval a row.
+    """Draws a panel for each quantity, with a point and its interval for each named row. A line is drawn at 0.
 
-    A row may lack a quantity; a line stands at 0.
+    rows: for each name (value, low, high) by quantity. A row need not have all quantities.
     """
     quantities = list(dict.fromkeys(quantity for _, values in rows for quantity in values))
     figure = _figure(max(6.0, 3.2 * len(quantities) + 2), 0.45 * len(rows) + 1.6)
@@ -484,7 +485,10 @@ def intervals(rows: Sequence[tuple[str, Mapping[str, tuple[float, float, float]]
 
 
 def batch_padding(lengths: Sequence[np.ndarray], padded: Sequence[int]) -> Figure:
-    """Batches as bars: the frames of their clips, `(clips,)` each, and what padding to `padded` frames adds."""
+    """Draws batches as bars: the frames of their clips, and the padding.
+
+    lengths: for each batch the frames of its clips `(clips,)`. padded: frames to which each batch is padded.
+    """
     real = np.array([np.minimum(batch, frames).sum() for batch, frames in zip(lengths, padded, strict=True)])
     total = np.array([len(batch) * frames for batch, frames in zip(lengths, padded, strict=True)])
     batches = np.arange(1, len(real) + 1)
@@ -502,9 +506,10 @@ def batch_padding(lengths: Sequence[np.ndarray], padded: Sequence[int]) -> Figur
 
 
 def timeline(mel: np.ndarray, panels: Mapping[str, Panel], title: str, stride: int = 1, narrow: bool = False) -> Figure:
-    """A song's mel `(128, frames)` or logmel `(96, frames)`, every `stride`th frame; below it a panel a quantity.
+    """Draws a song's mel `(128, frames)` or logmel `(96, frames)`, and below it a panel for each quantity.
 
-    narrow: as wide as a phone, with the legends above their panels.
+    stride: `mel` holds every `stride`th frame of the song.
+    narrow: whether the picture is for a phone. Then the legends are above the panels.
     """
     legend: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.02)}
     width, height = 11.0, 3 + 2.4 * len(panels)
@@ -532,7 +537,7 @@ def timeline(mel: np.ndarray, panels: Mapping[str, Panel], title: str, stride: i
 
 
 def loss_curve(losses: Sequence[float], title: str, threshold: float | None = None) -> Figure:
-    """The loss by epoch on a log scale, with the threshold that it has to fall below."""
+    """Draws the loss by epoch on a log scale, with the threshold that it has to reach."""
     figure, axes = _axes(7, 4)
     _curve(axes, losses, "loss", BLUE)
     if threshold is not None:
@@ -545,13 +550,13 @@ def loss_curve(losses: Sequence[float], title: str, threshold: float | None = No
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """A PNG at 110 dots an inch, whole or not at all."""
+    """Writes a PNG with 110 dots per inch, whole or not at all."""
     with whole_file(path) as beside:
         beside.write_bytes(png(figure))
 
 
 def png(figure: Figure) -> bytes:
-    """The PNG that `save_figure` writes. Letters that the font lacks are drawn as boxes, without a word on each."""
+    """Returns the PNG that `save_figure` writes. Glyphs that the font lacks are drawn as boxes, without warnings."""
     content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
@@ -560,7 +565,7 @@ def png(figure: Figure) -> bytes:
 
 
 def _figure(width: float, height: float) -> Figure:
-    """Width and height in inches."""
+    """Makes a figure of this width and height in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -572,7 +577,7 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _panels(count: int, width: float, height: float) -> tuple[Figure, Iterable[Axes]]:
-    """`count` panels of this size in inches, at most three a row."""
+    """Makes `count` panels of this size in inches, at most three per row."""
     columns = min(count, 3)
     rows = math.ceil(count / 3)
     figure = _figure(max(5.0, width * columns), height * rows)
@@ -588,15 +593,15 @@ def _grid_and_legend(axes: Axes, **legend: Any) -> None:
 
 
 def _style(index: int) -> dict[str, Any]:
-    """Of a picture's line: another colour each; the second ten are dashed, the third dotted."""
+    """The style of a line. Ten lines have different colours, the next ten are dashed, and the third ten dotted."""
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": ("-", "--", ":")[index // len(COLOURS) % 3]}
 
 
 def _whole_numbers(ticks: int) -> MaxNLocator:
-    """At most so many ticks, and one where there is a single epoch."""
+    """A locator for whole numbers, with at most this many ticks, and one tick for a single epoch."""
     return MaxNLocator(ticks, integer=True, min_n_ticks=1, steps=(1, 2, 5, 10))
 
 
 def _plain(name: str) -> str:
-    """A dollar sign in a name would start a formula."""
+    """Escapes dollar signs, which would start a formula."""
     return name.replace("$", r"\$")

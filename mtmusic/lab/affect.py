@@ -1,4 +1,4 @@
-"""The lab's steps 8, 10 and 11: affect by a model a task, by one model of all tasks, and the submission."""
+"""The lab's steps 8, 10 and 11: affect with a model per task, with one model for all tasks, and the submission."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,10 +20,10 @@ MULTITASK = {
     "fixed": AffectTask(multitask=True),
     "learned": AffectTask(multitask=True, learned_weights=True),
 }
-"""By how step 10 weighs the tasks' errors: by one over each one's variance, or by weights that are learned."""
+"""The two weightings of the tasks' errors in step 10: 1 / variance of the labels, or learned weights."""
 
 Runs = list[list[Path]]
-"""Of each seed a run a task, or the one run."""
+"""For each seed the runs of all tasks, or a single run."""
 
 
 def tasks_of(lab: Lab) -> tuple[str, ...]:
@@ -31,13 +31,13 @@ def tasks_of(lab: Lab) -> tuple[str, ...]:
 
 
 def single_runs(lab: Lab, backbone: str) -> Runs:
-    """Step 8's."""
+    """The runs of step 8."""
     names = [f"{AffectTask((task,)).run_name}_{backbone}" for task in tasks_of(lab)]
     return [[_parent(lab, backbone, seed) / name for name in names] for seed in lab.every_seed]
 
 
 def multitask_runs(lab: Lab, weighted: str) -> Runs:
-    """Step 10's."""
+    """The runs of step 10."""
     return [[lab.step(10) / f"{weighted}_seed{seed}"] for seed in lab.every_seed]
 
 
@@ -46,7 +46,7 @@ def _parent(lab: Lab, backbone: str, seed: int) -> Path:
 
 
 def regression(lab: Lab) -> Done:
-    """Step 8: each task by an LSTM and by a CNN of its own."""
+    """Step 8: an LSTM and a CNN for each task."""
     tasks, commands = tasks_of(lab), []
     for backbone in BACKBONES:
         for seed in lab.every_seed:
@@ -81,13 +81,13 @@ def regression(lab: Lab) -> Done:
 
 
 def _draw_rho_by_epoch(lab: Lab, first: Mapping[str, Mapping[str, Path]]) -> list[str]:
-    """Of the first seed; returns the names of the panels."""
+    """Draws rho by epoch of the first seed's runs. Returns the names of the panels."""
     values = {
         backbone.upper(): {task: plan.history(run)["val_spearman"] for task, run in runs.items()}
         for backbone, runs in first.items()
     }
     panels = {task: {name: each[task] for name, each in values.items()} for task in first["cnn"]}
-    if len(panels) > 1:  # as far as all tasks were trained
+    if len(panels) > 1:  # the mean ends at the last epoch that all tasks have
         panels["mean"] = {
             name: [sum(rho) / len(rho) for rho in zip(*each.values(), strict=False)] for name, each in values.items()
         }
@@ -96,7 +96,7 @@ def _draw_rho_by_epoch(lab: Lab, first: Mapping[str, Mapping[str, Path]]) -> lis
 
 
 def multitask(lab: Lab) -> Done:
-    """Step 10: all tasks with one trunk, the loss weighed by fixed weights and by learned ones, against step 8."""
+    """Step 10: one model for all tasks, with fixed and with learned weights of the tasks, compared with step 8."""
     tasks = tasks_of(lab)
     if len(tasks) < 2:
         return plan.write_up(lab, 10, {}, tasks=tasks)
@@ -136,7 +136,7 @@ def multitask(lab: Lab) -> Done:
 
 
 def _ways(rho: Mapping[str, Any], single: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, list[str]]:
-    """The tasks where the one model has more than a model a task, and where less."""
+    """Sorts the tasks by whether rho of the multitask model is higher or lower than that of a model per task."""
     higher = [task for task in tasks if rho[task]["mean"] > single[task]["mean"]]
     return {"higher": higher, "lower": [task for task in tasks if task not in higher]}
 
@@ -147,7 +147,7 @@ def rho_table(named: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
 
 
 def submission(lab: Lab) -> Done:
-    """Step 11: the best model by validation answers the competition's clips; rho to expect, by the test clips."""
+    """Step 11: predicts the competition's clips with the best model by validation. Test clips give the expected rho."""
     tasks, path = tasks_of(lab), lab.step(11) / "solution.txt"
     candidates = {f"{backbone.upper()}, a model per task": single_runs(lab, backbone) for backbone in BACKBONES}
     if len(tasks) > 1:
@@ -181,6 +181,6 @@ def submission(lab: Lab) -> Done:
 
 
 def _validation_rho(runs: Runs) -> float:
-    """Mean over tasks and seeds of rho on the validation split: what may choose a model."""
+    """The mean of rho over tasks and seeds on the validation split, by which the model is chosen."""
     seeds = [[row for run in each for row in plan.metrics_of(run)["validation"]["per_task"].values()] for each in runs]
     return float(np.mean([np.mean([row["spearman"] for row in rows]) for rows in seeds]))

@@ -1,4 +1,4 @@
-"""The lab's steps 0 to 4: the data folder, its clips, and the batches that a network gets."""
+"""The lab's steps 0 to 4: the data folder, its clips, and the batches for the networks."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,9 +21,9 @@ from mtmusic.training.train import train
 BATCH_SIZE = 32
 SHOWN_BATCHES = 6
 BANDWIDTH = 4
-"""Neighbouring mel bins are alike: a difference is the mean of this many."""
+"""Profiles are compared by means over this many mel bins, because neighbouring bins are similar."""
 CLOSE = 0.3
-"""Times that differ by less than this share, over a few epochs, are close."""
+"""Times count as equal if they differ by less than this share."""
 NAMES = {"mel": "mel spectrograms", "chroma": "chromagrams"}
 
 
@@ -61,9 +61,10 @@ def pipeline(lab: Lab) -> Done:
 
 
 def profile_difference(profiles: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Where the classes' mean profiles (128,) in dB lie furthest apart, and which is loud and soft there.
+    """Finds the bins where the classes' mean profiles (128,) in dB differ most, and the loudest and softest class.
 
-    bright, dark: the loudest and the softest above 2000 Hz. spread: sd over classes, mean over bins, in dB.
+    The result also has bright and dark, the loudest and the softest class above 2000 Hz, and spread, the standard
+    deviation over classes in dB, averaged over bins.
     """
     names, hertz = list(profiles), plots.mel_peaks()[1:-1]
     smooth = np.array([np.convolve(profile, np.ones(BANDWIDTH) / BANDWIDTH, "valid") for profile in profiles.values()])
@@ -84,7 +85,7 @@ def profile_difference(profiles: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def frame_rates(step: int, feature: str, lab: Lab) -> Done:
-    """Steps 2 and 3: full rate against beat-synchronised: how large a clip is, and what an epoch of an LSTM takes.
+    """Steps 2 and 3: compares the size of a clip and the time of an LSTM's epoch at full rate and beat-synchronised.
 
     Step 3 is compared with step 2, whose clips have ten times as many bins.
     """
@@ -129,7 +130,7 @@ def _two_clips(lab: Lab, step: int, feature: str) -> dict[str, Any]:
             array_path(lab.folders[plan.GENRE_BEAT if beat else plan.GENRE] / "train", clips.ids[i]) for i in pair
         ]
         known = [(read_array(path), title) for path, title in zip(arrays, titles, strict=True) if path is not None]
-        if not known:  # the other folder lacks both
+        if not known:  # the other folder has neither of the clips
             continue
         path = lab.step(step) / f"{feature}_{'beat' if beat else 'full'}.png"
         shown, named = zip(*known, strict=True)
@@ -139,7 +140,7 @@ def _two_clips(lab: Lab, step: int, feature: str) -> dict[str, Any]:
 
 
 def _explore(lab: Lab, out: Path) -> tuple[dict[str, Any], str]:
-    """The summary, and the command that does it."""
+    """Explores the genre folder. Returns the summary, and the command that reproduces it."""
     options = lab.load_options(plan.GENRE_BEAT)
     words = lab.command("explore-data", data=options.folder, classes=lab.classes, seed=lab.seed, out=out)
     return explore_genre_data(options, out, batch_size=BATCH_SIZE), words

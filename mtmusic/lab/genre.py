@@ -1,4 +1,4 @@
-"""The lab's steps 5 and 7: genre by LSTM and by CNN."""
+"""The lab's steps 5 and 7: genre with LSTMs and CNNs."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -42,26 +42,26 @@ LSTMS = (
     Network("fused", "LSTM on beat fused", "fused", True),
 )
 LIKE_CNN = "mel"
-"""The LSTM that gets the CNN's feature."""
+"""The LSTM with the same input as the CNN."""
 
 
 def networks(lab: Lab) -> dict[str, Network]:
-    """The LSTMs whose folder is there."""
+    """The LSTMs whose data folder exists."""
     return {network.name: network for network in LSTMS if network.folder in lab.folders}
 
 
 def lstm_runs(lab: Lab, name: str) -> list[Path]:
-    """Step 5's, one a seed."""
+    """The runs of step 5, one for each seed."""
     return [lab.step(5) / f"{name}_seed{seed}" for seed in lab.every_seed]
 
 
 def cnn_runs(lab: Lab, name: str = "train") -> list[Path]:
-    """Step 7's, one a seed; on_all: those trained anew on train and validation."""
+    """The runs of step 7, one for each seed. name: "on_all" for the CNNs that were trained on train and validation."""
     return [lab.step(7) / f"cnn{'_on_all' if name == 'on_all' else ''}_seed{seed}" for seed in lab.every_seed]
 
 
 def lstms(lab: Lab) -> Done:
-    """Step 5: the LSTM on each feature, and the overfit check of each."""
+    """Step 5: an LSTM for each feature, with its overfit check."""
     found = networks(lab)
     options = {name: _lstm_options(lab, network) for name, network in found.items()}
     checks = {
@@ -98,7 +98,7 @@ def lstms(lab: Lab) -> Done:
 
 
 def cnns(lab: Lab) -> Done:
-    """Step 7: the CNN, trained on train, and anew on train and validation, against the LSTM."""
+    """Step 7: a CNN trained on train, and a second one trained on train and validation, compared with the LSTM."""
     options = [
         [
             plan.genre_options(lab, run, seed, "cnn", retrain_on_all=name == "on_all")
@@ -142,7 +142,10 @@ def cnns(lab: Lab) -> Done:
 
 
 def layer_table(lab: Lab, run: Path) -> tuple[list[list[str]], dict[str, Any]]:
-    """A row a block: what its operations do to the test clip of the run's picture of activations; and that clip."""
+    """Returns a row with statistics of each block's layers for one test clip, and a description of that clip.
+
+    It is the clip in the run's picture of activations.
+    """
     clip = _data(lab).splits["test"].take([0])
     model, card = load(run)
     recipe = recipe_from_card(card, Recipe())
@@ -157,12 +160,12 @@ def layer_table(lab: Lab, run: Path) -> tuple[list[list[str]], dict[str, Any]]:
 
 
 def _rounded(value: float) -> str:
-    """To two digits, and never -0.00."""
+    """Rounds to two decimals, without -0.00."""
     return f"{round(float(value), 2) + 0.0:.2f}"
 
 
 def by_class(title: str, run: Path) -> Table:
-    """Of the test split: precision, recall and F1 of each class."""
+    """The table of precision, recall and F1 of each class on the test split."""
     rows = [
         (name, *(row[score] for score in SCORES), row["support"])
         for name, row in plan.metrics_of(run)["test"]["per_class"].items()
@@ -171,7 +174,10 @@ def by_class(title: str, run: Path) -> Table:
 
 
 def majority(lab: Lab) -> tuple[str | None, float]:
-    """The most frequent class of train, None where all are alike in test, and its share of the test clips."""
+    """Returns the most frequent class of train, and its share of the test clips.
+
+    The class is None if all classes have as many test clips.
+    """
     splits = _data(lab).splits
     counts = {split: np.bincount(clips.targets, minlength=len(clips.classes)) for split, clips in splits.items()}
     place, test = int(np.argmax(counts["train"])), counts["test"]
@@ -180,18 +186,18 @@ def majority(lab: Lab) -> tuple[str | None, float]:
 
 
 def _data(lab: Lab) -> GenreData:
-    """As the first seed's runs have it."""
+    """The genre data as in the runs of the first seed."""
     return load_genre_data(lab.load_options(plan.GENRE_BEAT, lab.scale.subset))
 
 
 def _facts(runs: Sequence[Path]) -> dict[str, Any]:
-    """Of one network's runs: accuracy over the seeds, and how the first one was trained."""
+    """The scores of a network's runs over the seeds, and facts about the training of the first run."""
     scores = {"accuracy": plan.accuracy(runs), "macro_f1": plan.mean_of(runs, "test", "macro_f1")}
     return plan.training_facts(runs[0]) | scores | {"validation_macro_f1": plan.mean_of(runs, "validation", "macro_f1")}
 
 
 def _lstm_options(lab: Lab, network: Network) -> list[TrainOptions]:
-    """One a seed."""
+    """The training options of an LSTM, one for each seed."""
     slow: dict[str, Any] = {} if network.beat else {"batch_size": plan.FULL_RATE_BATCH}
     return [
         plan.genre_options(lab, run, seed, "lstm", network.beat, feature=network.feature, **slow)
@@ -200,14 +206,14 @@ def _lstm_options(lab: Lab, network: Network) -> list[TrainOptions]:
 
 
 def _train_all(options: Sequence[Sequence[TrainOptions]]) -> list[str]:
-    """Returns the commands."""
+    """Trains all runs, and returns their commands."""
     for one in (one for each in options for one in each):
         train(one, GenreTask())
     return [one.command for each in options for one in each]
 
 
 def _overfit(lab: Lab, options: TrainOptions) -> list[float]:
-    """The loss by epoch on three batches. Where it stays high the page says so, and the training goes on."""
+    """Returns the loss by epoch on three batches. A loss that stays high is reported, but does not stop the lab."""
     data = load_genre_data(options.data)
     task = GenreTask().with_labels_of(data.splits["train"])
     recipe = fill_in(options.recipe, task.frames[data.beat], data.splits, options.retrain_on_all)

@@ -1,4 +1,4 @@
-"""Our figures next to the lab's report (Tsoufis 2022) and the best published ones, and what may be compared."""
+"""Compares our scores with the lab's report (Tsoufis 2022) and with the best published scores."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from mtmusic.lab.plan import AFFECT, AFFECT_BEAT, GENRE, GENRE_BEAT, cells, para
 from mtmusic.training.submission import LAB_TASKS
 
 OWN_CLIPS = {GENRE: 2305 + 575, GENRE_BEAT: 2305 + 575, AFFECT: 1122, AFFECT_BEAT: 1122}
-"""Of the lab's own data: merged genres in train and test, and clips with affect labels."""
+"""Clips in the lab's own data: clips of the merged genres in train and test, and clips with affect labels."""
 
 OTHER_CLIPS = "no: other held-out clips"
 
@@ -17,8 +17,12 @@ MEAN = "mean"
 
 
 class Published(NamedTuple):
-    """A row. step, place: where ours stands among a step's numbers. limits: what cannot be compared, and why, even on
-    the lab's own data. folder: whose test clips they are."""
+    """A row of the table.
+
+    step, place: keys of our score among the numbers of a step.
+    limits: why the row is not or only partly comparable, even on the lab's own data.
+    folder: the data folder of the test clips.
+    """
 
     title: str
     step: int
@@ -46,24 +50,25 @@ AFFECT_MODELS = (
     ("CNN, multitask, fixed weights", 10, ("rho", "fixed"), ("-",) * 4, (".668", ".794", ".768", ".744")),
     ("CNN, multitask, learned weights", 10, ("rho", "learned"), ("-",) * 4, (".668", ".794", ".768", ".744")),
 )
-"""Of each: title, step, place; the report's rho and the best published ones of the lab's tasks and their mean."""
+"""For each model: title, step, place, the report's rho, and the best published rho. Both are rho of the lab's tasks and
+their mean."""
 
 SUBMITTED = Published("Rho: the submission (expected), mean", 11, ("expected",), "-", ".720",
                       "no: ours is on held-out clips, theirs on the 375 submitted clips", AFFECT_BEAT)  # fmt: skip
 
 ALL_BLOCKS = 4
-"""Of the transfer that others published: the whole trunk, not frozen."""
+"""The blocks in the published transfer: the whole backbone, not frozen."""
 
 
 def is_own(folder: str, clips: Mapping[str, int]) -> bool:
-    """Whether the folder has as many clips with labels as the lab's own. clips: of each folder."""
+    """Whether the folder has as many labelled clips as the lab's own. clips: labelled clips of each folder."""
     return clips.get(folder) == OWN_CLIPS[folder]
 
 
 def compare_with_published(
     numbers: Mapping[int, Mapping[str, Any]], clips: Mapping[str, int], seeds: int, quick: bool
 ) -> Part:
-    """numbers: of each finished step. clips: of each folder all that have labels."""
+    """Makes the section of the page. numbers: numbers of each finished step. clips: labelled clips of each folder."""
     rows = [
         _row(row, numbers, is_own(row.folder, clips), quick) for row in (*GENRE_ROWS, *_affect_rows(numbers), SUBMITTED)
     ]
@@ -74,7 +79,7 @@ def compare_with_published(
 
 
 def _affect_rows(numbers: Mapping[int, Mapping[str, Any]]) -> Iterator[Published]:
-    """Of the tasks that ours has, and the mean; a transfer to another task than valence says so."""
+    """Yields rows of our tasks and their mean. A transfer to another task than valence is marked."""
     for title, step, place, report, best in AFFECT_MODELS:
         ours = _found(numbers, step, place) or {}
         for task, theirs, highest in zip((*LAB_TASKS, MEAN), report, best, strict=True):
@@ -109,7 +114,7 @@ def _comparable(row: Published, ours: Any, own: bool, quick: bool) -> str:
 
 
 def _found(numbers: Mapping[int, Mapping[str, Any]], step: int, place: tuple[str, ...]) -> Any:
-    """What stands there among a step's numbers, or None."""
+    """Returns the value at this place among a step's numbers, or None."""
     found: Any = numbers.get(step)
     for name in place:
         found = found.get(name) if isinstance(found, Mapping) else None

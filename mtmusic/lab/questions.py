@@ -1,4 +1,4 @@
-"""The lab's step 6: its five questions on the metrics, answered from the numbers just measured."""
+"""The lab's step 6: its five questions about the metrics, answered with the scores of step 5."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ AVERAGES = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "micro_f1
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The test split of one run. best, worst: the classes of the highest and of the lowest F1."""
+    """A run evaluated on the test split. best, worst: the classes with the highest and the lowest F1."""
 
     title: str
     test: Mapping[str, Any]
@@ -33,7 +33,7 @@ class Evaluated:
 
     @property
     def crowded(self) -> str:
-        """The class that is answered most beyond its clips."""
+        """The class that is predicted too often: its predictions minus its clips are the most."""
         counts = {name: self.counts(name) for name in self.test["per_class"]}
         return max(counts, key=lambda name: counts[name]["called"] - counts[name]["clips"])
 
@@ -42,7 +42,7 @@ class Evaluated:
         return float(np.mean([row["f1"] for name, row in self.test["per_class"].items() if name != self.worst]))
 
     def counts(self, name: str) -> dict[str, int]:
-        """Of a class: its clips, those that were called so, and those that are both."""
+        """Counts of a class: its clips, the clips predicted as this class ("called"), and the clips that are both."""
         column = list(self.test["per_class"]).index(name)
         matrix = np.array(self.test["confusion"])
         called, clips, both = matrix[:, column].sum(), matrix[column].sum(), matrix[column, column]
@@ -50,7 +50,7 @@ class Evaluated:
 
 
 def metrics_step(lab: Lab) -> Done:
-    """Each metric of step 5's networks, the questions, and the curves of the best and the worst class."""
+    """Step 6: the metrics of step 5's networks, the questions, and the curves of the best and the worst class."""
     runs = {network: lstm_runs(lab, name) for name, network in networks(lab).items()}
     chosen = max(runs, key=lambda network: plan.mean_of(runs[network], "validation", "macro_f1"))
     evaluated = {
@@ -90,7 +90,7 @@ def metrics_step(lab: Lab) -> Done:
 
 
 def precision_at_half(hits: np.ndarray, scores: np.ndarray) -> float:
-    """Precision at the highest threshold that finds half of the hits."""
+    """The precision at the highest threshold with a recall of one half."""
     found = np.cumsum(hits[np.argsort(-scores, kind="stable")])
     place = int(np.searchsorted(found, max(1, np.ceil(hits.sum() / 2))))
     return float(found[place] / (place + 1))

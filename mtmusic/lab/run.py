@@ -1,4 +1,7 @@
-"""The lab's eleven steps in one go: a folder a step, one page, all numbers in results.json; stopped, it goes on."""
+"""Runs the lab's eleven steps. Each has a folder; there are one page, and results.json with all numbers.
+
+A stopped run can be continued.
+"""
 
 import json
 import logging
@@ -35,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class Step(NamedTuple):
-    """needs: folders without which it is skipped. after: steps whose runs it reads."""
+    """A step. needs: data folders that it needs, else it is skipped. after: steps whose runs it reads."""
 
     number: int
     title: str
@@ -69,10 +72,10 @@ STEPS = (
 
 
 def reproduce_lab(lab: Lab) -> dict[str, Any]:
-    """Does the steps that are not finished yet and rebuilds the page; returns what results.json holds.
+    """Runs the steps that are not finished, and rebuilds the page. Returns the content of results.json.
 
-    A step is finished when its step.json stands; a training that was stopped goes on. Raises UserError for what the
-    user can mend, before the first training wherever that can be known.
+    A step is finished if its step.json exists. Stopped trainings are continued. Raises UserError for wrong settings or
+    data, before the first training if possible.
     """
     lab = replace(lab, precision=supported(lab.precision))
     asked = [step for step in STEPS if step.number in lab.steps and not step.lacking(lab)]
@@ -86,7 +89,7 @@ def reproduce_lab(lab: Lab) -> dict[str, Any]:
         if step.number in lab.steps and (lacking := step.lacking(lab)):
             are = "are" if len(lacking) > 1 else "is"
             logger.info(f"{step.title}: skipped, because {', '.join(lacking)} {are} missing")
-    results = _write(lab, data)  # no page shows what was just set aside
+    results = _write(lab, data)  # the page must not show steps that were set aside
     for step in asked:
         if _finished(lab, step) is None:
             _do(lab, step)
@@ -107,7 +110,7 @@ def _refuse_early(lab: Lab, asked: list[Step]) -> None:
         raise UserError(f"Expected `seeds` of 1 or more, got {lab.seeds}")
     if (devices := len(find_devices(lab.devices))) > FULL_RATE_BATCH:
         raise UserError(
-            f"Expected `devices` of {FULL_RATE_BATCH} at most, got {devices}: that many clips are in the smallest batch"
+            f"Expected `devices` of {FULL_RATE_BATCH} at most, got {devices}: the smallest batch has that many clips"
         )
     if unknown := sorted({*lab.steps} - {step.number for step in STEPS}):
         raise UserError(f"Expected `steps` from 1 to {len(STEPS)}, got {unknown[0]}")
@@ -117,14 +120,15 @@ def _refuse_early(lab: Lab, asked: list[Step]) -> None:
 
 
 def _load(lab: Lab, name: str) -> FolderData:
-    """Checked as a training would, so that what is wrong is found before the first one."""
+    """Loads and checks a folder, so that errors are found before the first training."""
     return (load_genre_data if name in (GENRE, GENRE_BEAT) else load_affect_data)(lab.load_options(name))
 
 
 def _open(lab: Lab, data: Mapping[str, FolderData], asked: list[Step]) -> list[Step]:
-    """Makes the folder, or goes on in it; returns the steps to do: the asked, and those to be done anew with them.
+    """Makes or continues the lab's folder. Returns the steps to run: the requested steps, and those to repeat.
 
-    Raises UserError where it was made with other settings, or a step lacks an earlier one; nothing is changed then.
+    Raises UserError if the folder was made with other settings, or if an earlier step is missing. Then nothing is
+    changed.
     """
     settings = {
         "scale": asdict(lab.scale),
@@ -146,7 +150,7 @@ def _open(lab: Lab, data: Mapping[str, FolderData], asked: list[Step]) -> list[S
 
 
 def _refuse_mixture(lab: Lab, differing: list[str], asked: list[Step]) -> None:
-    """Steps of other settings may go only where each is done anew, so that the page is of one lab."""
+    """Raises UserError unless all steps with other settings are repeated, so that the page has one kind of settings."""
     made = f"it was made with other {' and '.join(differing)}"
     if not lab.overwrite:
         raise UserError(
@@ -160,7 +164,7 @@ def _refuse_mixture(lab: Lab, differing: list[str], asked: list[Step]) -> None:
 
 
 def _anew(lab: Lab, asked: list[Step]) -> list[Step]:
-    """Those of the asked steps that are there, and what is there and reads their runs."""
+    """Returns the existing steps among the requested ones, and the existing steps that read their runs."""
     numbers = tuple(step.number for step in asked)
     return [
         step
@@ -170,7 +174,7 @@ def _anew(lab: Lab, asked: list[Step]) -> list[Step]:
 
 
 def _touched(step: Step, steps: tuple[int, ...]) -> bool:
-    """One of these steps, or one that reads their runs."""
+    """Whether a step is one of these steps, or reads their runs."""
     return step.number in steps or any(_touched(STEPS[earlier - 1], steps) for earlier in step.after)
 
 
@@ -187,7 +191,7 @@ def _require_earlier(lab: Lab, todo: list[Step], anew: list[Step]) -> None:
 
 
 def _old(lab: Lab, step: Step) -> Path:
-    """Where what was finished waits until it is done anew."""
+    """The folder of an old step, which is kept until the new one is finished."""
     folder = lab.step(step.number)
     return folder.with_name(f"{folder.name}.old")
 
@@ -196,14 +200,14 @@ def _set_aside(lab: Lab, steps: list[Step]) -> None:
     for step in steps:
         folder, old = lab.step(step.number), _old(lab, step)
         logger.info(f"{step.title}: will be repeated. The old step is kept in {old} until the new one is finished")
-        if old.exists():  # an attempt to do it anew was stopped
+        if old.exists():  # an earlier repetition was stopped
             shutil.rmtree(folder, ignore_errors=True)
         else:
             folder.rename(old)
 
 
 def _finished(lab: Lab, step: Step) -> dict[str, Any] | None:
-    """What step.json holds, or None where it does not stand yet."""
+    """The content of step.json, or None if the step is not finished."""
     path = lab.step(step.number) / STEP
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
@@ -216,7 +220,7 @@ def _do(lab: Lab, step: Step) -> None:
             done = step.do(lab)
         except UserError as error:
             raise UserError(f"Step {step.number}: {error}") from error
-    keras.utils.clear_session(free_memory=True)  # the next step's models come on top otherwise
+    keras.utils.clear_session(free_memory=True)  # else the next step's models need additional memory
     seconds = time.perf_counter() - started
     write_json(folder / STEP, {"part": part_to_json(done.part), "numbers": done.numbers, "seconds": seconds})
     shutil.rmtree(_old(lab, step), ignore_errors=True)
@@ -225,13 +229,13 @@ def _do(lab: Lab, step: Step) -> None:
 
 class _Log(logging.StreamHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
-        """Raises what was caught, a full disk say. Logging would print a traceback for each message."""
+        """Raises the error, for example of a full disk. Logging would print a traceback for each message."""
         raise  # noqa: PLE0704
 
 
 @contextmanager
 def _logged(path: Path) -> Iterator[None]:
-    """What the trainings log, and Keras's line an epoch, go into a file alone: the terminal has a line a step."""
+    """Writes the log of the trainings, and Keras's line per epoch, to a file. The terminal shows a line per step."""
     library = logging.getLogger(__name__.partition(".")[0])
     before, level = (library.handlers, library.propagate), library.level
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -250,7 +254,7 @@ def _duration(seconds: float) -> str:
 
 
 def _write(lab: Lab, data: Mapping[str, FolderData]) -> dict[str, Any]:
-    """results.json and the page, from every step.json that is there."""
+    """Writes results.json and the page from every existing step.json."""
     found = {step: content for step in STEPS if (content := _finished(lab, step)) is not None}
     numbers = {step.number: content["numbers"] for step, content in found.items()}
     labelled = {name: sum(map(len, folder.splits.values())) for name, folder in data.items()}
@@ -282,14 +286,14 @@ def _write(lab: Lab, data: Mapping[str, FolderData]) -> dict[str, Any]:
 
 
 def _section(lab: Lab, step: Step, content: Mapping[str, Any]) -> Section:
-    """With the command that does it anew in front of those of its trainings."""
+    """The section of a step. The command that repeats the step comes before the commands of its trainings."""
     part, again = part_from_json(content["part"]), lab.own_command(steps=step.number, overwrite=True)
     part = replace(part, commands=[again, *part.commands])
     return Section(f"step-{step.number}", step.title, _duration(content["seconds"]), part)
 
 
 def _intro(lab: Lab, data: Mapping[str, FolderData], labelled: Mapping[str, int], duration: str) -> Part:
-    """labelled: of each folder the clips with labels, all splits."""
+    """The introduction of the page. labelled: number of labelled clips in all splits of each folder."""
     subset = f". Trainings use {lab.scale.subset} clips of train" if lab.scale.subset is not None else ""
     table = Table(
         f"The data. Validation is held out of train, and so is test if it has no labels{subset}",

@@ -1,4 +1,4 @@
-"""The lab's step 9: how far the blocks of a genre network, and a pretrained trunk, serve a task of affect."""
+"""The lab's step 9: transfer from a genre network, and from the pretrained trunk, to an affect task."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,19 +21,19 @@ from mtmusic.training.compare import finetune
 from mtmusic.training.crossval.study import CrossOptions, cross_validate
 
 TASK = "valence"
-"""The lab's; where a folder lacks it, its first task."""
+"""The lab's task of the transfer. If the folder does not have it, its first task is used."""
 
 RECIPES = ("pretrained", "kernel", "random-trunk")
 FOLDS = {"full": 5, "quick": 2}
 SHARES = {"full": (12, 25, 50, 100), "quick": (50, 100)}
-"""Of the cross-validation on the pretrained trunk, by scale."""
+"""Settings of the cross-validation on the pretrained trunk, by scale."""
 
 FEWEST_CLIPS = 20
-"""A smaller share of the training clips is left out: a fifth of them chooses the epoch."""
+"""Shares with fewer training clips are left out, because a fifth of the clips chooses the epoch."""
 
 
 class Cut(NamedTuple):
-    """So many first blocks come from the source; frozen: they stay as they are. Without a block both are one run."""
+    """A transfer of the source's first blocks. frozen: whether they are frozen. Without blocks there is one run."""
 
     blocks: int
     frozen: bool
@@ -48,7 +48,7 @@ class Cut(NamedTuple):
         return "frozen" if self.frozen else "tuned"
 
     def runs(self, lab: Lab) -> list[list[Path]]:
-        """One a seed."""
+        """The runs, one for each seed."""
         return [[lab.step(9) / f"blocks{self.blocks}_{self.way}_seed{seed}"] for seed in lab.every_seed]
 
 
@@ -56,7 +56,10 @@ RANDOM = Cut(0, False)
 
 
 def transfer(lab: Lab) -> Done:
-    """rho of one task with the first 0 to 4 blocks of a genre CNN, frozen and tuned; the others start fresh."""
+    """Step 9: rho of one task with the first 0 to 4 blocks of a genre CNN, frozen and tuned, and with the trunk.
+
+    The other blocks start from random weights.
+    """
     task = TASK if TASK in tasks_of(lab) else tasks_of(lab)[0]
     candidates = {run: plan.metrics_of(run)["validation"]["macro_f1"] for run in cnn_runs(lab)}
     source = max(candidates, key=lambda run: candidates[run])
@@ -106,7 +109,10 @@ def transfer(lab: Lab) -> Done:
 
 
 def pretrained(lab: Lab) -> tuple[dict[str, Any] | None, str, str]:
-    """What the cross-validation of RECIPES on the full-rate affect folder found, or None and why; and its command."""
+    """Cross-validates RECIPES on the full-rate affect folder.
+
+    Returns the results or None, the reason if there are none, and the command.
+    """
     if plan.AFFECT not in lab.folders:
         return None, f"there is no {plan.AFFECT}, whose clips are at full rate", ""
     try:
@@ -139,7 +145,7 @@ def pretrained(lab: Lab) -> tuple[dict[str, Any] | None, str, str]:
 
 
 def _tables(trunk: Mapping[str, Any]) -> list[Table]:
-    """Of `pretrained`: the mean rho by share, and by task how much more the trunk has than the others."""
+    """Tables of `pretrained`: the mean rho by share, and the difference of the trunk to the other recipes by task."""
     shares = trunk["shares"] or {"100": trunk}
     rho = [(name, *(plan.interval(scores["recipes"][name]["rho"]) for scores in shares.values())) for name in RECIPES]
     less = {row["second"]: measures(row) for row in trunk["comparisons"] if row["first"] == RECIPES[0]}
@@ -155,7 +161,7 @@ def _tables(trunk: Mapping[str, Any]) -> list[Table]:
 
 
 def _lines(rho: Mapping[Cut, Mapping[str, Any]]) -> dict[str, dict[int, tuple[float, float, float]]]:
-    """Both begin at the network without a transferred block."""
+    """The lines of frozen and tuned blocks. Both begin with the network without transferred blocks."""
     bounds = {cut: (row["mean"], row["low"], row["high"]) for cut, row in rho.items()}
     return {
         way: {cut.blocks: values for cut, values in bounds.items() if cut.way == way or not cut.blocks}

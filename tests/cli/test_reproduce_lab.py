@@ -221,7 +221,7 @@ def test_other_settings_are_refused_in_one_line(resumed, script, capsys, tmp_pat
     with monkeypatch.context() as patched:
         patched.setattr(lab, "find_devices", lambda wanted: [*range(int(wanted))])
         assert main([*data, "--out", str(tmp_path / "new"), "--devices", "9"]) == 2
-    assert "Expected --devices of 8 at most, got 9: that many" in capsys.readouterr().err
+    assert "Expected --devices of 8 at most, got 9: the smallest batch" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
     assert main([*data, "--out", str(tmp_path / "new"), "--steps", "12"]) == 2
     assert "--steps from 1 to 11" in capsys.readouterr().err

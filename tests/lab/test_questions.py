@@ -40,7 +40,7 @@ def test_classes_of_one_size_cannot_part_micro_and_macro():
     assert "3 of 5 for a, 2 of 3 for b." in sentences[0]
     assert "micro precision, micro recall and micro F1 all equal the accuracy, 0.500" in sentences[1]
     assert "b for 3 clips, and there are 4. It predicts a for 5 clips, and there are 4." in sentences[2]
-    assert "every class has 4 clips, so that sizes make no difference. The difference of +0.010" in sentences[3]
+    assert "every class has 4 clips, so the sizes have no effect. The difference of +0.010" in sentences[3]
     assert "the classes have 4 to 9 clips. The difference is +0.010." in answers(differing, differing, [0.0, 0.0])[3]
 
 

@@ -1,1 +1,1 @@
-"""HTML pages: of a run, a data folder, a cross-validation, the lab."""
+"""HTML pages about a run, a data folder, a cross-validation and the lab."""

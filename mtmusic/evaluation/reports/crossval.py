@@ -1,4 +1,4 @@
-"""The page of a cross-validation: scores with intervals, differences, costs, and what was taken for what."""
+"""The page of a cross-validation: scores with intervals, differences, costs, and confusion matrices."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,13 +15,13 @@ PAGE = "report.html"
 COSTS = ("parameters", "epochs", "best_epoch", "seconds_per_epoch", "seconds", "milliseconds_per_clip")
 
 Answers = Mapping[str, Sequence[Sequence[np.ndarray]]]
-"""Of each recipe, by fold and in it by seed, (clips, classes) or (clips, tasks)."""
+"""The answers of each recipe by fold, and within a fold by seed: (clips, classes) or (clips, tasks)."""
 
 
 def write_cross_page(folder: Path, results: Mapping[str, Any], tests: Sequence[Any], answers: Answers) -> Path:
-    """Writes report.html and its figures from what results.json holds; returns the page's path.
+    """Writes report.html and its figures. Returns the path of the page.
 
-    tests: the clips of each fold's test part.
+    results: the content of results.json. tests: the clips of each fold's test part.
     """
     figures = folder / "figures"
     plots.save_figure(_intervals(results), figures / "scores.png")
@@ -78,7 +78,7 @@ def _by_share(shares: Mapping[str, Any]) -> plots.Figure:
 
 
 def _share_rows(shares: Mapping[str, Any], kind: str) -> Iterator[tuple[Any, ...]]:
-    """A cell a share. kind: "recipes" or "comparisons"."""
+    """Yields rows with a cell for each share. kind: "recipes" or "comparisons"."""
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for share, scores in shares.items():
         rows = scores[kind]
@@ -104,7 +104,7 @@ def _interval(row: Mapping[str, float]) -> str:
 def _answer_figures(
     folder: Path, results: Mapping[str, Any], tests: Sequence[Any], answers: Answers
 ) -> Iterator[tuple[str, Path]]:
-    """Of each recipe the confusion of all folds and seeds, or its first seed's answers by the labels."""
+    """Draws for each recipe the confusion of all folds and seeds, or the first seed's predictions against labels."""
     classes, tasks = tests[0].classes, tests[0].tasks
     true = np.concatenate([test.targets for test in tests])
     for name, by_fold in answers.items():
@@ -121,7 +121,7 @@ def _answer_figures(
 
 
 def _confusion(tests: Sequence[Any], by_fold: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """(classes, classes) counts."""
+    """The confusion matrix (classes, classes) over all folds and seeds."""
     counts = np.zeros((len(tests[0].classes),) * 2, int)
     for test, of_seeds in zip(tests, by_fold, strict=True):
         for answers in of_seeds:

@@ -1,4 +1,4 @@
-"""One HTML page on a data folder: what was found, and how each column is distributed in each split."""
+"""An HTML page about a data folder: the findings, and each column's distribution in each split."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from mtmusic.evaluation.reports.html import render
 from mtmusic.files import write_text
 
 Columns = Mapping[str, Mapping[str, Sequence]]
-"""Column -> split -> a value a clip, numbers or names."""
+"""Values of the clips, numbers or names, by column and split."""
 
 
 def write_data_page(
@@ -26,8 +26,9 @@ def write_data_page(
 ) -> None:
     """Writes the page, whole or not at all.
 
-    findings: kind, name, clips (how many), examples, message and advice of each. units: of each column. limits: name ->
-    value and reason. skipped: which checks were not made, and why.
+    findings: for each finding the kind, name, clips (their number), examples, message and advice.
+    columns: see `Columns`. units: unit of each column.
+    limits: value and reason of each threshold. skipped: a message about checks that were not made.
     """
     varied = {name: by_split for name, by_split in columns.items() if _varies(by_split)}
     page = render(
@@ -40,7 +41,7 @@ def write_data_page(
         columns=list(_summary(columns)),
         limits=[(name, f"{value:g}", reason) for name, (value, reason) in limits.items()],
     )
-    write_text(path, page.encode(errors="replace").decode())  # names of files may be any bytes
+    write_text(path, page.encode(errors="replace").decode())  # file names may not be valid UTF-8
 
 
 def _varies(by_split: Mapping[str, Sequence]) -> bool:
@@ -57,7 +58,7 @@ def _known(values: Sequence) -> np.ndarray:
 
 
 def _summary(columns: Columns) -> Iterator[Sequence[Any]]:
-    """A row a column of numbers and split."""
+    """Yields a row for each split of each column of numbers."""
     for name, by_split in columns.items():
         for split, values in by_split.items():
             if any(isinstance(value, str) for value in values):

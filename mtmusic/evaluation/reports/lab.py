@@ -1,4 +1,4 @@
-"""The lab's page: a section a step, then one table of published figures."""
+"""The lab's page: a section for each step, then a table of published figures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ PAGE = "lab.html"
 
 @dataclass(frozen=True)
 class Table:
-    """The first cell of a row names it. kind: "numbers", or "words" where cells hold sentences."""
+    """A table. The first cell of a row is its header. kind: "numbers", or "words" if cells hold sentences."""
 
     caption: str
     header: Sequence[str]
@@ -23,7 +23,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """path: of the PNG, relative to the page. alt: what is to be seen, for those who do not see it."""
+    """A picture. path: path of the PNG relative to the page. alt: text for screen readers."""
 
     path: str
     caption: str
@@ -32,7 +32,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Part:
-    """A section: what the numbers show, in sentences; tables, pictures, and the commands that repeat it alone."""
+    """The content of a section: sentences, tables, pictures, and the commands that reproduce it."""
 
     sentences: Sequence[str] = ()
     tables: Sequence[Table] = ()
@@ -42,7 +42,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Section:
-    """anchor: what the table of contents links to. note: stands behind the title there, the time say."""
+    """A section of the page. anchor: target of the link in the contents. note: text after the title in the contents."""
 
     anchor: str
     title: str
@@ -55,15 +55,15 @@ def part_to_json(part: Part) -> dict[str, Any]:
 
 
 def part_from_json(content: Mapping[str, Any]) -> Part:
-    """Raises KeyError and TypeError for other content."""
+    """Makes a `Part` from JSON. Raises KeyError or TypeError for other content."""
     tables = [Table(**one) for one in content["tables"]]
     return Part(content["sentences"], tables, [Picture(**one) for one in content["pictures"]], content["commands"])
 
 
 def write_lab_page(folder: Path, title: str, warnings: Sequence[str], intro: Part, sections: Sequence[Section]) -> Path:
-    """Writes lab.html, which holds its pictures, into `folder`; returns its path.
+    """Writes lab.html, with its pictures inside, to `folder`. Returns its path.
 
-    warnings: what a reader must know before any number, set off at the top.
+    warnings: banners at the top of the page.
     """
     page = render("lab.html", title=title, folder=folder, warnings=warnings, intro=intro, sections=sections)
     write_text(folder / PAGE, page)

@@ -1,4 +1,4 @@
-"""One self-contained HTML page from a run's folder."""
+"""Writes a self-contained HTML page about a run."""
 
 import csv
 import json
@@ -18,10 +18,10 @@ Rows = list[Sequence[Any]]
 
 
 def write_report(folder: Path) -> Path:
-    """Writes `report.html` into a run's folder, from card.json and metrics.json and, where they are,
-    history.csv, predictions.csv and figures/*.png. Returns its path.
+    """Writes report.html to a run's folder. Returns its path.
 
-    Raises UserError for a folder that is not a run's, or a file in it that cannot be read.
+    The sources are card.json and metrics.json, and history.csv, predictions.csv and figures/*.png if they exist.
+    Raises UserError for a folder that is not a run's, and for a file in it that cannot be read.
     """
     card = _read_json(folder / "card.json", ("task", "feature", "beat", "backbone", "command", "seed", "data"))
     metrics = _read_json(folder / "metrics.json", ())
@@ -78,7 +78,7 @@ def _genre_row(split: str, scores: Mapping[str, Any]) -> Sequence[Any]:
 
 
 def _affect_rows(scores: Mapping[str, Any]) -> Rows:
-    """Of each task, and of several their mean."""
+    """A row for each task, and for several tasks their mean."""
     rows: Rows = [
         (
             task,
@@ -107,7 +107,7 @@ def _class_rows(scores: Mapping[str, Any]) -> Rows:
 
 
 def _comparison(path: Path) -> dict[str, Any]:
-    """What `compare_runs` wrote: rho of each run, and what the first one has more than each other."""
+    """Reads the result of `compare_runs`: rho of each run, and the difference of the first run to each other run."""
     if not path.exists():
         return {}
     content = _read_json(path, ("runs", "differences"))
@@ -121,7 +121,7 @@ def _intervals(part: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[st
 
 
 def _weights(metrics: Mapping[str, Any]) -> Rows:
-    """Of each task its weight and, where it was learned, its standard deviation."""
+    """The weight of each task, and its standard deviation if the weights were learned."""
     variances = metrics.get("log_variances", {})
     return [
         (task, weight, *([math.exp(variances[task] / 2)] if variances else []))
@@ -130,7 +130,7 @@ def _weights(metrics: Mapping[str, Any]) -> Rows:
 
 
 def _clips(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Clips by class and split for genre; for affect, which has no classes, by split, and their labels by task."""
+    """The table of clips: for genre by class and split, for affect by split with the labels by task."""
     clips = data.get("clips", {})
     if not any(isinstance(counts, dict) for counts in clips.values()):
         labels = data.get("labels", {})
@@ -144,9 +144,9 @@ def _clips(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _mistakes(path: Path, tasks: Sequence[str] | None) -> dict[str, Any]:
-    """Of the test clips, or of the one split that was evaluated: those that it got most wrong, the worst first.
+    """Finds the clips with the worst answers, in the test split or in the only split that was evaluated.
 
-    tasks: of affect; None: genre.
+    tasks: tasks of an affect run, None for genre.
     """
     read = _read_csv(path)
     evaluated = {row.get("split") for row in read}
@@ -170,7 +170,7 @@ def _mistakes(path: Path, tasks: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _wrong_answers(row: Mapping[str, str], tasks: Sequence[str] | None) -> Iterator[Sequence[Any]]:
-    """A clip's wrong genre with its probability, or its error in each task that it has a label of."""
+    """Yields a clip's wrong genre with its probability, or its error in each task for which it has a label."""
     if tasks is None and row["true"] != row["predicted"]:
         yield row["true"], row["predicted"], float(row[row["predicted"]])
     for task in tasks or ():
@@ -180,7 +180,7 @@ def _wrong_answers(row: Mapping[str, str], tasks: Sequence[str] | None) -> Itera
 
 
 def _history(path: Path) -> Rows:
-    """The header, then the epochs; four digits are enough for a table."""
+    """The header and the rows of history.csv, with numbers rounded to four digits."""
     rows = _read_csv(path)
     return [list(rows[0]), *([*map(_rounded, row.values())] for row in rows)] if rows else []
 
