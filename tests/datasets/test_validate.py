@@ -94,7 +94,7 @@ def test_a_fault_in_a_whole_logmel_split_brings_no_other(good_logmel, tmp_path, 
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", faults.LOGMEL_FAULTS | faults.AFFECT_FAULTS)
+@pytest.mark.parametrize("name", ["silent clip", "power, not its logarithm", "unreadable array", "missing labels"])
 def test_a_fault_planted_in_real_logmel_is_found_alone(real_data, tmp_path, name):
     folder = tmp_path / "moods"
     shutil.copytree(real_data / "moods", folder)
