@@ -14,7 +14,7 @@ LOCK_3.13 := requirements-py313.lock
 VENV_3.13 := .venv-py313
 LOCK := $(LOCK_$(RELEASE))
 VENV := $(or $(VENV_$(RELEASE)),.venv)
-ifeq ($(LOCK)$(filter clean,$(MAKECMDGOALS)),)
+ifneq ($(if $(LOCK),,$(filter-out clean,$(or $(MAKECMDGOALS),setup))),)
 $(error Expected Python 3.11 or 3.13, got $(or $(RELEASE),none) in $(PYTHON): give PYTHON=/path/to/python3.11, or python3.13)
 endif
 BIN := $(VENV)/bin
