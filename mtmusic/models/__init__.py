@@ -1,4 +1,4 @@
-"""Batches to predictions. Importing it registers our classes, so that keras.models.load_model opens every model."""
+"""The models. Importing this package registers its classes, so that keras.models.load_model opens every model."""
 # ruff: noqa: F401
 
 import mtmusic.models.clip_statistics

@@ -35,25 +35,25 @@ from mtmusic.models.layers import (
 from mtmusic.models.nystroem import KERNELS, NystroemFeatures
 
 CNN_BLOCKS = ((128, 5), (64, 5), (32, 5), (8, 5))
-"""Filters and kernel size of each block, as the lab's step 7 has them."""
+"""Filters and kernel size of each block, as in the lab's step 7."""
 
 NORM_MOMENTUM = 0.9
-"""As the lab's PyTorch has it. Keras's 0.99 needs hundreds of steps, and an epoch of the lab's data has about 60."""
+"""PyTorch's default, as in the lab. Keras's 0.99 needs hundreds of steps; an epoch of the lab's data has about 60."""
 
 FRAMES = {True: 128, False: 1280}
 AFFECT_FRAMES = {True: 96, False: 1280}
-"""Frames of a flat CNN by default, for beat-synchronised folders and for full-rate ones. As in the lab's report: its
-dense layer takes 512 features for genre and 384 for affect, whose beat-synchronised clips are shorter."""
+"""Default frames of a flat CNN, by whether the folder is beat-synchronised, as in the lab's report. There the dense
+layer takes 512 features for genre, and 384 for affect, whose beat-synchronised clips are shorter."""
 
 POOL = 2
-"""Frames and bins that a block's pooling makes one, as the lab has it."""
+"""Pool size of a block along frames and bins, as in the lab."""
 
 CEPSTRUM = 20
-"""Coefficients of the cepstrum."""
+"""Number of cepstral coefficients."""
 
 MEL_PARTS, CHROMA_PARTS = ("embedding", "changes", "roughness"), ("moments", "intervals")
 STATISTICS = MEL_PARTS + CHROMA_PARTS
-"""Statistics of a clip: of its mel spectrogram, and of its chromagram."""
+"""Names of a clip's statistics: those of its mel spectrogram, and those of its chromagram."""
 
 Blocks = Sequence[tuple[int, int]]
 """Filters and kernel size of each block of a CNN."""
@@ -117,18 +117,18 @@ def cnn_backbone(
     """A CNN of four blocks, as in the lab's step 7, or of other blocks.
 
     A block is a convolution, BatchNorm, ReLU and max pooling. The convolutions have no bias, because BatchNorm would
-    remove it. Pooling stops dividing the bins at one: chroma has 12.
+    remove it. Once there is only one bin, as for the 12 bins of chroma, the bins are not pooled any further.
 
     Args:
         feature: "mel" (128 bins), "chroma" (12 bins) or "fused" (140 bins).
         frames: Frames of each clip. Only `pooling="flatten"` uses it.
-        pooling: "flatten", as in the lab, gives the last block's values as they are, for clips of one length. "masked"
-            gives their mean over present frames, for clips of any length. Then padding changes neither the features nor
-            BatchNorm's statistics.
+        pooling: "flatten", as in the lab, flattens the last block's output, for clips of one length. "masked" averages
+            it over present frames, for clips of any length. Then padding changes neither the features nor BatchNorm's
+            statistics.
         blocks: Filters and kernel size of each block.
-        pool: Frames, and bins, that each block's pooling makes one.
+        pool: Pool size of each block along frames and bins.
         dense: Units of a dense block after the last pooling, 0 for none.
-        dropout: Dropout rate on either side of the dense block.
+        dropout: Dropout rate before and after the dense block.
         stock: Whether to use Keras's own layers where `models.cpu` has faster ones. Weights and results are the same.
 
     Returns:
@@ -137,7 +137,7 @@ def cnn_backbone(
         `ceil(bins / 16) * 8`. With a dense block there are `dense` features.
 
     Raises:
-        UserError: `frames` is smaller than what the poolings make one frame (16 by default), `pool` is not 2 with
+        UserError: `frames` is smaller than the product of the pool sizes (16 by default), `pool` is not 2 with
             `pooling="masked"`, or the feature is unknown.
         ValueError: `pooling` is neither "flatten" nor "masked".
 
@@ -151,7 +151,7 @@ def cnn_backbone(
     if pooling not in ("flatten", "masked"):
         raise ValueError(f'Expected pooling "flatten" or "masked", got {pooling!r}')
     if masked and pool != POOL:
-        raise UserError(f'Expected `pooling="flatten"` where blocks pool {pool} frames, got masked')
+        raise UserError(f'Expected `pooling="flatten"` for blocks that pool {pool} frames, got "masked"')
     if not masked and (frames is None or frames < shortest):
         raise UserError(
             f"Expected {shortest} frames or more for the CNN's {len(blocks)} poolings, got {frames} (`frames`)"
@@ -178,7 +178,7 @@ def statistics_backbone(
     dropout: float = 0.0,
     stock: bool = False,
 ) -> keras.Model:
-    """Statistics of a clip's present frames, compared with those of known clips by kernels.
+    """Computes statistics of a clip's present frames, and compares them with those of training clips by kernels.
 
     Padding does not change the features. Adapt the backbone to the training clips with `models.nystroem.adapt` before
     the head is trained.
@@ -187,8 +187,8 @@ def statistics_backbone(
         feature: "mel" (128 bins), "chroma" (12 bins) or "fused" (140 bins).
         centres: Number of training clips that a clip is compared with, see `NystroemFeatures`. 0 gives the normalised
             statistics themselves.
-        parts: Which statistics. Of mel: "embedding" (mean and covariance of the cepstrum), "changes" (of the cepstrum
-            from frame to frame) and "roughness". Of chroma: "moments" (mean and deviation) and "intervals". "fused" has
+        parts: The statistics. Mel has "embedding" (mean and covariance of the cepstrum), "changes" (of the cepstrum
+            from frame to frame) and "roughness". Chroma has "moments" (mean and deviation) and "intervals". "fused" has
             all of them. Parts that the feature does not have are left out.
         kernels: The kernels of `NystroemFeatures`.
         dropout: Dropout rate after the features.
@@ -233,10 +233,9 @@ def statistics_backbone(
 def _cnn_block(
     x: Tensor, block: str, filters: int, kernel: int, pool: int, present: Tensor | None, stock: bool
 ) -> Tensor:
-    """Convolution, BatchNorm, ReLU and pooling. Absent frames count in no statistics, and are 0 where they are pooled.
+    """Convolution, BatchNorm, ReLU and pooling. Absent frames are left out of BatchNorm's statistics, and pooled as 0.
 
-    With a mask pooling is 'same': it reads the frames from the first on, so an odd last frame is pooled alone, whatever
-    the padding.
+    With a mask the pooling has "same" padding. Then an odd last frame is pooled alone, however much padding follows.
     """
     conv = layer_type(WinogradConv2D, stock)
     x = conv(filters, kernel, padding="same", use_bias=False, name=f"{block}_conv")(x)
@@ -262,7 +261,7 @@ def _dense_block(x: Tensor, block: str, units: int, dropout: float, stock: bool)
 
 
 def _normalised(feature: str, frames: int | None) -> tuple[Tensor, Tensor, Tensor]:
-    """The input, the normalised spectrogram and the mask of present frames."""
+    """Returns the input, the normalised spectrogram and the mask of present frames."""
     bins = FEATURE_BINS[feature]
     spectrogram = keras.Input((frames, bins), dtype="float32", name="spectrogram")
     mel_bins = 0 if feature == "chroma" else MEL_BINS

@@ -1,10 +1,10 @@
-"""Layers that make statistics of a clip: a few hundred numbers, as music research has long used them.
+"""Layers that compute classic statistics of a clip, a few hundred numbers.
 
-The layers have no weights, so a few hundred songs are enough to train a head on them. All take `(batch, frames, bins)`
-as `SpectrogramNormalization` gives it. `MFCC` keeps the frames. The others also take `present`, `(batch, frames)` bool,
-and return `(batch, features)`.
+The layers have no weights, so a few hundred songs are enough to train a head on them. All take the output of
+`SpectrogramNormalization`, `(batch, frames, bins)`. `MFCC` keeps the frames. The others also take `present`,
+`(batch, frames)` bool, and return `(batch, features)`.
 
-Masking: absent frames are at the end of a clip and count in nothing. The layers use no Keras mask.
+Masking: absent frames are at the end of a clip, and are left out of the statistics. The layers use no Keras mask.
 """
 
 from typing import Any
@@ -17,18 +17,18 @@ from scipy.fft import dct
 from mtmusic.models.layers import PACKAGE, Float32Layer, Tensor
 
 SMALLEST_VARIANCE = 1e-8
-"""Added under a root: a deviation of 0 must not divide."""
+"""Added before a square root, so that no deviation is 0."""
 
 SMALLEST_EIGENVALUE = 1e-2
-"""Added to each: a few frames vary in fewer directions than there are bins, and 0 has no logarithm."""
+"""Added to each eigenvalue. Some eigenvalues of a few frames are 0, which has no logarithm."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE, name="CepstralCoefficients")
 class MFCC(Float32Layer):
-    """Cepstral coefficients of each frame: the first of the orthonormal DCT-II over the bins.
+    """Cepstral coefficients of each frame: the first coefficients of the orthonormal DCT-II over the bins.
 
-    Takes levels `(batch, frames, bins)`, and returns `(batch, frames, coefficients)`. Of a mel spectrogram they
-    describe the shape of the spectrum in a few numbers that depend little on one another (Davis and Mermelstein 1980).
+    Takes levels `(batch, frames, bins)`, and returns `(batch, frames, coefficients)`. For a mel spectrogram the
+    coefficients describe the shape of the spectrum in a few nearly uncorrelated numbers (Davis and Mermelstein 1980).
 
     Masking: absent frames are computed like the others. The layer uses no Keras mask.
 
@@ -96,15 +96,16 @@ class DeltaStatistics(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class GaussianEmbedding(Float32Layer):
-    """The Gaussian of a clip's frames, as a point.
+    """Embeds the Gaussian of a clip's frames as a vector.
 
     Takes `x`, `(batch, frames, bins)`, and `present`, `(batch, frames)` bool; returns
     `(batch, (bins + 1) * (bins + 2) / 2)`.
 
-    Mean m and covariance C make one positive definite matrix, [[C + m m', m], [m', 1]] (Calvo and Oller 1990). Its
-    logarithm is a point in a space where Euclidean distances compare Gaussians (Arsigny et al. 2006). The features are
-    its upper triangle row by row. Values off the diagonal are multiplied by the root of 2, so that distances are the
-    matrices'. Mandel and Ellis (2005) describe a song by the Gaussian of its cepstral coefficients.
+    The mean m and the covariance C form one positive definite matrix, [[C + m m', m], [m', 1]] (Calvo and Oller 1990).
+    Euclidean distances between the logarithms of such matrices compare Gaussians (Arsigny et al. 2006). The features
+    are the upper triangle of the logarithm, row by row. Values off the diagonal are multiplied by the square root of 2,
+    so that distances of features equal distances of matrices. Mandel and Ellis (2005) describe a song by the Gaussian
+    of its cepstral coefficients.
 
     Masking: absent frames do not count. The layer uses no Keras mask.
 
@@ -125,13 +126,14 @@ class GaussianEmbedding(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ChromaIntervals(Float32Layer):
-    """Which intervals a clip has, whatever its key. A transposed song has the same features.
+    """Describes the intervals of a clip independently of its key. A transposed song has the same features.
 
     Takes `chroma`, `(batch, frames, 12)`, and `present`, `(batch, frames)` bool; returns `(batch, 32)`:
 
-    - 7 magnitudes of the Fourier coefficients over pitch classes of the mean frame, and 7 as means over frames, - 6
-    correlations over frames of two pitch classes at 1 to 6 semitones, each the mean over the 12 pairs, - 12 products of
-    a frame with the next one, shifted by 0 to 11 semitones, each the mean over pitch classes and frames.
+    - 7 magnitudes of the Fourier coefficients over the pitch classes of the mean frame, and 7 such magnitudes of each
+      frame, averaged over frames
+    - 6 correlations over frames between two pitch classes 1 to 6 semitones apart, averaged over the 12 pairs
+    - 12 products of a frame with the next one, shifted by 0 to 11 semitones, averaged over pitch classes and frames
 
     Masking: absent frames do not count. The layer uses no Keras mask.
 
@@ -153,7 +155,7 @@ class ChromaIntervals(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE, name="SpectralRoughness")
 class SpectralVariation(Float32Layer):
-    """How much the levels of neighbouring bins differ, as a mean over frames and over 7 neighbours.
+    """The difference in level of neighbouring bins, averaged over frames and over 7 neighbours.
 
     It is high for single tones and low for noise. Takes `x`, `(batch, frames, bins)`, and `present`, `(batch, frames)`
     bool; returns `(batch, (bins - 1) // 7)`.
@@ -171,12 +173,12 @@ class SpectralVariation(Float32Layer):
 
 
 def _weights(present: Tensor) -> Tensor:
-    """(batch, frames) bool -> (batch, frames, 1) of 0 and 1"""
+    """(batch, frames) bool -> (batch, frames, 1), with 0 and 1."""
     return ops.expand_dims(ops.cast(present, "float32"), -1)
 
 
 def _moments(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    """(batch, frames, bins) -> (batch, bins) twice: mean and variance over present frames, 0 where there are none."""
+    """(batch, frames, bins) -> mean and variance over present frames, (batch, bins) each. 0 without present frames."""
     weights = _weights(present)
     count = ops.maximum(ops.sum(weights, axis=1), 1)
     mean = ops.sum(x * weights, axis=1) / count
@@ -184,7 +186,7 @@ def _moments(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mean_products(x: Tensor, y: Tensor, present: Tensor) -> Tensor:
-    """(batch, frames, bins) twice -> (batch, bins, bins): each bin of x times each of y, means over present frames."""
+    """x and y (batch, frames, bins) -> (batch, bins, bins): products of each two bins, averaged over present frames."""
     weights = _weights(present)
     count = ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1)
     return ops.einsum("bti,btj->bij", x * weights, y) / count
@@ -195,14 +197,14 @@ def _root(variance: Tensor) -> Tensor:
 
 
 def _fourier_sizes(x: Tensor) -> Tensor:
-    """(..., classes) -> (..., classes // 2 + 1)"""
+    """(..., classes) -> (..., classes // 2 + 1): magnitudes of the Fourier coefficients."""
     basis = np.fft.rfft(np.eye(x.shape[-1]))
     real, imaginary = (ops.matmul(x, ops.convert_to_tensor(part, "float32")) for part in (basis.real, basis.imag))
     return _root(ops.square(real) + ops.square(imaginary))
 
 
 def _interval_means(pairs: Tensor) -> Tensor:
-    """(batch, classes, classes) -> (batch, classes): the mean of the entries [i, i + k], for each k, around the end."""
+    """(batch, classes, classes) -> (batch, classes): for each k the mean of the entries [i, (i + k) % classes]."""
     classes = pairs.shape[-1]
     places = np.arange(classes)
     diagonals = places * classes + (places + places[:, None]) % classes  # a row for each k

@@ -1,7 +1,7 @@
-"""A model as one file for runtimes without TensorFlow: LiteRT, on phones and small boards, and ONNX Runtime.
+"""Converts a model to one file for runtimes without TensorFlow: LiteRT, for phones and small boards, and ONNX Runtime.
 
 The input and the outputs are those of the SavedModel's `serve`: "spectrogram", and "genre", "tags" or a task's name.
-Nothing in the file checks its input.
+The converted model does not check its input.
 """
 
 import contextlib
@@ -35,11 +35,11 @@ LITERT, ONNX = "litert", "onnx"
 FILES = {LITERT: "model.tflite", ONNX: "model.onnx"}
 NAMES = {LITERT: "LiteRT", ONNX: "ONNX"}
 NEEDED = {LITERT: ("ai_edge_litert",), ONNX: ("tf2onnx", "onnxruntime")}
-"""Modules, by format."""
+"""Modules that each format needs."""
 
 
 def require_packages(kind: str) -> None:
-    """Checks that the packages are installed that convert to a format and run it.
+    """Checks that the packages of a format are installed.
 
     Args:
         kind: "litert" or "onnx".
@@ -47,25 +47,25 @@ def require_packages(kind: str) -> None:
     Raises:
         UserError: A package is missing.
     """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime would send its makers how it is used
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else ONNX Runtime reports its use
     for module in NEEDED[kind]:
         require(module, f"An export to {NAMES[kind]}")
 
 
 def require_convertible(model: keras.Model, kind: str) -> None:
-    """Checks that a format has the operations and the data types of a model.
+    """Checks that a format supports the operations and the data types of a model.
 
     Args:
         model: The model.
         kind: "litert" or "onnx".
 
     Raises:
-        UserError: The format lacks one.
+        UserError: The format does not support an operation or a data type.
     """
     layers = list(model._flatten_layers())
     if found := next((layer for layer in layers if isinstance(layer, GaussianEmbedding)), None):
         raise UserError(
-            f"Expected a model whose operations {NAMES[kind]} has, got the eigendecomposition of its layer "
+            f"Expected operations that {NAMES[kind]} supports, got the eigendecomposition of the layer "
             f"{found.name!r}: export it with `format=savedmodel`, or train the recipe kernel-no-embedding"
         )
     if any(layer.compute_dtype == "bfloat16" for layer in layers):
@@ -80,7 +80,7 @@ def export_converted(
     kind: str,
     licenses: Mapping[str, Path] | None = None,
 ) -> float:
-    """Writes model.tflite or model.onnx with the card, after its runtime gave the model's answers.
+    """Writes model.tflite or model.onnx with the card, if its answers in its runtime match those of the model.
 
     An LSTM in LiteRT takes one clip at a time.
 
@@ -107,8 +107,8 @@ def export_converted(
                 given = open_converted(file)(examples)
         except (UserError, OSError, MemoryError):
             raise
-        except Exception as error:  # each converter and runtime has its own
-            lacking = re.search(r"TF Select ops: .*|No Op registered for \w+", str(error))  # in the middle of all else
+        except Exception as error:  # each converter and runtime has its own exceptions
+            lacking = re.search(r"TF Select ops: .*|No Op registered for \w+", str(error))  # a part of a long message
             reason = lacking[0] if lacking else (str(error).strip() or type(error).__name__).splitlines()[0][:160]
             raise UserError(f"Cannot convert the model to {NAMES[kind]}: {reason}") from error
         difference = largest_difference(answers(model, card, examples), given)
@@ -158,9 +158,9 @@ def _convert(model: keras.Model, card: Mapping[str, Any], file: Path, kind: str)
     clips = spectrogram if card["frames"] is None else _FirstFrames(card["frames"])(spectrogram)
     served = keras.Model(spectrogram, named_outputs(model(clips), card))
     recurrent = any(isinstance(layer, keras.layers.RNN) for layer in model._flatten_layers())
-    batch = 1 if kind == LITERT and recurrent else None  # what its loops write to is of a fixed shape
+    batch = 1 if kind == LITERT and recurrent else None  # LiteRT's loops need fixed shapes
     takes = [tf.TensorSpec((batch, *spectrogram.shape[1:]), tf.float32, "spectrogram")]
-    # LiteRT alone runs the file: TensorFlow's own kernels would be allowed otherwise
+    # only operations of LiteRT: TensorFlow's kernels would be allowed by default
     options = {"target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}} if kind == LITERT else {}
     without_cudnn(model)
     with stock_operations():
@@ -170,7 +170,7 @@ def _convert(model: keras.Model, card: Mapping[str, Any], file: Path, kind: str)
 
 
 def _name_dimensions(file: Path) -> None:
-    """The converter numbers those of any length."""
+    """Names the dimensions of any length, which the converter only numbers."""
     import onnx
 
     stored = onnx.load(file)
@@ -182,7 +182,7 @@ def _name_dimensions(file: Path) -> None:
 
 
 class _FirstFrames(Float32Layer):
-    """(batch, any number, bins) -> (batch, frames, bins)"""
+    """Cuts or pads (batch, any number, bins) to (batch, frames, bins)."""
 
     def __init__(self, frames: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -194,7 +194,7 @@ class _FirstFrames(Float32Layer):
 
 @contextlib.contextmanager
 def _interrupted_afterwards() -> Iterator[None]:
-    """Ctrl-C takes effect at the end: converters catch KeyboardInterrupt, and go on or fail with another error."""
+    """Delays Ctrl-C to the end, because converters catch KeyboardInterrupt, and continue or fail with another error."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -210,7 +210,7 @@ def _interrupted_afterwards() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """What converters and runtimes say of themselves, in C++ by standard error's number, is not for the user."""
+    """Hides the messages of converters and runtimes, of which some are written by C++ to file descriptor 2."""
     log = logging.getLogger("tf2onnx")
     level, error = log.level, os.dup(2)
     log.setLevel(logging.CRITICAL)

@@ -1,7 +1,7 @@
 """Splits each batch across the devices of one machine. The result matches a single device, apart from rounding.
 
 Each device has a copy of the network, and all copies have the same weights. Loss and normalisation are computed over
-the whole batch, so a device's share may have any number of clips, even none. Only dropout draws other numbers.
+the whole batch, so a device's share may have any number of clips, even none. Only the random numbers of dropout differ.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,10 +15,10 @@ from mtmusic.errors import UserError
 
 
 def find_devices(wanted: str) -> list[str]:
-    """The names of the first N devices, or of "all": the GPUs, where there are any, else the CPU.
+    """Returns the names of the first N devices, or of "all" devices: the GPUs if there are any, else the CPU.
 
-    A CPU is one device, whose cores all work for it, unless the process has split it into logical ones. Raises
-    UserError where there are fewer, and where `wanted` is neither a number above 0 nor "all".
+    A CPU with all its cores is one device, unless the process has split it into logical devices. Raises UserError if
+    there are fewer devices, or if `wanted` is neither a number above 0 nor "all".
     """
     gpus = tf.config.list_logical_devices("GPU")
     names = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
@@ -34,16 +34,16 @@ def find_devices(wanted: str) -> list[str]:
 
 @contextmanager
 def mirrored(model: keras.Model, devices: Sequence[str]) -> Iterator[keras.Model]:
-    """A copy of a compiled model that trains on these devices when `fit` is called; with one or none, `model` itself.
+    """Yields a copy of a compiled model whose `fit` trains on these devices, or `model` itself for fewer than two.
 
     The dataset's batches and their order are those of one device. When the block ends, the copy's weights and its
-    optimizer's state are in `model`, which stays on a single device. Metrics must have been compiled as objects: by
-    name Keras would make them within the first step, too late for several devices.
+    optimizer's state are copied to `model`, which stays on a single device. Metrics must be compiled as objects: Keras
+    would make metrics given by name within the first step, too late for several devices.
     """
     if len(devices) < 2:
         yield model
         return
-    # by copies: the default's collective operations fail once a process has a second strategy and batches of two sizes
+    # by copies: collective operations, the default, fail with a second strategy in a process and batches of two sizes
     by_copies = tf.distribute.ReductionToOneDevice()
     copy = _copy(model, tf.distribute.MirroredStrategy(list(devices), cross_device_ops=by_copies))
     _hand_over(model, copy)
@@ -54,18 +54,18 @@ def mirrored(model: keras.Model, devices: Sequence[str]) -> Iterator[keras.Model
 
 
 def replicas() -> int:
-    """How many replicas are at work, of which this is one: 1 without `mirrored`."""
+    """The number of replicas, 1 without `mirrored`."""
     context = tf.distribute.get_replica_context()
     return context.num_replicas_in_sync if context is not None else 1
 
 
 def sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
-    """The sum of a tensor over the replicas, in each of them; so are the gradients."""
+    """Sums a tensor over the replicas. Each replica gets the sum. The gradients are summed too."""
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
 class _Mirrored(keras.Model):
-    """Mixed into a model's class: its steps split each batch (spectrogram, target) across the replicas."""
+    """A mix-in for a model's class whose steps split each batch (spectrogram, target) across the replicas."""
 
     strategy: tf.distribute.Strategy
 
@@ -84,7 +84,7 @@ class _Mirrored(keras.Model):
         self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
 
     def _evaluate_share(self, spectrogram: tf.Tensor, target: tf.Tensor, training: bool) -> tf.Tensor:
-        """The whole batch's loss, from the predictions of all replicas; the metrics take this replica's alone."""
+        """Returns the loss of the whole batch, from all replicas' predictions. Metrics get only this replica's."""
         clips, first, last = _own_clips(spectrogram)
         start = tf.where(clips < replicas(), 0, first)
         stop = tf.where(clips < replicas(), clips, last)
@@ -92,7 +92,7 @@ class _Mirrored(keras.Model):
         predictions = sum_over_replicas(tf.pad(own, [[first, clips - last], [0, 0]]))
         loss = self.compute_loss(y=target, y_pred=predictions, training=training)
         if isinstance(self.loss, keras.losses.Loss):
-            loss *= replicas()  # Keras has divided it; what a function gives, or the model itself, it leaves alone
+            loss *= replicas()  # Keras divides only losses of this class by the number of replicas
         for metric in self.metrics:
             if metric.name == "loss":
                 metric.update_state(loss, sample_weight=last - first)
@@ -101,10 +101,10 @@ class _Mirrored(keras.Model):
 
 
 def _own_clips(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The clips of (batch, ...), and the bounds of those that this replica answers for: as many as others, or one less.
+    """Returns the number of clips in a batch, and the bounds of this replica's share. Shares differ by at most a clip.
 
-    Of fewer clips than replicas some answer for none. Each then computes all, since layers may not take an empty
-    batch (oneDNN's convolution gives a wrong shape): the statistics are those of the batch all the same.
+    With fewer clips than replicas, some shares are empty. Then each replica computes all clips, because layers may not
+    take an empty batch (oneDNN's convolution returns a wrong shape). The statistics are still those of the batch.
     """
     context = tf.distribute.get_replica_context()
     number, count = context.replica_id_in_sync_group, context.num_replicas_in_sync
@@ -113,10 +113,10 @@ def _own_clips(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
 
 def _copy(model: keras.Model, strategy: tf.distribute.Strategy) -> keras.Model:
-    """The model with variables on each device.
+    """Copies the model with variables on each device.
 
-    Made outside the strategy's scope from layers made within, so that Keras hands it whole batches and takes none to
-    build it with, which would cost the shuffle its first order.
+    The layers are made within the strategy's scope, and the model outside. So Keras passes whole batches to it, and
+    does not take a batch to build it, which would change the order of the shuffle.
     """
     config = model.get_compile_config() | {"jit_compile": False}
     with strategy.scope():
@@ -130,7 +130,7 @@ def _copy(model: keras.Model, strategy: tf.distribute.Strategy) -> keras.Model:
 
 
 def _hand_over(source: keras.Model, target: keras.Model) -> None:
-    """The weights, and the optimizer's state where there is one."""
+    """Copies the weights, and the optimizer's state if there is one."""
     target.set_weights(source.get_weights())
     if source.optimizer.built:
         state: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Samples to mel or logmel spectrograms in the graph, so that an exported model takes audio."""
+"""Layers that compute mel or logmel spectrograms from samples, so that an exported model takes audio."""
 
 import math
 from typing import Any
@@ -19,23 +19,23 @@ from mtmusic.constants import (
 from mtmusic.models.layers import PACKAGE, Float32Layer, Tensor
 
 LEAST_POWER = 1e-10
-"""Power below counts as this, as in librosa.power_to_db: a silent clip is 0 dB throughout, its own maximum."""
+"""Lower powers are set to this, as in librosa.power_to_db. So all values of a silent clip are 0 dB, its maximum."""
 
 
 class MelPower(Float32Layer):
     """Power in mel bands. Subclasses scale it.
 
-    Takes samples `(batch, samples)`, and returns `(batch, 1 + samples // hop_length, bins)`. The numbers are those of
-    `audio.features` apart from rounding. keras.layers.MelSpectrogram has another filter bank, and a floor for the whole
-    batch. The layer computes in float32 under every dtype policy. Its Fourier transform is in float64, because
-    float32's rounding would be visible next to a loud tone.
+    Takes samples `(batch, samples)`, and returns `(batch, 1 + samples // hop_length, bins)`. The values are those of
+    `audio.features` apart from rounding. keras.layers.MelSpectrogram has another filter bank, and one floor for the
+    whole batch. The layer computes in float32 under every dtype policy. Its Fourier transform is in float64, because
+    rounding errors of float32 would be visible next to a loud tone.
 
-    Masking: all samples are present, so the clips of a batch are of one length. The layer neither uses nor creates a
+    Masking: all samples are present, so the clips of a batch must have one length. The layer neither uses nor creates a
     Keras mask.
 
     Args:
-        filters: librosa's filter bank, `(bins, 1 + fft_length // 2)`. It is stored with the weights and is not trained;
-            a loaded layer takes it from there.
+        filters: librosa's filter bank, `(bins, 1 + fft_length // 2)`. It is stored with the weights and is not trained.
+            A loaded layer gets it from the stored weights.
         **kwargs: Arguments of `keras.layers.Layer`.
     """
 
@@ -49,7 +49,7 @@ class MelPower(Float32Layer):
     def call(self, samples: Tensor) -> Tensor:
         margin = self.fft_length // 2
         padded = tf.pad(tf.cast(samples, tf.float64), ((0, 0), (margin, margin)))
-        spectrum = tf.signal.stft(padded, self.fft_length, self.hop_length)  # its window is librosa's: periodic Hann
+        spectrum = tf.signal.stft(padded, self.fft_length, self.hop_length)  # by default periodic Hann windows
         return tf.cast(tf.abs(spectrum) ** 2, tf.float32) @ tf.transpose(self.filters)
 
     def get_config(self) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class MelPower(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class LogMelSpectrogram(MelPower):
-    """The mel rows of fused arrays, in dB below each clip's own maximum, at least MEL_FLOOR_DB (-80).
+    """The mel rows of fused arrays, in dB relative to each clip's maximum, at least MEL_FLOOR_DB (-80).
 
     Takes samples `(batch, samples)` at SAMPLE_RATE (22,050 Hz), and returns `(batch, 1 + samples // 512, 128)`. See
     `MelPower` for arguments and masking.
@@ -78,7 +78,7 @@ class LogMelSpectrogram(MelPower):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Logmel(MelPower):
-    """Logmel: log10(1 + 10000 * power). The level of the samples, from -1 to 1, is kept.
+    """Logmel: log10(1 + 10000 * power). It keeps the level of the samples, which are from -1 to 1.
 
     Takes samples `(batch, samples)` at LOGMEL_SAMPLE_RATE (16,000 Hz), and returns `(batch, 1 + samples // 256, 96)`.
     See `MelPower` for arguments and masking.

@@ -1,6 +1,6 @@
-"""What is frozen gives a clip the same outputs in every epoch: they are computed once, and the rest is trained on them.
+"""Trains on the outputs of frozen layers, which are computed once, because they are the same in every epoch.
 
-Of a pretrained trunk they are kept on disk, by the hashes of weights and array, for every training to come.
+Outputs of a pretrained trunk are cached on disk by the hashes of weights and array, for later trainings too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,31 +22,32 @@ from mtmusic.models.transfer import first_blocks
 RANDOM = (keras.layers.Dropout, keras.layers.SpatialDropout1D, keras.layers.GaussianNoise)
 
 CUTS = {2: "block2_pooled", 1: "block1_channels"}
-"""Where a musicnn backbone is cut whose first N blocks are frozen."""
+"""The layer after which a musicnn backbone is cut, by the number of frozen blocks."""
 
 LARGEST_BYTES = 8 * 2**30
-"""Outputs of block 1 that take more, 4000 clips of 30 s, are computed anew in each epoch."""
+"""The largest outputs of block 1 that are kept: those of 4000 clips of 30 s. Larger ones are computed in each epoch."""
 
 PATCHES_AT_ONCE = 20
-"""Of one clip: block 1 holds 20 MB a patch."""
+"""Number of patches that are computed at once. Block 1 needs 20 MB per patch."""
 
 MEMORY_BYTES = 2 * 2**30
-"""Features that take more are read from disk in each epoch."""
+"""The largest features that are kept in memory. Larger ones are read from disk in each epoch."""
 
 
 def is_fixed(backbone: keras.Model) -> bool:
-    """Whether nothing in it is trained, and nothing drawn."""
+    """Whether a backbone has neither trainable weights nor random layers."""
     drawn = any(isinstance(layer, RANDOM) and not isinstance(layer, TrainedDropout) for layer in backbone.layers)
     return not drawn and not backbone.trainable_variables
 
 
 def split(model: keras.Model, frames: int = 0) -> tuple[keras.Model, keras.Model] | None:
-    """A model whose backbone is a musicnn that is frozen, all or its first blocks, as two: the frozen part, the rest.
+    """Splits a model on a musicnn backbone into its frozen part and the rest.
 
-    frozen: (batch, frames, bins) -> (batch, features), or (batch, patches, values) with PAD_VALUE for absent patches.
-    rest: from there to the answers, compiled alike; layers and optimizer are the model's own, so that training it
-    trains the model. frames: of all clips together. None where nothing is frozen, the backbone is another network, or
-    the outputs of all these frames are too large to keep.
+    The frozen part maps (batch, frames, bins) to (batch, features), or to (batch, patches, values) with PAD_VALUE for
+    absent patches. The rest maps these to the answers. It is compiled like the model, and shares its layers and
+    optimizer, so training the rest trains the model.
+    Returns None if no block is frozen, if the backbone is another network, or if the outputs are too large to keep.
+    frames: number of frames of all clips together.
     """
     backbone = model.get_layer("backbone")
     if kind_of(backbone) is None:
@@ -76,12 +77,12 @@ def frozen_features(
     digests: Mapping[Path, str],
     read: Callable[[Path], np.ndarray],
 ) -> list[Path]:
-    """Files of each clip's features, in the order of paths: those that are missing or damaged are computed.
+    """Returns the files of each clip's features, in the order of paths. Missing or damaged files are computed.
 
-    frozen: as `split` gives it. digests: of each path's array. read: a path to what the model takes, (frames, bins)
-    float32.
-    They lie in MTMUSIC_CACHE/features/<weights>_<bins>_<values>_<precision>_v<version>/<digest>.npy, (features,) or
-    (patches, values). They are computed clip by clip, of a long clip part by part, so that memory does not grow.
+    The files are MTMUSIC_CACHE/features/<weights>_<bins>_<values>_<precision>_v<version>/<digest>.npy, (features,) or
+    (patches, values). Each clip is computed in parts, so memory use does not grow with its length.
+    frozen: the frozen part from `split`. digests: hash of each path's array.
+    read: a function from a path to the model's input, (frames, bins) float32.
     """
     *_, values = frozen.output_shape
     kind = f"{frozen.input_shape[2]}_{values}_{frozen.get_layer('block1_channels').compute_dtype}_v{FEATURES_VERSION}"
@@ -96,7 +97,7 @@ def frozen_features(
 
 
 def _in_parts(frozen: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """What `frozen` gives of one clip, (frames, bins), computed PATCHES_AT_ONCE after the other."""
+    """Returns a function that computes `frozen` for one clip (frames, bins), PATCHES_AT_ONCE patches at a time."""
     patches, present = frozen.get_layer("patches").output
     cut = keras.Model(frozen.input, patches)
     above = tf.function(keras.Model([patches, present], frozen.output), reduce_retracing=True)
@@ -115,9 +116,9 @@ def _in_parts(frozen: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 def feature_batches(
     files: Sequence[Path], targets: np.ndarray, batch_size: int, shuffle: bool = False, seed: int = 0
 ) -> tf.data.Dataset:
-    """Batches of (features, target), in another order each epoch where shuffled. files: of `frozen_features`.
+    """Makes batches of (features, target). Absent patches of a batch are filled with PAD_VALUE.
 
-    Absent patches of a batch are filled with PAD_VALUE.
+    files: the files from `frozen_features`. shuffle: whether to shuffle the clips in each epoch.
     """
     shape = np.load(files[0], mmap_mode="r").shape
     shape = (*[None] * (len(shape) - 1), shape[-1])
@@ -141,9 +142,9 @@ def feature_batches(
 def embedded(
     backbone: keras.Model, dataset: tf.data.Dataset, batch_size: int, shuffle: bool = False, seed: int = 0
 ) -> tf.data.Dataset:
-    """Batches of (features, target), in another order each epoch where shuffled.
+    """Makes batches of (features, target) with a fixed backbone.
 
-    dataset: finite batches of (spectrogram, target); backbone: to (batch, features), a fixed one.
+    dataset: finite batches of (spectrogram, target). shuffle: whether to shuffle the clips in each epoch.
     """
     features, targets = [], []
     for spectrogram, target in dataset:
@@ -156,7 +157,7 @@ def embedded(
 
 
 def _dtype(values: int) -> type[np.floating]:
-    """Outputs of block 1 are many and of the order of 1: float16 holds them."""
+    """The dtype of stored features. Outputs of block 1 are many, and of the order of 1, so float16 is exact enough."""
     return np.float16 if values > 10_000 else np.float32
 
 

@@ -1,6 +1,7 @@
-"""Heads: they put outputs on a backbone and return a compiled model.
+"""Heads. A head adds outputs to a backbone, and returns a compiled model.
 
-Freeze a backbone before it gets a head, with `models.transfer.freeze`: Keras takes note when the model is compiled.
+Freeze a backbone with `models.transfer.freeze` before it gets a head, because Keras applies it when a model is
+compiled.
 """
 
 import math
@@ -27,20 +28,20 @@ from mtmusic.models.nystroem import NystroemFeatures, moments
 LEARNING_RATE = 1e-3
 
 Neck = Callable[[Tensor], Tensor]
-"""What lies between a backbone's features, (batch, features), and the outputs."""
+"""The layers between a backbone's features, (batch, features), and the outputs."""
 
 
 def neck(kind: str, hidden: int = 0, centres: int = 0, dropout: float = 0.0) -> Neck | None:
-    """Layers between a backbone's features and the outputs, for features that nothing normalises.
+    """Returns layers between a backbone's features and the outputs, for features that are not normalised.
 
-    The features of a pretrained trunk are such. `models.nystroem.adapt` sets what a neck takes from the training clips.
+    The features of a pretrained trunk are not normalised. `models.nystroem.adapt` adapts a neck to the training clips.
 
     Args:
-        kind: "plain" for none, "linear" to standardise the features by the training clips, "mlp" for a hidden layer
-            after that, or "kernel" for Nystroem features, which standardise too.
+        kind: "plain" for no layers. "linear" standardises the features by the training clips. "mlp" adds a hidden layer
+            after that. "kernel" has Nystroem features, which standardise too.
         hidden: Units of the hidden layer of "mlp".
         centres: Number of training clips that "kernel" compares a clip with.
-        dropout: Dropout rate on either side of the hidden layer of "mlp", or after "linear".
+        dropout: Dropout rate before and after the hidden layer of "mlp", or after "linear".
 
     Returns:
         A function from `(batch, features)` to `(batch, features)`, for the heads' argument `neck`, or None for "plain".
@@ -71,8 +72,8 @@ def neck(kind: str, hidden: int = 0, centres: int = 0, dropout: float = 0.0) -> 
 class Standardization(Float32Layer):
     """Standardises features by the mean and the standard deviation of the clips that it was adapted to.
 
-    Takes and returns `(batch, features)`. Before `adapt`, and for a feature that does not vary, it returns 0. No weight
-    of it is trained. It neither uses nor passes on a Keras mask.
+    Takes and returns `(batch, features)`. The result is 0 before `adapt`, and for a feature that does not vary. The
+    weights are not trained. The layer neither uses nor passes on a Keras mask.
 
     Args:
         **kwargs: Arguments of `keras.layers.Layer`.
@@ -111,7 +112,7 @@ class Standardization(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class DecayedAdam(keras.optimizers.Adam):
-    """Adam whose weight decay leaves biases unchanged, also after its settings were copied or loaded.
+    """Adam with weight decay that excludes biases, also after its settings were copied or loaded.
 
     Args:
         *args: Arguments of `keras.optimizers.Adam`.
@@ -140,8 +141,8 @@ def genre_classifier(
         backbone: A model named "backbone" from `(batch, frames, bins)` to `(batch, features)`. Freeze it before.
         classes: Names of the classes, in the order of the indices.
         learning_rate: Adam's learning rate.
-        weight_decay: Share, times the learning rate, that each step subtracts from the weights but not from biases
-            (AdamW, Loshchilov and Hutter 2019).
+        weight_decay: AdamW's weight decay (Loshchilov and Hutter 2019). Each step subtracts `learning_rate *
+            weight_decay` times the weights from the weights. Biases are excluded.
         class_weights: Weight of each class's clips in the loss, as `Clips.class_weights` gives them. By default all
             clips count alike.
         neck: Layers between features and logits, see `neck`.
@@ -184,8 +185,7 @@ def affect_regressor(
 ) -> keras.Model:
     """A regressor of one task in [0, 1]: one sigmoid output on a backbone, as in the lab's step 8.
 
-    Targets are `(batch, 1)`, NaN where a label is missing. A loss and a `normalized_mse` of 1 is what a constant
-    prediction gets.
+    Targets are `(batch, 1)`, NaN for missing labels. For a constant prediction, the loss and `normalized_mse` are 1.
 
     Args:
         backbone: A model named "backbone" from `(batch, frames, bins)` to `(batch, features)`. Freeze it before.
@@ -195,8 +195,7 @@ def affect_regressor(
             default by 1.
         error: "mse", or "huber" (Huber 1964) for an error that grows linearly above 0.1.
         learning_rate: Adam's learning rate.
-        weight_decay: Share, times the learning rate, that each step subtracts from the weights but not from biases
-            (AdamW, Loshchilov and Hutter 2019).
+        weight_decay: AdamW's weight decay, see `genre_classifier`.
         neck: Layers between features and output, see `neck`.
 
     Returns:
@@ -242,7 +241,7 @@ def multitask_regressor(
     """A regressor of several tasks in [0, 1]: one sigmoid head for each task on a shared backbone, as in the lab's step
     10.
 
-    Targets are `(batch, tasks)`, NaN where a label is missing.
+    Targets are `(batch, tasks)`, NaN for missing labels.
 
     Args:
         backbone: A model named "backbone" from `(batch, frames, bins)` to `(batch, features)`. Freeze it before.
@@ -254,15 +253,14 @@ def multitask_regressor(
         learned_weights: Whether the weights are trained with the model instead, see `losses.TaskUncertainty`.
         error: "mse", or "huber" (Huber 1964) for an error that grows linearly above 0.1.
         learning_rate: Adam's learning rate.
-        weight_decay: Share, times the learning rate, that each step subtracts from the weights but not from biases
-            (AdamW, Loshchilov and Hutter 2019).
+        weight_decay: AdamW's weight decay, see `genre_classifier`.
         neck: Layers between features and outputs, see `neck`.
 
     Returns:
         A compiled `keras.Model` from `(batch, frames, bins)` to `(batch, tasks)`.
 
     Raises:
-        UserError: The model given is not a backbone, or `weights` lacks a task, is negative, or is 0 for all tasks.
+        UserError: The model given is not a backbone, `weights` lacks a task, a weight is negative, or all are 0.
         ValueError: `error` is neither "mse" nor "huber".
 
     Examples:
@@ -289,7 +287,7 @@ def multitask_regressor(
 
 
 def head_alone(model: keras.Model) -> keras.Model:
-    """The layers on a model's backbone as a model of their own.
+    """Returns a model of the layers above the backbone.
 
     Layers and optimizer are shared, so training the head trains the model.
 
@@ -300,17 +298,17 @@ def head_alone(model: keras.Model) -> keras.Model:
         A `keras.Model` from `(batch, features)` to the outputs, compiled as `model` is.
     """
     backbone = model.get_layer("backbone")
-    calls = [call for calls in model._nodes_by_depth.values() for call in calls]  # a joined head's own are others
+    calls = [call for calls in model._nodes_by_depth.values() for call in calls]  # without those in other models
     features = next(call for call in calls if call.operation is backbone).output_tensors[0]
     return compiled_as(model, type(model)(features, model.output, name=model.name))
 
 
 def on_backbone(head: keras.Model, backbone: keras.Model) -> keras.Model:
-    """The opposite of `head_alone`: a head's layers on a backbone.
+    """Puts the layers of a head on a backbone, the opposite of `head_alone`.
 
     Args:
         head: A model from `(batch, features)` to outputs.
-        backbone: A backbone that gives these features.
+        backbone: A backbone with these features.
 
     Returns:
         A `keras.Model` from `(batch, frames, bins)` to the outputs, compiled as `head` is.
@@ -336,7 +334,7 @@ def compiled_as(model: keras.Model, other: keras.Model) -> keras.Model:
 
 
 def _features(backbone: keras.Model, neck: Neck | None) -> tuple[Tensor, Tensor]:
-    """The model's input, and what its outputs are computed from. Raises UserError for what is no backbone."""
+    """Returns the model's input, and the features for its outputs. Raises UserError unless `backbone` is a backbone."""
     if backbone.name != "backbone" or (len(backbone.input_shape), len(backbone.output_shape)) != (3, 2):
         raise UserError(
             'Expected a backbone, keras.Model(spectrogram, features, name="backbone") from (batch, frames, bins) to '
@@ -348,9 +346,9 @@ def _features(backbone: keras.Model, neck: Neck | None) -> tuple[Tensor, Tensor]
 
 
 def _sigmoid_heads(features: Tensor, tasks: Sequence[str], means: Mapping[str, float] | None) -> list[Tensor]:
-    """(batch, 1) each, the layers named after their tasks as far as a layer's name may be.
+    """Makes an output (batch, 1) for each task. The layers are named after the tasks, without forbidden characters.
 
-    With a bias that starts at the label mean, the first steps train what distinguishes clips.
+    The bias starts at the label mean, so that the first steps train the differences between clips.
     """
     names = [re.sub(r"^(?![A-Za-z0-9])", "task", re.sub(r"[^A-Za-z0-9_.-]", "_", task)) for task in tasks]
     if len({*names, "spectrogram", "backbone", "affect", "uncertainty"}) < len(names) + 4:
@@ -368,7 +366,7 @@ def _logit(share: float) -> float:
 
 
 def _adam(learning_rate: float, weight_decay: float) -> keras.optimizers.Optimizer:
-    """weight_decay: the share, times the rate, that each step takes off the weights (Loshchilov and Hutter 2019)."""
+    """Adam, or AdamW (Loshchilov and Hutter 2019) with weight decay."""
     if not weight_decay:
         return keras.optimizers.Adam(learning_rate)
     return DecayedAdam(learning_rate, weight_decay=weight_decay)

@@ -17,7 +17,7 @@ from mtmusic.errors import UserError
 PACKAGE = "mtmusic"
 
 Tensor: TypeAlias = keras.KerasTensor | tf.Tensor
-"""What a layer is called with: a symbol while a model is built, values when it runs."""
+"""A tensor: symbolic while a model is built, and with values when it runs."""
 
 
 class Float32Layer(keras.layers.Layer):
@@ -35,18 +35,18 @@ class Float32Layer(keras.layers.Layer):
 class SpectrogramNormalization(Float32Layer):
     """Scales mel from [-80, 0] dB and chroma from [0, 1] to [-1, 1].
 
-    Takes and returns `(batch, frames, bins)`. The ranges are fixed and not statistics of a training set, so a model
+    Takes and returns `(batch, frames, bins)`. The ranges are fixed, and do not depend on a training set. So a model
     takes arrays as they are on disk, and fine-tuning does not change the scale.
 
     Masking: absent frames, filled with PAD_VALUE, become 0. The layer neither uses nor creates a Keras mask;
     `FrameMask` gives the present frames.
 
     Args:
-        mel_bins: How many of the first bins are mel. The others are chroma.
+        mel_bins: Number of mel bins, which come first. The others are chroma.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
-        UserError: When called with another number of bins, or of frames, than it was built for.
+        UserError: When the layer is called with another number of bins or frames than it was built for.
 
     Examples:
         >>> from mtmusic.models.layers import SpectrogramNormalization
@@ -72,7 +72,7 @@ class SpectrogramNormalization(Float32Layer):
             raise UserError(
                 f"Expected clips of {self.bins} bins, got {spectrogram.shape[-1]}: give make_dataset that feature"
             )
-        is_mel = np.arange(spectrogram.shape[-1]) < self.mel_bins  # not by slices: one of no bins misleads LiteRT
+        is_mel = np.arange(spectrogram.shape[-1]) < self.mel_bins  # not by slices: LiteRT mishandles empty ones
         scale, offset = np.where(is_mel, -2 / MEL_FLOOR_DB, 2), np.where(is_mel, 1, -1)
         scaled = spectrogram * ops.convert_to_tensor(scale, "float32") + ops.convert_to_tensor(offset, "float32")
         present = ops.any(spectrogram != PAD_VALUE, axis=-1, keepdims=True)
@@ -114,7 +114,7 @@ class StridedMask(keras.layers.Layer):
     Masking: absent frames are at the end of a clip, so a pooled frame is present if the first of its frames is.
 
     Args:
-        stride: Frames that the pooling makes one.
+        stride: The stride of the pooling.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Examples:
@@ -136,11 +136,11 @@ class StridedMask(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ZeroAbsentFrames(keras.layers.Layer):
-    """Sets absent frames to 0, so that they do not reach their neighbours in a convolution or a pooling.
+    """Sets absent frames to 0, so that they do not affect their neighbours in a convolution or a pooling.
 
     Takes `x`, `(batch, frames, bins, channels)`, and `present`, `(batch, frames, 1)` bool; returns the shape of `x`.
 
-    Masking: 0 is what "same" padding puts after the last frame. The layer ends the implicit mask that
+    Masking: "same" padding also adds zeros after the last frame. The layer removes the implicit mask that
     BatchNormalization creates from its argument `mask`.
 
     Args:

@@ -1,7 +1,7 @@
-"""Losses: several tasks weighted in one number, missing labels left out, and clips weighted by their class.
+"""Losses: a weighted sum over tasks that leaves out missing labels, and cross-entropy weighted by class.
 
-Targets and predictions of tasks are `(batch, tasks)`. A target that is NaN is a missing label. It counts neither in the
-sum of its task's errors nor in the number that divides it, and its gradient is 0.
+Targets and predictions of tasks are `(batch, tasks)`. A target that is NaN is a missing label. It is left out of its
+task's mean error, and its gradient is 0.
 """
 
 import math
@@ -16,17 +16,17 @@ from mtmusic.models.layers import PACKAGE, Float32Layer, Tensor
 
 ERRORS = ("mse", "huber")
 HUBER_DELTA = 0.1
-"""Where Huber's loss turns from square to line. Labels lie in [0, 1], so that 1 would be the squared error alone."""
+"""The error above which Huber's loss is linear. Labels are in [0, 1], so a value of 1 would give the squared error."""
 
 LOG_VARIANCE_RANGE = (-8.0, 0.0)
-"""What learned log-variances are clamped to: standard deviations from 0.018 to 1, of labels in [0, 1]."""
+"""The range of learned log-variances. It means standard deviations from 0.018 to 1 for labels in [0, 1]."""
 
 
 def task_losses(targets: Tensor, predictions: Tensor, tasks: int, error: str = "mse") -> tuple[Tensor, Tensor]:
-    """The mean error of each task over its labelled clips.
+    """Computes the mean error of each task over its labelled clips.
 
     Args:
-        targets: Labels `(batch, tasks)`, NaN where one is missing.
+        targets: Labels `(batch, tasks)`, NaN for missing labels.
         predictions: Predictions `(batch, tasks)`.
         tasks: Number of tasks.
         error: "mse", or "huber" (Huber 1964), which is linear above 0.1.
@@ -35,8 +35,8 @@ def task_losses(targets: Tensor, predictions: Tensor, tasks: int, error: str = "
         The mean errors `(tasks,)`, 0 for a task without labels, and the numbers of labelled clips `(tasks,)`.
 
     Raises:
-        ValueError: Targets and predictions are not both `(batch, tasks)`. `(batch,)` with `(batch, 1)` would broadcast
-            to `(batch, batch)`, and the network would learn the mean.
+        ValueError: Targets and predictions are not both `(batch, tasks)`. For example, `(batch,)` and `(batch, 1)`
+            would broadcast to `(batch, batch)`, and the network would learn the mean.
 
     Examples:
         >>> from mtmusic.models.losses import task_losses
@@ -55,7 +55,7 @@ def _sums(targets: Tensor, predictions: Tensor, tasks: int, error: str) -> tuple
     if any(len(shape) != 2 or shape[1] != tasks for shape in shapes) or len(batches) > 1:
         raise ValueError(f"Expected targets and predictions (batch, {tasks}), got {shapes[0]} and {shapes[1]}")
     known = ops.logical_not(ops.isnan(targets))
-    residuals = ops.where(known, targets, 0.0) - predictions  # NaN must not reach the gradient, not even times zero
+    residuals = ops.where(known, targets, 0.0) - predictions  # even 0 * NaN is NaN in the gradient
     errors = ops.square(residuals)
     if error == "huber":
         sizes = ops.abs(residuals)
@@ -77,14 +77,14 @@ def complete_weights(
         The weight of each task, in the order of `tasks`.
 
     Raises:
-        UserError: `weights` names other tasks, lacks one, is negative or infinite, or is 0 for all tasks.
+        UserError: `weights` does not have exactly these tasks, a weight is negative or infinite, or all are 0.
     """
     if weights is None:
         return {task: 1 / variances[task] if variances else 1.0 for task in tasks}
     if unknown := sorted({*weights} - {*tasks}):
-        raise UserError(f"Expected `weights` of {', '.join(tasks)}, got one of {', '.join(unknown)}")
+        raise UserError(f"Expected `weights` of {', '.join(tasks)}, got a weight of {', '.join(unknown)}")
     if missing := [task for task in tasks if task not in weights]:
-        raise UserError(f"Expected `weights` of each task, {', '.join(tasks)}, got none of {', '.join(missing)}")
+        raise UserError(f"Expected `weights` of each task, {', '.join(tasks)}, got no weight of {', '.join(missing)}")
     if not all(0 <= weights[task] < math.inf for task in tasks) or not any(weights.values()):
         given = ", ".join(f"{task}={weights[task]:g}" for task in tasks)
         raise UserError(f"Expected `weights` of 0 or more, and one above 0, got {given}")
@@ -107,7 +107,7 @@ class WeightedLoss(Float32Layer):
 
     Raises:
         ValueError: `error` is neither "mse" nor "huber", or the loss is called with other shapes.
-        UserError: `weights` lacks a task, is negative, or is 0 for all tasks.
+        UserError: `weights` lacks a task, a weight is negative, or all are 0.
 
     Examples:
         >>> from mtmusic.models.losses import WeightedLoss
@@ -177,14 +177,14 @@ class TaskUncertainty(Float32Layer):
         return predictions
 
     def loss(self, targets: Tensor, predictions: Tensor) -> Tensor:
-        """The loss of a batch.
+        """Computes the loss of a batch.
 
         Args:
-            targets: Labels `(batch, tasks)`, NaN where one is missing.
+            targets: Labels `(batch, tasks)`, NaN for missing labels.
             predictions: Predictions `(batch, tasks)`.
 
         Returns:
-            A scalar. A task without a label in the batch adds neither its error nor its log-variance.
+            A scalar. A task without a label in the batch contributes neither its error nor its log-variance.
 
         Raises:
             ValueError: Targets and predictions are not both `(batch, tasks)`.
@@ -194,7 +194,7 @@ class TaskUncertainty(Float32Layer):
         return ops.sum(ops.where(counts > 0, terms, 0.0)) / 2
 
     def learned(self) -> dict[str, dict[str, float]]:
-        """What was learned.
+        """Returns the learned log-variances and weights.
 
         Returns:
             "log_variances", the log-variance `s` of each task, and "weights", the factor `exp(-s) / 2` of each task's
@@ -214,16 +214,16 @@ class TaskUncertainty(Float32Layer):
 class UncertaintyWeightedModel(keras.Model):
     """A functional model that is trained by the loss of its layer "uncertainty", a `TaskUncertainty`.
 
-    A loss given to `compile` would be a different layer after loading, whose variables no optimizer trains.
-    `multitask_regressor(..., learned_weights=True)` returns such a model.
+    A layer given to `compile` as the loss would be another object after loading, and its variables would not be
+    trained. `multitask_regressor(..., learned_weights=True)` returns such a model.
     """
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any) -> Tensor:
-        """The loss of the layer "uncertainty".
+        """Computes the loss of the layer "uncertainty".
 
         Args:
             x: Not used.
-            y: Labels `(batch, tasks)`, NaN where one is missing.
+            y: Labels `(batch, tasks)`, NaN for missing labels.
             y_pred: Predictions `(batch, tasks)`.
             *args: Not used.
             **kwargs: Not used.
@@ -269,8 +269,8 @@ class ClassWeightedCrossentropy(keras.losses.Loss):
 class NormalizedError(keras.metrics.Metric):
     """The metric `normalized_mse`: the mean over tasks of the squared error divided by the variance of the labels.
 
-    A constant prediction of the mean gets 1. The metric is exact over all batches. Missing labels are left out, and
-    tasks without a label so far do not count.
+    For a constant prediction of the mean it is 1. The metric is exact over all batches. Missing labels are left out,
+    and so are tasks without a label so far.
 
     Args:
         variances: Variance of each task's training labels.
@@ -299,7 +299,7 @@ class NormalizedError(keras.metrics.Metric):
         """Adds a batch.
 
         Args:
-            targets: Labels `(batch, tasks)`, NaN where one is missing.
+            targets: Labels `(batch, tasks)`, NaN for missing labels.
             predictions: Predictions `(batch, tasks)`.
             sample_weight: Not used.
         """

@@ -1,7 +1,7 @@
 """musicnn (Pons and Serra 2019, arXiv:1909.06654), a CNN that was trained to tag 200,000 songs, as a backbone.
 
 Its input is logmel: log10(1 + 10000 * power) in 96 Slaney mel bands at 16 kHz. The lab's full-rate mel in dB is
-converted to it. A clip is cut into patches of three seconds that do not overlap; a rest at its end is not used.
+converted to it. A clip is cut into patches of three seconds that do not overlap. A shorter rest at the end is not used.
 """
 
 import math
@@ -31,7 +31,7 @@ from mtmusic.models.cpu.normalization import FusedBatchNormalization
 from mtmusic.models.layers import PACKAGE, Float32Layer, FrameMask, Tensor
 
 FEATURES = ("mean", "penultimate")
-"""What a head may ask for: 753 time means, or the 200 features before the tags."""
+"""The features that a head may have as input: 753 time means, or the 200 features before the tags."""
 
 FRONT_END = (
     ("timbral38", 7, 38, 204),
@@ -40,30 +40,30 @@ FRONT_END = (
     ("temporal64", 64, 1, 51),
     ("temporal32", 32, 1, 51),
 )
-"""Name, frames, bands and filters of each convolution of block 1, all of them on the spectrogram."""
+"""Name, frames, bands and filters of each convolution of block 1. All of them take the spectrogram."""
 
 MIDDLE_END = ("middle1", "middle2", "middle3")
 MIDDLE_FRAMES, MIDDLE_FILTERS = 7, 64
-"""Block 2: one convolution after the other over all channels, with a residual connection from the second on."""
+"""Block 2: consecutive convolutions over all channels. The second and the third have a residual connection."""
 
 FEATURES_VERSION = 1
-"""Raise it with each change of this file after which the same weights give other features of the same array, in
-LabToLogmel or Patches say: what `frozen` keeps on disk is then computed anew."""
+"""Increase it with each change of this file, for example of LabToLogmel or Patches, that changes the features for the
+same weights. Then the features that `frozen` keeps on disk are computed again."""
 
 DENSE_UNITS = 200
 DROPOUT = 0.5
 EPSILON = 1e-3
 
 LAB_TO_LOGMEL_DB = 18.5
-"""From dB below a clip's loudest to dB of power: the median song's loudest, 30.2 dB, less the 11.7 dB that windows of
-512 samples have less than windows of 2048."""
+"""Converts dB relative to a clip's maximum to dB of power: 30.2 dB, the maximum of the median song, minus 11.7 dB, by
+which windows of 512 samples have less power than windows of 2048."""
 
 
 def musicnn_backbone(feature: str = "logmel", features: str = "penultimate", stock: bool = False) -> keras.Model:
     """The network of musicnn as a backbone, without trained weights.
 
-    `models.transfer.load_backbone("musicnn")` gives the trained one. Its blocks are 1 the front end, 2 the middle end,
-    and 3 pooling and a dense layer.
+    `models.transfer.load_backbone("musicnn")` returns the trained one. Block 1 is the front end, block 2 the middle
+    end, and block 3 the pooling and a dense layer.
 
     Args:
         feature: "logmel" (96 bins), or "mel" (128) or "fused" (140) for the lab's full-rate arrays. Chroma is not used.
@@ -72,9 +72,9 @@ def musicnn_backbone(feature: str = "logmel", features: str = "penultimate", sto
         stock: Whether to use Keras's own layers where `models.cpu` has faster ones. Weights and results are the same.
 
     Returns:
-        A `keras.Model` named "backbone" from `(batch, frames, bins)`, with any number of frames, to `(batch, 200)` for
-        "penultimate" or `(batch, 753)` for "mean", which are means over patches, or to `(batch, patches, 200)` for
-        "patches", with absent patches filled with PAD_VALUE. Each clip needs at least one present frame.
+        A `keras.Model` named "backbone" from `(batch, frames, bins)`, with any number of frames. The output is `(batch,
+        200)` for "penultimate" and `(batch, 753)` for "mean", which are means over patches. For "patches" it is
+        `(batch, patches, 200)`, with absent patches filled with PAD_VALUE. Each clip needs at least one present frame.
 
     Raises:
         UserError: The feature is unknown.
@@ -108,7 +108,7 @@ def musicnn_backbone(feature: str = "logmel", features: str = "penultimate", sto
     if features == "mean":
         return keras.Model(spectrogram, PatchMean(name="features")(means, present), name="backbone")
 
-    pooled = ops.stack([ops.max(channels, axis=1), means], axis=2)  # for each channel its maximum, then its mean
+    pooled = ops.stack([ops.max(channels, axis=1), means], axis=2)  # the maximum and then the mean of each channel
     x = layers.Reshape((2 * channels.shape[2],), name="block2_pooled")(pooled)
     x = norm(x, "block3_pooling")
     x = TrainedDropout(DROPOUT, name="block3_dropout")(x)
@@ -118,7 +118,7 @@ def musicnn_backbone(feature: str = "logmel", features: str = "penultimate", sto
 
 
 def tagger(backbone: keras.Model, tags: Sequence[str]) -> keras.Model:
-    """The original model: a layer of tags on the backbone.
+    """Returns the original model: a layer of tags on the backbone.
 
     Args:
         backbone: A `musicnn_backbone` with `features="patches"`.
@@ -135,7 +135,7 @@ def tagger(backbone: keras.Model, tags: Sequence[str]) -> keras.Model:
 
 
 def embedding(model: keras.Model) -> keras.Model:
-    """The embedding of any model on a musicnn backbone: its features "mean".
+    """Returns a model that computes the features "mean" of a musicnn backbone, as an embedding.
 
     Args:
         model: A model with a layer "backbone".
@@ -149,7 +149,7 @@ def embedding(model: keras.Model) -> keras.Model:
 
 
 def kind_of(backbone: keras.Model) -> dict[str, str] | None:
-    """What a backbone was built with.
+    """Returns the arguments that a backbone was built with.
 
     Args:
         backbone: Any backbone.
@@ -173,7 +173,7 @@ def load_checkpoint_weights(model: keras.Model, checkpoint: Path | str) -> None:
         checkpoint: Path of the checkpoint, without `.index`.
 
     Raises:
-        UserError: It is not a checkpoint of the original: a variable is missing, of another shape, or left over.
+        UserError: It is not a checkpoint of the original: a variable is missing, has another shape, or is left over.
     """
     backbone = model.get_layer("backbone")
     convolutions = [f"block1_{name}" for name, *_ in FRONT_END] + [f"block2_{name}" for name in MIDDLE_END]
@@ -199,7 +199,7 @@ def load_checkpoint_weights(model: keras.Model, checkpoint: Path | str) -> None:
 
 
 _OPTIMIZER = re.compile(r"Adam|beta\d_power|global_step")
-"""Variables of a training, not of a model."""
+"""Names of the optimizer's variables, which are not part of the model."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -207,8 +207,8 @@ class NormalizedMaximum(FusedBatchNormalization):
     """BatchNormalization, then the maximum over the bands.
 
     Takes `(batch, frames, bands, filters)`, and returns `(batch, frames, filters)`. Outside training a filter's
-    normalisation only rises or only falls, so the maximum or the minimum is taken first. Arguments are those of
-    `keras.layers.BatchNormalization`. Masking: `mask` is not used.
+    normalisation is monotonic, so it is applied to the maximum, or to the minimum if it decreases. Arguments are those
+    of `keras.layers.BatchNormalization`. Masking: `mask` is not used.
     """
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
@@ -227,7 +227,7 @@ class NormalizedMaximum(FusedBatchNormalization):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class TrainedDropout(layers.Dropout):
-    """Dropout that is off where it is frozen, so that a frozen backbone gives the same features each time.
+    """Dropout that is off if the layer is frozen, so that the features of a frozen backbone do not change.
 
     Arguments and masking are those of `keras.layers.Dropout`.
     """
@@ -240,9 +240,9 @@ class TrainedDropout(layers.Dropout):
 class Patches(Float32Layer):
     """Cuts clips into patches.
 
-    Takes spectrograms `(batch, frames, bins)`, and returns the present patches of all clips `(present patches, 187,
-    bins, 1)`, and which patches of each clip are present, `(batch, patches)` bool. A clip is cut from its first present
-    frame on. A clip shorter than a patch is repeated until it fills one.
+    Takes spectrograms `(batch, frames, bins)`. Returns the present patches of all clips, `(present patches, 187, bins,
+    1)`, and a mask of each clip's present patches, `(batch, patches)` bool. The first patch begins at the clip's first
+    present frame. A clip shorter than a patch is repeated until it fills one.
 
     Masking: patches of padding are left out. The layer uses no Keras mask.
 
@@ -252,7 +252,7 @@ class Patches(Float32Layer):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.supports_jit = False  # how many patches come out depends on the values
+        self.supports_jit = False  # the number of patches depends on the values
 
     def call(self, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
         there = tf.reduce_any(spectrogram != PAD_VALUE, axis=-1)
@@ -275,7 +275,7 @@ class Patches(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class PatchRows(Float32Layer):
-    """Gives each clip its patches back.
+    """Arranges the present patches by clip, the opposite of `PresentRows`.
 
     Takes `x`, `(present patches, features)`, and `present`, `(batch, patches)` bool; returns `(batch, patches,
     features)`.
@@ -292,7 +292,7 @@ class PatchRows(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class PresentRows(Float32Layer):
-    """The opposite of `PatchRows`.
+    """Returns the present patches of all clips, the opposite of `PatchRows`.
 
     Takes `(batch, patches, values)`, and returns `(present patches, values)` and `(batch, patches)` bool.
 
@@ -325,7 +325,7 @@ class PatchMean(Float32Layer):
 
 
 def _rows(x: Tensor, present: Tensor) -> Tensor:
-    """x (present patches, features), present (batch, patches) -> (batch, patches, features), absent ones 0."""
+    """x (present patches, features), present (batch, patches) -> (batch, patches, features), 0 for absent patches."""
     return tf.scatter_nd(tf.where(present), x, tf.concat([tf.shape(present, tf.int64), [x.shape[1]]], axis=0))
 
 
@@ -333,10 +333,10 @@ def _rows(x: Tensor, present: Tensor) -> Tensor:
 class LabToLogmel(Float32Layer):
     """Converts the lab's full-rate mel to logmel.
 
-    Takes `(batch, frames, 128 or 140)` in dB, and returns `(batch, frames, 96)`. It interpolates in dB, linearly in Hz
-    from band to band, and linearly in time. The lab's dB are below each clip's own maximum, so every clip is taken to
-    be as loud as the median song. The lab's windows are longer, which blurs attacks. The result serves for features
-    under a trained head, but not for tags.
+    Takes `(batch, frames, 128 or 140)` in dB, and returns `(batch, frames, 96)`. The layer interpolates the dB linearly
+    in frequency and in time. The lab's dB are relative to each clip's maximum, so the layer assumes that every clip is
+    as loud as the median song. The lab's windows are longer, so attacks are blurred. The result is good enough for the
+    features of a trained head, but not for tags.
 
     Masking: absent frames stay absent. The layer uses no Keras mask.
     """
@@ -362,7 +362,7 @@ class LabToLogmel(Float32Layer):
 
 
 def _bands() -> np.ndarray:
-    """(128, 96): weights that interpolate from the lab's mel bands to those of logmel."""
+    """Weights (128, 96) that interpolate from the lab's mel bands to those of logmel."""
     lab = mel_frequencies(FEATURE_BINS["mel"] + 2, SAMPLE_RATE / 2)[1:-1]
     wanted = mel_frequencies(FEATURE_BINS["logmel"] + 2, LOGMEL_SAMPLE_RATE / 2)[1:-1]
     return np.stack([np.interp(wanted, lab, one) for one in np.eye(len(lab))])

@@ -13,29 +13,29 @@ from mtmusic.models.layers import PACKAGE, Float32Layer, Tensor
 KERNELS = ("whole", "parts")
 
 SMALLEST_EIGENVALUE = 1e-4
-"""Least eigenvalue of the centres' kernel matrix: two clips that are all but the same must not divide by 0."""
+"""The smallest eigenvalue of the centres' kernel matrix. Without it, nearly equal clips would cause a division by 0."""
 
 ROUNDING = 1e-6
-"""A feature that varies less than this share of the one that varies most does not vary."""
+"""A feature counts as constant if its deviation is below this share of the largest deviation."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE, name="GaussianKernel")
 class NystroemFeatures(Float32Layer):
-    """Coordinates of clips whose dot products are the clips' kernel (Nystroem features, Williams and Seeger 2001).
+    """Nystroem features (Williams and Seeger 2001): coordinates of clips whose dot products approximate a kernel.
 
     Takes `(batch, features)`, and returns `(batch, centres)`. A linear head on the coordinates is a kernel machine with
     any loss and any number of outputs. The kernel is exact between centres and approximate elsewhere.
 
-    The features consist of parts, and are standardised by the clips that the layer was adapted to. With d the squared
-    distance of two clips, the kernel is the mean of those that are given:
+    The features consist of parts, and are standardised by the clips that the layer was adapted to. The kernel is the
+    mean of the kernels in `kernels`. With d the squared distance of two clips, they are:
 
-    - "whole", exp(-d / features), is near 1 for clips that are similar in everything, - "parts", the mean over parts of
-    exp(-d / (2 * size)), is high for clips that are similar in one part. Sums of kernels over parts are known from
-    multiple kernel learning (Bach et al. 2004).
+    - "whole": exp(-d / features). It is near 1 for clips that are similar in all features.
+    - "parts": the mean over parts of exp(-d / (2 * size)), with the distance and the size of the part. It is high for
+      clips that are similar in one part. Sums of kernels are known from multiple kernel learning (Bach et al. 2004).
 
-    No weight is trained: `adapt` sets them. They are float32 under every dtype policy. Before `adapt` the layer returns
-    0. A clip unlike all centres is near 0 too, where a head's output is its bias. The layer neither uses nor passes on
-    a Keras mask.
+    The weights are not trained but set by `adapt`. They are float32 under every dtype policy. Before `adapt` the layer
+    returns 0. The coordinates of a clip that is unlike all centres are near 0 too, so a head's output is near its bias.
+    The layer neither uses nor passes on a Keras mask.
 
     Args:
         centres: Number of known clips.
@@ -82,14 +82,13 @@ class NystroemFeatures(Float32Layer):
         return bool(np.any(self.deviation != 0))
 
     def adapt(self, features: np.ndarray, seed: int = 0) -> None:
-        """Standardises by known clips, and takes them as centres.
+        """Standardises the features by known clips, and uses these clips as centres.
 
-        If there are more clips than centres, a random part is taken. If there are fewer, the remaining coordinates are
-        0.
+        If there are more clips than centres, random ones are used. If there are fewer, the other coordinates are 0.
 
         Args:
             features: Features of the known clips, `(clips, features)`.
-            seed: Seed of the random part.
+            seed: Seed of the random choice.
 
         Raises:
             ValueError: There are no clips.
@@ -113,7 +112,7 @@ class NystroemFeatures(Float32Layer):
         return ops.matmul(self._kernel(x, self.clips), self.whitening)
 
     def _kernel(self, x: Tensor, y: Tensor) -> Tensor:
-        """Of each of the first clips with each of the second."""
+        """The kernel of each clip in x with each clip in y."""
         total, parts, start = 0.0, 0.0, 0
         for size in self.sizes:
             part = slice(start, start + size)
@@ -126,14 +125,14 @@ class NystroemFeatures(Float32Layer):
         return {**super().get_config(), "centres": self.centres, "sizes": self.sizes, "kernels": self.kernels}
 
 
-NystroemFeatures.__name__ = "GaussianKernel"  # Keras stores weights under a class's name: older models stay readable
+NystroemFeatures.__name__ = "GaussianKernel"  # Keras stores weights by class name: this opens older models
 
 
 def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each feature.
+    """Computes the mean and the standard deviation of each feature.
 
-    A deviation below a millionth of the largest is rounding, for example of a network's unit that is always off. It
-    counts as 0.
+    A deviation below a millionth of the largest one is set to 0. It is a rounding error, for example of a unit that is
+    always off.
 
     Args:
         features: Features `(clips, features)`.
@@ -146,7 +145,7 @@ def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def adapt(model: keras.Model, dataset: tf.data.Dataset, seed: int = 0) -> None:
-    """Adapts the layers of a model that take their weights from training clips, unless they are adapted already.
+    """Adapts those layers of a model that get their weights from training clips, unless they are adapted already.
 
     Args:
         model: A model whose own layers may have a method `adapt`, a backbone for example. It is changed.
@@ -165,7 +164,7 @@ def adapt(model: keras.Model, dataset: tf.data.Dataset, seed: int = 0) -> None:
     for layer in model.layers:
         if not getattr(layer, "adapted", True):
             inputs = [batch for batch, _ in dataset]
-            if layer is not model.layers[1]:  # something lies below it
+            if layer is not model.layers[1]:  # other layers come before it
                 below = keras.Model(model.input, layer.input)
                 inputs = [below(batch, training=False) for batch in inputs]
             layer.adapt(np.concatenate(inputs), seed)

@@ -1,4 +1,4 @@
-"""Compute in bfloat16 where the machine has instructions for it; weights, statistics, heads and losses stay float32."""
+"""Computes in bfloat16 if the machine has instructions for it. Weights, statistics, heads and losses stay float32."""
 
 import contextlib
 import logging
@@ -11,17 +11,17 @@ import tensorflow as tf
 logger = logging.getLogger(__name__)
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
-"""What a user asks for, and Keras's policy."""
+"""Keras's dtype policy of each precision."""
 
 CPU_INSTRUCTIONS = {"avx512_bf16", "amx_bf16", "bf16"}
-"""As Linux names them, on x86 and on ARM."""
+"""Linux's names of the instructions on x86 and ARM."""
 
 GPU_CAPABILITY = (8, 0)
-"""The first of NVIDIA's with bfloat16."""
+"""NVIDIA's first compute capability with bfloat16."""
 
 
 def supported(precision: str, cpu_info: Path = Path("/proc/cpuinfo")) -> str:
-    """The precision, or float32, which is logged, where this machine would only emulate bfloat16."""
+    """Returns the precision, or float32 if this machine has no bfloat16 instructions. Then a message is logged."""
     if precision == "float32" or _has_bfloat16(cpu_info):
         return precision
     logger.info("This machine has no bfloat16 instructions: it computes in float32")
@@ -40,7 +40,7 @@ def _has_bfloat16(cpu_info: Path) -> bool:
 
 @contextlib.contextmanager
 def layers_compute_in(precision: str) -> Iterator[None]:
-    """Layers that are built inside compute in it; a layer keeps its own policy, saved and loaded too."""
+    """A context for building layers that compute in this precision. A layer keeps it, also after saving and loading."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(PRECISIONS[precision])
     try:

@@ -1,6 +1,6 @@
-"""A model as plain TensorFlow with named inputs and outputs: exported as a SavedModel, or opened for predictions.
+"""Models as TensorFlow functions with named inputs and outputs: exported as a SavedModel, or opened for predictions.
 
-One graph serves both, so an exported model and the run it comes from give the same answers.
+Both use the same graph, so an exported model and its run have the same answers.
 """
 
 import shutil
@@ -39,7 +39,7 @@ Ask = Callable[..., dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Sound:
-    """What an exported model needs to take samples, for full-rate mel or for logmel, and a clip to check it with.
+    """The data for an exported model that takes samples, for full-rate mel or for logmel, and a clip to check it.
 
     Attributes:
         filters: Bank of mel filters, `(128, 1025)`, or `(96, 257)` for logmel.
@@ -58,8 +58,8 @@ class Head:
 
     Attributes:
         ask: A function that takes `(batch, features)` and returns what `OpenedModel.serve` returns.
-        takes: The output of `OpenedModel.embed` that the features are.
-        trunk: Identifies the trunk. Models with equal ones have the same trunk, so `embed` returns the same for both.
+        takes: Name of the output of `OpenedModel.embed` that `ask` takes.
+        trunk: An identifier of the trunk. If it is equal for two models, `embed` returns the same for both.
     """
 
     ask: Ask
@@ -79,8 +79,8 @@ class OpenedModel:
         card: The model's card.
         serve: Returns "genre" `(batch, classes)`, probabilities; "tags" `(batch, tags)`, scores; or each task `(batch,
             1)`. Classes and tags are in the card's order.
-        embed: Returns "embedding" `(batch, features)`, the backbone's output, and of musicnn the 753 means over time. A
-            musicnn backbone that has them also returns "penultimate", the 200 features before the tags.
+        embed: Returns "embedding" `(batch, features)`: the backbone's output, or for musicnn the 753 means over time.
+            If a musicnn backbone has block 3, "penultimate" is returned too, the 200 features before the tags.
         head: The layers on the trunk, if the backbone is a musicnn that takes logmel of any length.
     """
 
@@ -93,7 +93,7 @@ class OpenedModel:
 def open_model(path: Path | str) -> OpenedModel:
     """Opens a model for predictions.
 
-    A SavedModel is a program. Open only those that you trust.
+    A SavedModel is a program. Open only SavedModels that you trust.
 
     Args:
         path: A run's folder, its model.keras, its name, or an exported SavedModel.
@@ -102,7 +102,7 @@ def open_model(path: Path | str) -> OpenedModel:
         The opened model.
 
     Raises:
-        UserError: There is no such model, it cannot be loaded, or its card is missing or another model's.
+        UserError: There is no such model, it cannot be loaded, or its card is missing or belongs to another model.
 
     Examples:
         >>> from mtmusic.models.savedmodel import open_model
@@ -137,13 +137,13 @@ def _head(asks: Mapping[str, Ask], takes: Any, trunk: str) -> Head:
 
 
 def _taken(signature: Any) -> str:
-    """The output of `embed` that a function with this input signature takes."""
+    """Returns the name of the output of `embed` that a function with this input signature takes."""
     (features,) = tf.nest.flatten(signature)
     return PENULTIMATE if features.shape[1] == DENSE_UNITS else EMBEDDING
 
 
 def _trunk(model: keras.Model, card: Mapping[str, Any]) -> str:
-    """Its weights, by which another model's is known to be the same, and its precision."""
+    """Identifies a trunk by the hash of its weights and its precision."""
     weights = card["trunk"]["weights"] if "trunk" in card else weights_hash(model)
     return f"{weights} {model.get_layer('backbone').get_layer('block1_channels').compute_dtype}"
 
@@ -155,12 +155,12 @@ def _ask(
 
 
 def _ask_loaded(loaded: Any, signature: str, array: np.ndarray, name: str = "spectrogram") -> dict[str, np.ndarray]:
-    """Holds on to the whole of what was loaded, whose variables go with it."""
+    """Like `_ask`. Keeps a reference to the loaded object, because its variables are deleted with it."""
     return _ask(loaded.signatures[signature], array, name)
 
 
 def _require_fit(serve: Any, card: dict[str, Any], path: Path) -> None:
-    """Raises UserError where the signature takes or gives other things than the card says."""
+    """Raises UserError if inputs or outputs of the signature are not those of the card."""
     takes = {name: tuple(spec.shape) for name, spec in serve.structured_input_signature[1].items()}
     gives = {name: tuple(spec.shape) for name, spec in serve.structured_outputs.items()}
     bins, names = FEATURE_BINS[card["feature"]], card.get("classes") or card.get("tags")
@@ -180,16 +180,16 @@ def export_savedmodel(
     sound: Sound | None = None,
     licenses: Mapping[str, Path] | None = None,
 ) -> float:
-    """Exports a model as a SavedModel, and compares its answers with the model's before it is put in its place.
+    """Exports a model as a SavedModel. Its answers are compared with the model's before the folder is written.
 
     `mtmusic.training.export.export_model` does this for a run.
 
     Args:
         model: The model.
-        card: Its card. In the export it has "signatures" too, and the reason if one is missing.
+        card: Its card. The export adds "signatures", and the reason if one is missing.
         examples: Clips `(clips, frames, bins)` as the model takes them, to compare the answers on.
         folder: The folder to write. An earlier one is replaced.
-        sound: For a model that is to take samples too.
+        sound: Data for a model that also takes samples, or None.
         licenses: Files to copy into the export, by their names there.
 
     Returns:
@@ -211,14 +211,14 @@ def export_savedmodel(
             _write(model, card, work, sound, licenses or {})
             difference = _largest_difference(model, card, examples, work, sound)
             require_close(difference, folder)
-    except tf.errors.OpError as error:  # what TensorFlow makes of a disk that is full or not ours
+    except tf.errors.OpError as error:  # TensorFlow's error for a full or read-only disk
         reason = error.message.splitlines()[0].rpartition("; ")[2].partition(" [Op:")[0]
         raise UserError(f"Cannot write {folder}: {reason}") from error
     return difference
 
 
 def require_close(difference: float, folder: Path) -> None:
-    """Checks how far an exported model's answers are from the model's.
+    """Checks the difference between an exported model's answers and the model's.
 
     Args:
         difference: The largest difference.
@@ -235,7 +235,7 @@ def require_close(difference: float, folder: Path) -> None:
 
 
 def no_waveform(card: Mapping[str, Any]) -> str:
-    """Why an exported model does not take samples.
+    """Returns the reason why an exported model does not take samples.
 
     Args:
         card: The model's card.
@@ -284,16 +284,15 @@ def without_cudnn(model: keras.Model) -> None:
 def signatures(
     model: keras.Model, card: dict[str, Any], path: Path, front_end: keras.layers.Layer | None = None
 ) -> dict[str, Any]:
-    """The functions of an exported model: `serve` and `embed`, with a front end `waveform`, and for a musicnn of logmel
-    `head`.
+    """Makes the functions of an exported model, see `OpenedModel`.
 
-    They refuse (InvalidArgumentError) a clip without a present frame, and numbers that are not finite. See
-    `OpenedModel`.
+    These are `serve` and `embed`, with a front end also `waveform`, and for a musicnn of logmel also `head`. They raise
+    InvalidArgumentError for a clip without a present frame, and for numbers that are not finite.
 
     Args:
         model: The model.
         card: Its card.
-        path: The model's place, for the message.
+        path: The model's path, for the message.
         front_end: A layer from samples `(batch, samples)` to spectrograms `(batch, frames, bins)`.
 
     Returns:
@@ -345,12 +344,12 @@ def signatures(
 
 
 def _traced(function: Callable[..., Any], takes: tf.TensorSpec) -> Any:
-    """A tf.function. Nothing in it needs AutoGraph, which is most of the time of a trace."""
+    """Makes a tf.function without AutoGraph, which is not needed here and takes most of the time of a trace."""
     return tf.function(function, input_signature=[takes], autograph=False)
 
 
 def _embedder(model: keras.Model) -> keras.Model:
-    """(batch, frames, bins) -> what `embed` gives, by name."""
+    """A model from (batch, frames, bins) to the outputs of `embed` by name."""
     backbone = model.get_layer("backbone")
     kind = kind_of(backbone)
     outputs = {EMBEDDING: embedding(model).output if kind else backbone.output}
@@ -361,7 +360,7 @@ def _embedder(model: keras.Model) -> keras.Model:
 
 
 def _as_trained(spectrogram: tf.Tensor, frames: int | None) -> tf.Tensor:
-    """(batch, any number, bins) -> (batch, frames, bins): cut to the first, or padded, as the pipeline does."""
+    """Checks (batch, any number, bins), and cuts or pads it to (batch, frames, bins) as in training."""
     present = tf.reduce_any(spectrogram != PAD_VALUE, axis=(1, 2))
     message = f"Expected a frame that is not padding ({PAD_VALUE:g}) in each clip, got none"
     spectrogram = _required(spectrogram, tf.reduce_all(present), message)
@@ -387,7 +386,7 @@ def cut_or_padded(spectrogram: tf.Tensor, frames: int) -> tf.Tensor:
 
 
 def _required(tensor: tf.Tensor, condition: tf.Tensor, message: str) -> tf.Tensor:
-    """The tensor, which is not handed on before the condition holds: what comes after would fail with other words."""
+    """Returns the tensor after an assertion, so that later operations do not fail first with other messages."""
     with tf.control_dependencies([tf.debugging.Assert(condition, [message])]):
         return tf.identity(tensor)
 
@@ -395,7 +394,7 @@ def _required(tensor: tf.Tensor, condition: tf.Tensor, message: str) -> tf.Tenso
 def _largest_difference(
     model: keras.Model, card: dict[str, Any], examples: np.ndarray, folder: Path, sound: Sound | None
 ) -> float:
-    """Between Keras's answers and those of the SavedModel as it lies on disk."""
+    """The largest difference between the answers of the model and of the SavedModel on disk."""
     served = tf.saved_model.load(str(folder)).signatures
     embedder = _embedder(model)
     embedded = {name: rows.astype(np.float32) for name, rows in embedder.predict(examples, verbose=0).items()}
@@ -411,11 +410,11 @@ def _largest_difference(
         spectrogram = _as_trained(tf.constant(sound.spectrogram.T[np.newaxis]), card["frames"]).numpy()
         samples = tf.constant(sound.samples[np.newaxis])
         pairs.append((answers(model, card, spectrogram), served[WAVEFORM](samples=samples)))
-    return float(np.max([largest_difference(want, got) for want, got in pairs]))  # NaN where one is, as max's is not
+    return float(np.max([largest_difference(want, got) for want, got in pairs]))  # unlike max, np.max propagates NaN
 
 
 def largest_difference(want: Mapping[str, np.ndarray], got: Mapping[str, Any]) -> float:
-    """The largest difference between two sets of outputs. Values above 1 are compared as a share of the largest one.
+    """Computes the largest difference between two sets of outputs, relative to the largest value if that exceeds 1.
 
     Args:
         want: Outputs by name.

@@ -1,4 +1,4 @@
-"""A model on disk: model.keras with its card, and example clips to check it with.
+"""Saves and loads models: model.keras with its card, and example clips to check the model.
 
 If a model's backbone is the pretrained trunk and frozen, only its head is stored, with a hash of the trunk's weights.
 `savedmodel` exports models as SavedModels.
@@ -37,8 +37,8 @@ from mtmusic.models.musicnn import kind_of, musicnn_backbone
 from mtmusic.models.precision import layers_compute_in
 
 SAME_MODEL = {"float32": 0.01, "bfloat16": 0.05}
-"""How much a model's answers may differ between two machines, as a share of the largest, by its precision: each
-machine rounds its own way."""
+"""The largest difference of a model's answers between two machines, as a share of the largest answer, by precision.
+Rounding differs between machines."""
 
 
 def save(model: keras.Model, folder: Path, card: Mapping[str, Any], examples: np.ndarray) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def save(model: keras.Model, folder: Path, card: Mapping[str, Any], examples: np
     Args:
         model: The model.
         folder: The run's folder.
-        card: What the card holds.
+        card: The content of the card.
         examples: Clips `(clips, frames, bins)` as the model takes them. They are stored as "spectrogram" together with
             the model's "prediction", so that an export or another machine can check the model.
 
@@ -80,8 +80,8 @@ def load(path: Path | str) -> tuple[keras.Model, dict[str, Any]]:
         The model and its card. A head that is stored without its trunk is put on the trunk, frozen.
 
     Raises:
-        UserError: Model or card is missing, broken, or another model's; the model holds code (a Lambda layer); or the
-            trunk is missing or another one.
+        UserError: Model or card is missing or broken, the card belongs to another model, the model holds code (a Lambda
+            layer), or its trunk is missing or has other weights.
 
     Examples:
         >>> from mtmusic.models.saving import load
@@ -105,7 +105,7 @@ def load(path: Path | str) -> tuple[keras.Model, dict[str, Any]]:
 
 
 def load_model(path: Path | str, **options: Any) -> keras.Model:
-    """Loads a model, like `keras.models.load_model`, also by a run's folder or name.
+    """Loads a model like `keras.models.load_model`, and also takes a run's folder or name.
 
     The layers of mtmusic are registered. A head that is stored without its trunk is put on the trunk, frozen.
 
@@ -135,7 +135,7 @@ def load_model(path: Path | str, **options: Any) -> keras.Model:
 
 
 def weights_hash(model: keras.Model) -> str:
-    """A hash of the backbone's weights: their names, shapes and bytes. It is the same on every machine.
+    """Computes a hash of the backbone's weights: their names, shapes and bytes. It is the same on every machine.
 
     Args:
         model: A model with a layer "backbone", or a backbone.
@@ -153,7 +153,7 @@ def weights_hash(model: keras.Model) -> str:
 
 
 def trunk_license(model: keras.Model, card: Mapping[str, Any]) -> Path | None:
-    """The LICENSE file of the trunk whose weights a model holds.
+    """Finds the LICENSE file of the trunk whose weights a model holds.
 
     Args:
         model: The model.
@@ -172,7 +172,7 @@ def trunk_license(model: keras.Model, card: Mapping[str, Any]) -> Path | None:
 
 
 def _frozen_trunk(model: keras.Model) -> dict[str, dict[str, str]]:
-    """The card's "trunk" of a model that can be stored without it, else nothing."""
+    """Returns the entry "trunk" of the card for a model that can be stored without its trunk, else nothing."""
     backbone = next((layer for layer in model.layers if layer.name == "backbone"), model)
     kind = kind_of(backbone)
     if backbone is model or kind is None or kind["features"] == "patches" or backbone.trainable_variables:
@@ -192,7 +192,7 @@ def _frozen_trunk(model: keras.Model) -> dict[str, dict[str, str]]:
 
 
 def _trunk_backbone(trunk: Mapping[str, str], file: Path) -> keras.Model:
-    """The backbone that the head in this file was trained on, frozen. trunk: of its card."""
+    """Loads the frozen backbone that the head in this file was trained on. trunk: the entry "trunk" of its card."""
     folder = locate(trunk["name"])[0]
     source = load(folder)[0].get_layer("backbone")
     if (found := weights_hash(source)) != trunk["weights"]:
@@ -209,7 +209,7 @@ def _trunk_backbone(trunk: Mapping[str, str], file: Path) -> keras.Model:
 
 
 def answers(model: keras.Model, card: dict[str, Any], spectrograms: np.ndarray) -> dict[str, np.ndarray]:
-    """The answers of a model.
+    """Computes the answers of a model.
 
     Args:
         model: The model.
@@ -233,7 +233,7 @@ def named_outputs(predictions: Any, card: Mapping[str, Any]) -> dict[str, Any]:
     """Names a model's outputs: see `answers`.
 
     Args:
-        predictions: The outputs `(batch, outputs)`, an array, a tensor or Keras's symbol of one.
+        predictions: The outputs `(batch, outputs)`: an array, a tensor or a symbolic tensor.
         card: The model's card.
 
     Returns:
@@ -263,7 +263,7 @@ def refuse_tags(card: Mapping[str, Any], path: Path | str) -> None:
 def read_examples(run: Path | str, model: keras.Model) -> np.ndarray:
     """Reads a run's example clips.
 
-    A run that comes with the package and has none gets those of its trunk, which are synthesised.
+    A run of the package without example clips uses those of its trunk, which are synthesised.
 
     Args:
         run: A run's folder, its model.keras or its name.
@@ -273,7 +273,7 @@ def read_examples(run: Path | str, model: keras.Model) -> np.ndarray:
         The clips `(clips, frames, bins)` as the model takes them.
 
     Raises:
-        UserError: examples.npz is missing, damaged, or another model's: of other shapes, or with other answers.
+        UserError: examples.npz is missing or damaged, or belongs to another model: shapes or answers differ.
     """
     folder = locate(run)[0]
     if folder.parent == PRETRAINED and not (folder / EXAMPLES_FILE).is_file():
@@ -309,13 +309,13 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fits(array: np.ndarray, shape: tuple[int | None, ...]) -> bool:
-    """Whether the array has this shape, in which None is any length."""
+    """Whether the array has this shape, where None stands for any length."""
     return array.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, array.shape, strict=True))
 
 
 def _require_fit(model: keras.Model, card: dict[str, Any], path: Path) -> None:
-    """Raises UserError where the model takes or gives another shape than its card says."""
-    frames = card["frames"] if model.input_shape[1] is not None else None  # one of any length may cut its clips
+    """Raises UserError if the model's input or output shape is not that of its card."""
+    frames = card["frames"] if model.input_shape[1] is not None else None  # a model of any length may still cut clips
     names = card.get("classes") or card.get("tags") or card["targets"]
     described = ((None, frames, FEATURE_BINS[card["feature"]]), (None, len(names)))
     if described != (tuple(model.input_shape), tuple(model.output_shape)):
@@ -326,7 +326,7 @@ def _require_fit(model: keras.Model, card: dict[str, Any], path: Path) -> None:
 
 
 def _load_whole(file: Path) -> keras.Model:
-    """Keras reads weights without comparing the archive's checksums, so that is done first."""
+    """Loads a model after a check of the archive's checksums, which Keras does not check."""
     with zipfile.ZipFile(file) as archive:
         if damaged := archive.testzip():
             raise zipfile.BadZipFile(f"the file {damaged} in the archive is damaged")

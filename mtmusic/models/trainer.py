@@ -1,6 +1,6 @@
-"""Training: the best epoch is kept, and a stopped training goes on.
+"""Training with early stopping and checkpoints. A stopped training can be continued.
 
-The module knows no task, no network and no layout of a run.
+The module does not depend on the task, the network or the layout of a run.
 """
 
 import copy
@@ -34,12 +34,12 @@ OVERFIT_LOSS = 0.01
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How long to train, and which epoch is the best.
+    """The length of a training, and the choice of the best epoch.
 
     Attributes:
-        epochs: Number of epochs.
-        patience: Epochs without a better value before the training stops. None never stops early.
-        monitor: The log that is compared, "val_loss" for example.
+        epochs: Largest number of epochs.
+        patience: Epochs without improvement before the training stops. None never stops early.
+        monitor: The log that decides which epoch is the best, "val_loss" for example.
         mode: "min" or "max".
     """
 
@@ -51,7 +51,7 @@ class TrainingConfig:
 
 @dataclass
 class TrainingRecord:
-    """What a training has done so far.
+    """The record of a training so far.
 
     Attributes:
         epochs: Number of epochs.
@@ -88,25 +88,24 @@ def fit(
     after: TrainingRecord | None = None,
     devices: Sequence[str] = (),
 ) -> TrainingRecord:
-    """Trains a compiled model, and leaves it with the weights of its best epoch, or of its last without validation.
+    """Trains a compiled model. At the end it has the weights of its best epoch, or without validation of its last one.
 
     Args:
         model: The compiled model. It is changed.
         train: Batches of training clips.
         validation: Batches of validation clips.
-        config: How long to train, and which epoch is the best.
+        config: The length of the training, and the choice of the best epoch.
         checkpoints: A folder for the state after each epoch, written whole or not at all. If it holds a state, the
-            training goes on from there, with weights, optimizer, best epoch, patience and history. The dataset's
-            shuffle starts with its first order again, so later epochs are not equal to those of a training that was not
-            stopped.
+            training continues from there, with weights, optimizer, best epoch, patience and history. The shuffle starts
+            again with its first order, so later epochs are not equal to those of an uninterrupted training.
         score: A function of the targets and the predictions of the whole validation set, called after each epoch. Its
-            values join the logs, with "val_" before their names.
+            values are added to the logs, with the prefix "val_".
         tensorboard: A folder for TensorBoard's logs.
         verbose: Keras's `verbose`.
         progress: Whether to show one line on stderr with the epochs and the monitored value.
         after: The record of an earlier stage of this training, which left the model with its best weights. Epochs,
-            history and best epoch go on from it, and the patience starts anew.
-        devices: Devices to split each batch across, see `distribution.mirrored`. A training may go on with others.
+            history and best epoch continue from it, and the patience starts again.
+        devices: Devices to split each batch across, see `distribution.mirrored`. A continued training may use others.
 
     Returns:
         The record.
@@ -133,19 +132,19 @@ def fit(
         keeper.set_model(trained)
         record = keeper.restore(after)
         if not record.finished and record.epochs < config.epochs:
-            batches = int(train.cardinality())  # below 0 where a dataset cannot tell
+            batches = int(train.cardinality())  # below 0 if it is unknown
             with tqdm(
                 total=config.epochs, initial=record.epochs, unit="epoch", desc="Training", disable=not progress
             ) as bar:
                 trained.fit(
-                    # one iterator for all epochs: during the last steps and the validation it fills the next shuffle
+                    # one iterator for all epochs fills the shuffle buffer for the next epoch in advance
                     train.repeat() if batches > 0 else train,
                     steps_per_epoch=batches if batches > 0 else None,
                     validation_data=validation,
                     initial_epoch=record.epochs,
                     epochs=config.epochs,
                     callbacks=[*callbacks, _Progress(bar, config.monitor)],
-                    shuffle=False,  # the dataset does
+                    shuffle=False,  # the dataset shuffles
                     verbose=verbose,
                 )
         keeper.use_best()
@@ -157,8 +156,8 @@ def require_memory(model: keras.Model, batch_size: int, frames: int | None) -> N
 
     Args:
         model: The model.
-        batch_size: Clips of a batch.
-        frames: Frames of a clip, for a model that takes any number.
+        batch_size: Clips per batch.
+        frames: Frames of a clip, for a model that takes any number of frames.
 
     Raises:
         UserError: The output of a layer for one batch is larger than the memory.
@@ -184,15 +183,15 @@ def overfit_batches(
 ) -> list[float]:
     """The lab's check that a network can learn: trains on a few batches only.
 
-    It ends when the measure falls below `target`, or after `epochs`. `require_overfit` checks the result.
+    The training ends when the measure falls below `target`, or after `epochs`. `require_overfit` checks the result.
 
     Args:
-        model: The compiled model. It is changed, so give one made for this.
+        model: The compiled model. It is changed, so use a separate one.
         dataset: Batches of training clips.
         batches: Number of batches.
         epochs: Largest number of epochs.
         measure: "loss", or the name of a metric of the model.
-        target: The value to fall below.
+        target: The measure must fall below this value.
         devices: Devices to split each batch across, see `distribution.mirrored`.
 
     Returns:
@@ -217,7 +216,7 @@ def require_overfit(
         values: The measure after each epoch.
         batches: Number of batches.
         measure: Name of the measure.
-        target: The value to fall below.
+        target: The measure must fall below this value.
 
     Raises:
         UserError: The last value is not below `target`.
@@ -231,7 +230,7 @@ def require_overfit(
 
 
 def history_csv(record: TrainingRecord) -> str:
-    """The text of history.csv: a row for each epoch, a column for each log.
+    """Formats history.csv: a row for each epoch, a column for each log.
 
     Args:
         record: The record of a training.
@@ -247,7 +246,7 @@ def history_csv(record: TrainingRecord) -> str:
 
 
 class _Progress(keras.callbacks.Callback):
-    """One line for all epochs."""
+    """Shows one progress line for all epochs."""
 
     def __init__(self, bar: tqdm, monitor: str) -> None:
         super().__init__()
@@ -262,7 +261,7 @@ class _Progress(keras.callbacks.Callback):
 
 
 class _StopAtNaN(keras.callbacks.Callback):
-    """Ends the training with advice where a loss or a score is no number: nothing after it could be the best."""
+    """Raises UserError if a loss or a score is not finite, because no later epoch could be the best."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         for name, value in (logs or {}).items():
@@ -277,7 +276,7 @@ class _StopAtNaN(keras.callbacks.Callback):
 
 
 class _ScoreCallback(keras.callbacks.Callback):
-    """Scores the whole validation set at once: a mean of the batches' correlations would be another number."""
+    """Scores the whole validation set at once, because a correlation is not the mean of the batches' correlations."""
 
     def __init__(self, validation: tf.data.Dataset, score: Score) -> None:
         super().__init__()
@@ -292,10 +291,11 @@ class _ScoreCallback(keras.callbacks.Callback):
 
 
 class _Keeper(keras.callbacks.Callback):
-    """Best epoch, early stopping, history and checkpoints in one: resumed one by one, Keras's forget the best so far.
+    """Best epoch, early stopping, history and checkpoints in one callback. Keras's callbacks lose the best on a resume.
 
-    A checkpoint is a folder `epoch-N` of the weights with the optimizer's state, the best weights and the record.
-    It appears by one rename, and the one before goes after: on a full disk the one before stays.
+    A checkpoint is a folder `epoch-N` with the weights and the optimizer's state, the best weights and the record. It
+    is renamed when it is complete, and the previous one is deleted after that, so on a full disk the previous one is
+    left.
     """
 
     def __init__(self, config: TrainingConfig, folder: Path | None, validates: bool) -> None:
@@ -309,7 +309,7 @@ class _Keeper(keras.callbacks.Callback):
         self.started = 0.0
 
     def restore(self, after: TrainingRecord | None) -> TrainingRecord:
-        """The record of the newest checkpoint, its weights and optimizer put into the model; else a copy of `after`."""
+        """Restores the newest checkpoint, and returns its record. Without a checkpoint, returns a copy of `after`."""
         self.first_epoch = after.epochs if after else 0
         newest = max(self.folder.glob("epoch-*"), default=None) if self.folder else None
         if newest is None and after is not None:
@@ -353,7 +353,7 @@ class _Keeper(keras.callbacks.Callback):
             self._write_checkpoint(self.folder)
 
     def _is_best(self) -> bool:
-        """Whether the epoch just ended is the best so far; without validation the last one is."""
+        """Whether the current epoch is the best so far. Without validation it always is."""
         if not self.validates:
             return True
         if self.config.monitor not in self.record.history:
@@ -372,7 +372,7 @@ class _Keeper(keras.callbacks.Callback):
                 shutil.copy(work / "last.weights.h5", work / "best.weights.h5")
             elif earlier:
                 shutil.copy(max(earlier) / "best.weights.h5", work / "best.weights.h5")
-            else:  # the best epoch is one of an earlier stage
+            else:  # the best epoch is in an earlier stage
                 last = self.model.get_weights()
                 self.use_best()
                 write_from_memory(work / "best.weights.h5", self.model.save_weights)

@@ -1,6 +1,6 @@
-"""Transfer learning: a trained backbone under a new head, frozen as far as wanted.
+"""Transfer learning: a trained backbone with a new head. The backbone, or a part of it, may be frozen.
 
-Freeze a backbone before a head compiles the model. After `fit` Keras would ignore it without a message.
+Freeze a backbone before a head compiles the model. After `fit`, Keras would ignore it without a message.
 """
 
 import re
@@ -15,7 +15,7 @@ from mtmusic.models.musicnn import FEATURES, kind_of, musicnn_backbone
 from mtmusic.models.saving import load
 
 UNFROZEN_RATE = 0.1
-"""A trained backbone is changed slowly, or the fresh head's first gradients would undo it."""
+"""Factor of the learning rate after unfreezing. First gradients of a new head would change the backbone too much."""
 
 
 def load_backbone(path: Path | str, features: str | None = None) -> keras.Model:
@@ -23,14 +23,14 @@ def load_backbone(path: Path | str, features: str | None = None) -> keras.Model:
 
     Args:
         path: A run's folder, its model.keras or its name. "musicnn" is the pretrained trunk.
-        features: Of a musicnn backbone, "penultimate" (200 features) or "mean" (753). By default those of the model,
-            and of the trunk "penultimate".
+        features: Features of a musicnn backbone: "penultimate" (200) or "mean" (753). By default those of the model, or
+            "penultimate" for the trunk.
 
     Returns:
         The `keras.Model` named "backbone" from `(batch, frames, bins)` to `(batch, features)`.
 
     Raises:
-        UserError: There is no such model, or it has no backbone or not these features.
+        UserError: There is no such model, it has no backbone, or the backbone does not have these features.
 
     Examples:
         >>> backbone = mtmusic.load_backbone("saved_models/genre_lstm")
@@ -46,7 +46,7 @@ def load_backbone(path: Path | str, features: str | None = None) -> keras.Model:
         raise UserError(f'Expected a model with a part named "backbone", got none in {locate(path)[1]}') from error
     kind = kind_of(backbone)
     if features is not None and (kind is None or features not in FEATURES):
-        raise UserError(f"Expected `features` {' or '.join(FEATURES)} of a musicnn backbone, got {features} of {path}")
+        raise UserError(f"Expected `features` {' or '.join(FEATURES)} of a musicnn backbone, got {features} for {path}")
     if kind is None or (features or kind["features"]) == kind["features"] != "patches":
         return backbone
     other = musicnn_backbone(kind["feature"], features or "penultimate")
@@ -64,9 +64,9 @@ def set_backbone_weights(
     Args:
         backbone: The backbone to change.
         source: The trained backbone.
-        path: The model that `source` is of, for messages.
-        which: "all", or the number of the first blocks to copy, with BatchNorm's statistics. The others stay as they
-            are.
+        path: The model of `source`, for messages.
+        which: "all", or the number of the first blocks to copy, with BatchNorm's statistics. The others are not
+            changed.
 
     Returns:
         Names of the layers that were changed.
@@ -97,9 +97,9 @@ def set_backbone_weights(
 
 
 def _weights_without_bias(source: keras.Model) -> dict[str, list[np.ndarray]]:
-    """Of each layer that has weights; of a convolution in front of a normalisation no bias.
+    """Returns the weights of each layer, without the bias of a convolution before a normalisation.
 
-    Older models have one there. The normalisation's mean takes it up, so that the answers stay.
+    Older models have that bias. It is subtracted from the mean of the normalisation, so that the answers do not change.
     """
     kept = {layer.name: layer.get_weights() for layer in source.layers if layer.weights}
     for name, weights in kept.items():
@@ -124,7 +124,7 @@ def freeze(backbone: keras.Model, which: str | int) -> list[str]:
         Names of the frozen layers.
 
     Raises:
-        UserError: `which` is something else, or is larger than the backbone's number of blocks.
+        UserError: `which` is none of these, or larger than the backbone's number of blocks.
 
     Examples:
         >>> backbone = mtmusic.cnn_backbone("mel", frames=16)
@@ -132,14 +132,14 @@ def freeze(backbone: keras.Model, which: str | int) -> list[str]:
         ['block1_conv', 'block1_norm', 'block1_relu', 'block1_pool']
     """
     frozen = first_blocks(backbone, which, "freeze")
-    backbone.trainable = True  # where it was frozen as a whole, its layers would not count
+    backbone.trainable = True  # else the layers of a wholly frozen backbone have no effect
     for layer in backbone.layers:
         layer.trainable = layer not in frozen
     return [layer.name for layer in frozen]
 
 
 def first_blocks(backbone: keras.Model, which: str | int, argument: str) -> list[keras.layers.Layer]:
-    """The layers of a backbone's first blocks.
+    """Returns the layers of a backbone's first blocks.
 
     Args:
         backbone: The backbone.
@@ -150,7 +150,7 @@ def first_blocks(backbone: keras.Model, which: str | int, argument: str) -> list
         These layers.
 
     Raises:
-        UserError: `which` is something else, or is larger than the backbone's number of blocks.
+        UserError: `which` is none of these, or larger than the backbone's number of blocks.
     """
     blocks = _blocks(backbone)
     if which == "all":
@@ -210,7 +210,7 @@ def describe(model: keras.Model, source: str, loaded: list[str], frozen: list[st
 
 
 def _blocks(backbone: keras.Model) -> list[list[keras.layers.Layer]]:
-    """The layers of each block, by their names: block1_conv, block1_norm, ..., block2_conv, ..."""
+    """Returns the layers of each block, by their names: block1_conv, block1_norm, ..., block2_conv, ..."""
     blocks: dict[int, list[keras.layers.Layer]] = {}
     for layer in backbone.layers:
         if match := re.match(r"block(\d+)_", layer.name):

@@ -254,7 +254,7 @@ def test_what_a_format_cannot_hold_is_refused_before_any_work(export, tmp_path, 
     before = sorted(tmp_path.rglob("*"))
     assert export(run, "--format", kind) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "got the eigendecomposition of its layer 'embedding': export it with --format savedmodel" in line
+    assert "got the eigendecomposition of the layer 'embedding': export it with --format savedmodel" in line
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -262,7 +262,7 @@ BAD = {
     "constant labels": (edit_labels(constant), (), "labels of danceability that differ"),
     "task unknown": (nothing, ("--task", "arousal"), "Expected tasks among valence, energy, danceability, got arousal"),
     "weights for one task": (nothing, ("--task", "energy", "--weights", "energy=1"), "with --multitask"),
-    "weights incomplete": (nothing, ("--multitask", "--weights", "valence=1"), "got none of energy, danceability"),
+    "weights incomplete": (nothing, ("--multitask", "--weights", "valence=1"), "got no weight of energy, danceability"),
     "weights negative": (nothing, ("--multitask", "--weights", "valence=-1,energy=1,danceability=1"), "0 or more"),
     "weights unknown": (nothing, ("--multitask", "--weights", "a=1,valence=1,energy=1,danceability=1"), "one of a"),
     "unfreeze without freeze": (nothing, ("--unfreeze-after", "3"), "Expected --from with --freeze"),

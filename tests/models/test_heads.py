@@ -73,7 +73,7 @@ def test_fixed_weights_are_those_given_or_one_over_the_variance():
     default = multitask_regressor(lstm_backbone(units=4), TASKS, variances=VARIANCES)
     assert isinstance(default.loss, WeightedLoss)
     assert default.loss.task_weights == pytest.approx(dict.fromkeys(TASKS, 12))
-    with pytest.raises(UserError, match="got one of valance"):
+    with pytest.raises(UserError, match="got a weight of valance"):
         multitask_regressor(lstm_backbone(units=4), TASKS, weights={"valance": 1, "energy": 1, "danceability": 1})
 
 

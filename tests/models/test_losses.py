@@ -94,8 +94,8 @@ def test_by_default_a_task_weighs_one_over_its_variance():
 @pytest.mark.parametrize(
     ("weights", "expected"),
     [
-        ({"valence": 1, "energy": 1, "dance": 1}, "got one of dance"),
-        ({"valence": 1, "energy": 1}, "got none of danceability"),
+        ({"valence": 1, "energy": 1, "dance": 1}, "got a weight of dance"),
+        ({"valence": 1, "energy": 1}, "got no weight of danceability"),
         ({"valence": 1, "energy": -1, "danceability": 1}, "0 or more"),
         ({"valence": 1, "energy": float("nan"), "danceability": 1}, "0 or more"),
         ({"valence": 1, "energy": float("inf"), "danceability": 1}, "0 or more"),

@@ -81,7 +81,7 @@ def test_what_a_recipe_cannot_have_is_refused(name, settings, expected):
 
 
 def test_a_masked_leader_is_refused_and_too_few_frames_are():
-    with pytest.raises(UserError, match="where blocks pool 3"):
+    with pytest.raises(UserError, match="for blocks that pool 3"):
         build_backbone(choose_recipe("leader", {"pooling": "masked"}, RECIPES))
     with pytest.raises(UserError, match="Expected 81 frames or more"):
         build_backbone(choose_recipe("leader", {"frames": 80}, RECIPES))

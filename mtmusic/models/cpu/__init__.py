@@ -1,7 +1,7 @@
-"""Faster versions of three Keras layers. Each has its parent's options and weights, and its parent's results.
+"""Faster versions of three Keras layers. Each has the options, the weights and the results of its parent class.
 
-This module says when they are used. A backbone is built of them unless it is asked for Keras's own layers
-(`layer_type`). A layer then computes in its own way if `is_quicker`, and as its parent does otherwise.
+This module decides when they are used. A backbone has these layers unless it is built with `stock=True`, see
+`layer_type`. A layer uses its faster method if `is_quicker`, and the method of its parent class otherwise.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,11 +16,11 @@ _STOCK = ContextVar("stock", default=False)
 
 
 def layer_type(ours: type[keras.layers.Layer], stock: bool) -> Callable[..., keras.layers.Layer]:
-    """This package's layer, or the Keras layer that it is a subclass of. Both have the same weights in the same order.
+    """Returns this package's layer or its parent, a Keras layer. Both have the same weights in the same order.
 
     Args:
         ours: This package's layer.
-        stock: Whether to take Keras's.
+        stock: Whether to return the Keras layer.
 
     Returns:
         The class.
@@ -29,15 +29,15 @@ def layer_type(ours: type[keras.layers.Layer], stock: bool) -> Callable[..., ker
 
 
 def is_quicker(layer: keras.layers.Layer, options: Mapping[str, Any], on_gpu: bool = False) -> bool:
-    """Whether a layer computes in its own way. It never does within `stock_operations`.
+    """Whether a layer uses its faster method. Within `stock_operations` it never does.
 
     Args:
         layer: The layer.
-        options: Attributes that it must have, and their values.
-        on_gpu: Whether it may where a GPU is visible.
+        options: Attributes with the values that they must have.
+        on_gpu: Whether the method is also used if a GPU is visible.
 
     Returns:
-        Whether it does.
+        Whether the layer uses it.
     """
     there = all(getattr(layer, name, value) == value for name, value in options.items())
     return there and not _STOCK.get() and (on_gpu or not tf.config.list_physical_devices("GPU"))
@@ -45,7 +45,7 @@ def is_quicker(layer: keras.layers.Layer, options: Mapping[str, Any], on_gpu: bo
 
 @contextmanager
 def stock_operations() -> Iterator[None]:
-    """A context in which layers are traced with the operations of Keras's own, which converters know."""
+    """A context in which layers are traced with Keras's operations, which converters support."""
     before = _STOCK.set(True)
     try:
         yield

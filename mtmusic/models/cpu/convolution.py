@@ -10,33 +10,34 @@ from mtmusic.models.cpu import is_quicker
 from mtmusic.models.layers import PACKAGE, Tensor
 
 TAPS = 5
-"""Frames of the kernels that are computed so; with 3 it does not pay."""
+"""Frames of the kernels for which the method is used. With 3 frames it is not faster."""
 
 TILE = 4
-"""Frames that are computed together."""
+"""Frames of the output that are computed together."""
 
 POINTS = (0, 1, -1, 2, -2, 1 / 2, -1 / 2)
-"""Where the polynomials are evaluated, and at infinity; small points keep rounding low."""
+"""The points at which the polynomials are evaluated, in addition to infinity. Small points keep rounding errors low."""
 
 FEWEST_WEIGHTS = 64 * 64
-"""Channels times filters below which the transforms cost more than they save."""
+"""With fewer channels times filters, the transforms take more time than they save."""
 
 MOST_FRAMES = 128
-"""Frames above which they do too: one matrix transforms all frames."""
+"""With more frames too, because one matrix transforms all frames."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class WinogradConv2D(keras.layers.Conv2D):
-    """Keras's Conv2D with 8 multiplications instead of 20. The result differs by rounding.
+    """Keras's Conv2D with 8 multiplications instead of 20. The result differs only by rounding.
 
     Takes `(batch, frames, bins, channels)`, and returns `(batch, frames, bins, filters)`. Arguments and weights are
     those of `keras.layers.Conv2D`.
 
-    Four frames of the result, of five taps each, are a product of polynomials. Both are evaluated at eight points,
-    multiplied there by a convolution along the bins, and interpolated. The steps before and after are products with
-    small matrices. This is done for kernels of five frames, strides of 1 and "same" padding, in float32, with many
-    channels and filters and few frames, without LoRA, and where no GPU is visible. Otherwise the layer computes as its
-    parent does. A value that is not finite makes all of its clip so.
+    Four frames of the result, with five taps each, are a product of polynomials. Input and kernel are evaluated at
+    eight points, multiplied there by a convolution along the bins, and the result is interpolated. Evaluation and
+    interpolation are products with small matrices. The method is used for kernels of five frames, strides of 1 and
+    "same" padding, in float32, with many channels and filters and few frames, without LoRA, and if no GPU is visible.
+    Otherwise the layer computes as its parent class does. If a value of a clip is not finite, all values of the clip
+    become so.
 
     Masking: as in Conv2D, the layer neither uses nor passes on a Keras mask.
 
@@ -83,10 +84,10 @@ def _winograd(x: Tensor, kernel: Tensor) -> Tensor:
 
 @cache
 def _matrices(frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For so many frames, or fewer, float64: (points, tiles, frames), (points, TAPS) and (frames, points, tiles).
+    """Matrices for up to `frames` frames: (points, tiles, frames), (points, TAPS) and (frames, points, tiles), float64.
 
-    The first evaluates the input's tiles, which overlap by the kernel's length, and has no columns for the padding;
-    the second evaluates the kernel; the third makes frames of the products.
+    The first evaluates the overlapping tiles of the input, without columns for the padding. The second evaluates the
+    kernel. The third interpolates the frames of the result from the products.
     """
     window = TILE + TAPS - 1
     evaluate = np.linalg.inv(_powers(window)).T
@@ -104,6 +105,6 @@ def _matrices(frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _powers(count: int) -> np.ndarray:
-    """(points, count): powers 0 to count - 1 of each point; at infinity the highest alone."""
+    """(points, count): powers 0 to count - 1 of each point. At infinity only the highest power counts."""
     infinity = np.eye(count)[-1:]
     return np.concatenate([np.vander(np.array(POINTS, float), count, increasing=True), infinity])

@@ -1,4 +1,4 @@
-"""An LSTM whose steps are quick on a CPU, for clips of different lengths where only the last state is needed."""
+"""An LSTM that is faster on a CPU, for clips of different lengths of which only the last state is needed."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,23 +10,23 @@ from mtmusic.models.cpu import is_quicker
 from mtmusic.models.layers import PACKAGE, Tensor
 
 UNROLLED = 4
-"""Frames of a turn of the loop."""
+"""Frames per iteration of the loop."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class LastStateLSTM(keras.layers.LSTM):
-    """Keras's LSTM with a faster way to the last state on a CPU. The result differs by rounding.
+    """Keras's LSTM with a faster computation of the last state on a CPU. The result differs only by rounding.
 
     Takes sequences `(batch, frames, bins)`, and returns `(batch, units)`. Arguments and weights are those of
     `keras.layers.LSTM`.
 
-    The batch is split into two halves by length, because two loops run on two cores at once, and the loop of the
-    shorter clips ends early. This is done with the default activations, without dropout or state between calls, without
-    an initial state, if only the last state is returned, and where no GPU is visible. Otherwise the layer computes as
-    its parent does.
+    The batch is split into two halves by length. The two loops run on two cores at once, and the loop of the shorter
+    clips ends earlier. The method is used with the default activations, without dropout, state between calls and
+    initial state, if only the last state is returned, and if no GPU is visible. Otherwise the layer computes as its
+    parent class does.
 
-    Masking: `mask`, `(batch, frames)` bool or None, says which frames are present. Absent frames change nothing,
-    wherever they are. A clip without a present frame gives zeros.
+    Masking: `mask`, `(batch, frames)` bool or None, marks the present frames. Absent frames at any place are skipped.
+    The result for a clip without present frames is zero.
     """
 
     def call(
@@ -48,7 +48,7 @@ class LastStateLSTM(keras.layers.LSTM):
 def _in_halves(
     x: Tensor, mask: Tensor | None, kernel: Tensor, recurrent: Tensor, bias: Tensor, run: Callable[..., Tensor]
 ) -> Tensor:
-    """x (batch, frames, bins), mask (batch, frames) bool or None -> (batch, units), by `run` of either half."""
+    """x (batch, frames, bins), mask (batch, frames) bool or None -> (batch, units). `run` computes each half."""
     clips = tf.shape(x)[0]
     present = tf.fill(tf.shape(x)[:2], True) if mask is None else tf.cast(mask, tf.bool)
     lengths = tf.reduce_sum(tf.cast(present, tf.int32), axis=1)
@@ -66,18 +66,19 @@ def _in_halves(
 
 
 def _sigmoids_first(weights: Tensor) -> Tensor:
-    """(any, 4 * units), Keras's order of the gates, i, f, g, o, to i, f, o, g: one sigmoid serves three of them."""
+    """(any, 4 * units): reorders Keras's gates i, f, g, o to i, f, o, g, so that one sigmoid computes three gates."""
     i, f, g, o = tf.split(weights, 4, axis=1)
     return tf.concat([i, f, o, g], axis=1)
 
 
 def _gates(x: Tensor, places: Tensor, starts: Tensor, lengths: Tensor, kernel: Tensor) -> Tensor:
-    """What the input gives to the gates: (steps, clips, 4 * units), each clip's last present frame at the end.
+    """The contribution of the input to the gates, (steps, clips, 4 * units). Each clip ends at the last step.
 
-    Before a clip's first frame stand zeros: with neither input nor bias the cell stays at 0, and so does the state.
-    places (frames of all clips, 2): clip and frame of each present frame of x; starts, lengths (clips,): where a clip's
-    begin in it, and how many they are; kernel: with the bias as its last row. Of a bfloat16 x the gates are float32,
-    as state and cell are: bfloat16 would round them at every frame.
+    Steps before a clip's first frame are 0. Without input and bias, cell and state stay 0. The gates are float32 for
+    bfloat16 input too, as state and cell are, because bfloat16 would round them at every frame.
+    places: (frames of all clips, 2), the clip and the frame of each present frame of x.
+    starts, lengths: (clips,), the first row of a clip in `places`, and its number of rows.
+    kernel: the kernel, with the bias as its last row.
     """
     longest = tf.maximum(tf.reduce_max(lengths), 1)
     steps = (longest + UNROLLED - 1) // UNROLLED * UNROLLED
@@ -92,7 +93,7 @@ def _gates(x: Tensor, places: Tensor, starts: Tensor, lengths: Tensor, kernel: T
 
 
 def _step(gates: Tensor, state: Tensor, cell: Tensor, recurrent: Tensor) -> tuple[Tensor, ...]:
-    """One frame, (clips, 4 * units): state and cell after it, and what the way back needs of it."""
+    """Computes one frame, (clips, 4 * units): the new state and cell, and the values that the gradient needs."""
     units = recurrent.shape[0]
     sigmoids, candidate = tf.split(gates + _product(state, recurrent), [3 * units, units], axis=1)
     sigmoids, candidate = tf.sigmoid(sigmoids), tf.tanh(candidate)
@@ -103,7 +104,7 @@ def _step(gates: Tensor, state: Tensor, cell: Tensor, recurrent: Tensor) -> tupl
 
 
 def _last_state(gates: Tensor, recurrent: Tensor) -> Tensor:
-    """(steps, clips, 4 * units) -> (clips, units)."""
+    """Gates (steps, clips, 4 * units) -> the last state (clips, units)."""
     frames = _list_of(gates.dtype, tf.shape(gates)[0], gates.shape[2]).unstack(gates)
 
     def turn(at: Tensor, state: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
@@ -117,7 +118,7 @@ def _last_state(gates: Tensor, recurrent: Tensor) -> Tensor:
 
 @tf.custom_gradient
 def _kept_last_state(gates: Tensor, recurrent: Tensor) -> tuple[Tensor, Tensor]:
-    """As `_last_state`, and keeps what a gradient by hand needs, which takes the weights' from all frames at once."""
+    """Like `_last_state`, with a custom gradient that computes the weights' gradient for all frames at once."""
     steps, units = tf.shape(gates)[0], recurrent.shape[0]
     frames = _list_of(gates.dtype, steps, gates.shape[2]).unstack(gates)
 
@@ -141,7 +142,7 @@ def _kept_last_state(gates: Tensor, recurrent: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gate_gradients(dstate: Tensor, kept: Sequence[tf.TensorArray], recurrent: Tensor) -> Tensor:
-    """The last state's gradient, (clips, units), to that of all gates, (steps, clips, 4 * units)."""
+    """The gradient of the last state (clips, units) -> the gradient of all gates (steps, clips, 4 * units)."""
     back = tf.transpose(recurrent)
     steps = kept[0].size()
 
@@ -163,12 +164,12 @@ def _gate_gradients(dstate: Tensor, kept: Sequence[tf.TensorArray], recurrent: T
 
 
 def _product(rows: Tensor, weights: Tensor) -> Tensor:
-    """In the weights' precision; the result is of the rows'."""
+    """Multiplies in the weights' precision. The result has the precision of the rows."""
     return tf.cast(tf.matmul(tf.cast(rows, weights.dtype), weights), rows.dtype)
 
 
 def _list_of(dtype: tf.DType, steps: Tensor, width: int) -> tf.TensorArray:
-    """Of `steps` tensors (clips, width)."""
+    """A TensorArray of `steps` tensors (clips, width)."""
     return tf.TensorArray(dtype, steps, element_shape=(None, width), clear_after_read=False)
 
 

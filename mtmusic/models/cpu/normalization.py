@@ -11,18 +11,18 @@ from mtmusic.models.layers import PACKAGE, Tensor
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Keras's BatchNormalization in TensorFlow's fused kernel, which passes over the activations fewer times.
+    """Keras's BatchNormalization by TensorFlow's fused kernel, which passes over the activations fewer times.
 
     Takes and returns `(batch, features)`, `(batch, frames, channels)` or `(batch, frames, bins, channels)`. Arguments
     and weights are those of `keras.layers.BatchNormalization`.
 
-    Keras computes mean, variance and scaling in separate passes, and more of them with a mask. With the kernel the
-    CNN's training step is nearly twice as fast, with a mask too (benchmarks/). If several devices share a batch, the
+    Keras computes mean, variance and scaling in separate passes, and needs more passes with a mask. With the kernel the
+    CNN's training step is nearly twice as fast, also with a mask (benchmarks/). If several devices share a batch, the
     statistics are those of the whole batch. The kernel is used if the last axis is normalised, with centre and scale.
-    With a mask it is used only where no GPU is visible, because no deterministic kernel there has the gradient that it
-    needs. Otherwise the layer computes as its parent does.
+    With a mask it is used only if no GPU is visible, because GPUs have no deterministic kernel with the gradient that
+    it needs. Otherwise the layer computes as its parent class does.
 
-    Masking: `mask`, `(batch, frames, 1 or bins)` bool, says which frames are present. Absent frames count in no
+    Masking: `mask`, `(batch, frames, 1 or bins)` bool, marks the present frames. Absent frames are left out of the
     statistics.
     """
 
@@ -60,14 +60,14 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 
 def _fused(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, *known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x (batch, frames, bins, channels), normalised by the known mean and variance, else by its own; and these two."""
+    """Normalises x (batch, frames, bins, channels) by known mean and variance or by its own. Returns all three."""
     mean, variance = known or [tf.constant([], tf.float32)] * 2
     y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=x, scale=gamma, offset=beta, mean=mean, variance=variance, epsilon=epsilon, is_training=not known
     )
     if not known:
         values = _values_per_channel(x)
-        variance *= (values - 1) / values  # the kernel's is the unbiased one
+        variance *= (values - 1) / values  # the kernel's variance is the unbiased one
     return y, mean, variance
 
 
@@ -78,11 +78,11 @@ def _values_per_channel(x: Tensor) -> Tensor:
 def _normalized_under_mask(
     x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, present: Tensor, near: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x, normalised by mean and variance of its present values; and these two.
+    """Normalises x by the mean and the variance of its present values. Returns all three.
 
-    x (batch, frames, bins, channels), present (batch, frames, bins, 1) bool, near (channels,): a value near the mean.
-    The kernel takes its statistics of all values, the absent ones set to `near`: those of the present ones follow, and
-    a variance that is small compared with the mean loses no digits.
+    The kernel computes the statistics of all values, with absent ones set to `near`. The statistics of the present
+    values follow from these. `near` is close to the mean, so a variance that is small compared with it stays exact.
+    x: (batch, frames, bins, channels). present: (batch, frames, bins, 1) bool. near: (channels,).
     """
     fill = tf.cast(near, x.dtype)
     known = tf.reduce_sum(tf.cast(present, tf.float32))
@@ -93,11 +93,11 @@ def _normalized_under_mask(
         share = _values_per_channel(x) / count
         _, mean_of_all, variance_of_all = _fused(tf.where(present, x, fill), gamma, beta, epsilon)
         away = mean_of_all - tf.cast(fill, tf.float32)
-        mean = (tf.cast(fill, tf.float32) + away * share) * tf.minimum(known, 1.0)  # 0 of no value, as Keras has it
+        mean = (tf.cast(fill, tf.float32) + away * share) * tf.minimum(known, 1.0)  # 0 without values, as in Keras
         variance = tf.maximum((variance_of_all + away**2) * share - (away * share) ** 2, 0.0)
 
         def gradient(dy: Tensor, *_: Tensor) -> tuple:
-            """Of the statistics too, which the kernel's gradient for a known mean and variance leaves out."""
+            """Adds the gradient through the statistics, which the kernel's gradient leaves out."""
             dx, dgamma, dbeta, *_ = tf.raw_ops.FusedBatchNormGradV3(
                 y_backprop=dy,
                 x=x,
@@ -122,9 +122,9 @@ def _normalized_under_mask(
 def _normalized_over_replicas(
     x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, present: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One replica's share of a batch, normalised by the mean and variance of the whole batch; and these two.
+    """Normalises a replica's share of a batch by the mean and the variance of the whole batch. Returns all three.
 
-    x (batch, frames, bins, channels), present (batch, frames, bins, 1) bool or None.
+    x: (batch, frames, bins, channels). present: (batch, frames, bins, 1) bool or None.
     """
     values = ops.cast(x, "float32")
     counted = ops.ones_like(values[..., :1]) if present is None else ops.cast(present, "float32")
@@ -135,5 +135,5 @@ def _normalized_over_replicas(
 
 
 def _sum_channels(x: Tensor) -> Tensor:
-    """(batch, frames, bins, channels) -> (channels,), axis by axis: at once, a CPU's rounding reaches 0.001."""
+    """(batch, frames, bins, channels) -> (channels,). Sums axis by axis: a single sum has errors up to 0.001."""
     return ops.sum(ops.sum(ops.sum(x, axis=2), axis=1), axis=0)
