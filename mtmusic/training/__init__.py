@@ -1,1 +1,1 @@
-"""A data folder to a run: where data, models and evaluation meet."""
+"""Trainings, from a data folder to a run. Only this package uses data, models and evaluation together."""

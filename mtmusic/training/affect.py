@@ -1,4 +1,4 @@
-"""The task of affect: values from 0 to 1, one (valence, say) or several at once."""
+"""The affect task: one or several values from 0 to 1, for example valence."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,19 +26,23 @@ from mtmusic.training.task import Evaluation, Task, too_few_groups
 from mtmusic.training.train import TrainOptions, default_out, refuse_early, resolve_recipe, train
 
 OVERFIT_ERROR = 0.01
-"""Of the labels' variance: what a network that learnt a few batches by heart leaves."""
+"""An overfit network has an error below this share of the labels' variance."""
 
 MULTITASK = "affect"
-"""The task on the card of a model of several."""
+"""The card's `task` for a model of several tasks."""
 
 
 @dataclass(frozen=True)
 class AffectTask(Task):
-    """A sigmoid head a task. The epoch is chosen by the validation error over the labels' variance.
+    """Regression with a sigmoid head per task. The best epoch has the smallest validation error / label variance.
 
-    rho on some fifty clips is too noisy to choose by. tasks: (): all of the folder. multitask: one trunk for all.
-    weights, learned_weights: of the tasks, multitask only. error: "mse" or "huber". label_means, label_variances: of
-    the train clips, set by `with_labels_of`; the mean is the constant answer to compare with.
+    rho on about fifty validation clips would be too noisy to choose the epoch.
+    tasks: names of the tasks, () for all tasks of the folder.
+    multitask: whether one model predicts all tasks.
+    weights, learned_weights: weights of the tasks in the loss, only for multitask.
+    error: "mse" or "huber".
+    label_means, label_variances: those of the train clips, set by `with_labels_of`. The mean is the constant answer to
+    compare with.
     """
 
     tasks: tuple[str, ...] = ()
@@ -76,7 +80,7 @@ class AffectTask(Task):
         return self.select(load_affect_data(options))
 
     def select(self, data: AffectData) -> AffectData:
-        """The folder's clips that have a label of one of the tasks. Raises UserError where these do not fit."""
+        """Selects the tasks, and the clips with a label of any of them. Raises UserError for tasks that do not fit."""
         selected = select_tasks(data, self.tasks or data.tasks)
         if self.multitask and len(selected.tasks) < 2:
             raise UserError(f"Expected two tasks or more for `multitask=True`, got {data.tasks[0]} in {data.folder}")
@@ -108,14 +112,14 @@ class AffectTask(Task):
         )
 
     def _weights(self, recipe: Recipe) -> dict[str, float] | None:
-        """By the user, else by the recipe; None: one over the labels' variances."""
+        """The weights given by the user, else by the recipe. None means 1 / variance of the labels."""
         return dict(self.weights) if self.weights is not None else task_weights(recipe, self.tasks)
 
     def score(self) -> Score:
         return self._spearman_logs
 
     def _spearman_logs(self, true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-        """rho of the whole validation set, by task and as their mean."""
+        """Computes rho on the whole validation set: the mean, and for several tasks rho of each."""
         rho = {f"spearman_{task}": spearman(true[:, i], predicted[:, i]) for i, task in enumerate(self.tasks)}
         mean = {"spearman": float(np.mean(list(rho.values())))}
         return mean if len(self.tasks) == 1 else mean | rho
@@ -148,7 +152,7 @@ class AffectTask(Task):
         return {"task": task, "targets": list(self.tasks), "label_means": dict(self.label_means)}
 
     def model_metrics(self, model: keras.Model, recipe: Recipe) -> dict[str, Any]:
-        """The tasks' weights in the loss, and the log-variances where the weights were learned."""
+        """The tasks' weights in the loss, and for learned weights the log-variances."""
         if self.learned_weights:
             return model.get_layer("uncertainty").learned()
         weights = self._weights(recipe) if self.multitask else None
@@ -167,7 +171,7 @@ class AffectTask(Task):
             true = data.splits[split].targets
             figure = plots.scatter(true, evaluation.predictions, self.tasks, evaluation.report["spearman"])
             plots.save_figure(figure, folder / f"scatter_{split}.png")
-        split = list(evaluations)[-1]  # the one evaluated last: test, or the one split of an evaluation
+        split = list(evaluations)[-1]  # the last one: test, or the only split of an evaluation
         true, predicted = data.splits[split].targets, evaluations[split].predictions
         plots.save_figure(plots.calibration(true, predicted, self.tasks), folder / f"calibration_{split}.png")
         plots.save_figure(plots.residuals(true, predicted, self.tasks), folder / f"residuals_{split}.png")
@@ -185,17 +189,17 @@ class AffectTask(Task):
 
 
 def train_each(options: TrainOptions, task: AffectTask) -> dict[str, dict[str, Any]]:
-    """Trains one run of all tasks where multitask, one of the tasks that are named, or one of each in turn.
+    """Trains one run for the given tasks, one run for all tasks with `multitask`, or else a run for each task.
 
-    Returns the metrics by run. Each in turn, `out` is the parent of the runs `<task>_<backbone>`. Raises UserError
-    before the first training wherever that can be known.
+    Returns the metrics by run. With a run for each task, `out` is the parent folder of the runs `<task>_<backbone>`.
+    Raises UserError, before the first training if possible.
     """
     refuse_early(options)
-    resolve_recipe(options)  # a source that cannot be used is found before any data is read
+    resolve_recipe(options)  # finds an unusable source before any data is read
     if task.multitask and task.tasks:
         raise UserError("Expected `task` or `multitask=True`, got both")
     if not task.multitask and (task.weights is not None or task.learned_weights):
-        raise UserError("Expected `weights` and `learned_weights` with `multitask=True`: one task has nothing to weigh")
+        raise UserError("Expected `weights` and `learned_weights` with `multitask=True`: a single task needs no weight")
     data = load_affect_data(options.data)
     if task.multitask or task.tasks:
         runs = {options.out or default_out(options, task): task}

@@ -1,4 +1,4 @@
-"""Finished runs compared: the scores of each, and the difference to the first; a fine-tune and its control too."""
+"""Compares finished runs: the scores of each, and the difference to the first. Also fine-tunes with a control."""
 
 import csv
 import logging
@@ -25,15 +25,16 @@ from mtmusic.training.train import TrainOptions, default_out, resolve_recipe, tr
 SPLIT = "test"
 logger = logging.getLogger(__name__)
 JOINT = "+"
-"""Between runs of single tasks that are judged as one: saved_models/valence_cnn+saved_models/energy_cnn"""
+"""Joins runs of single tasks that count as one run: saved_models/valence_cnn+saved_models/energy_cnn"""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a run, or several joined ones, answered for test clips.
+    """The predictions of a run, or of several joined runs, for test clips.
 
-    true, predicted: (clips, tasks), NaN no label; of genre (clips,) class indices and (clips, classes). groups:
-    (clips,) names; each clip its own where the run's clips.csv names none.
+    true, predicted: for affect (clips, tasks) each, NaN for missing labels. For genre class indices (clips,) and
+    probabilities (clips, classes).
+    groups: names (clips,). A clip without a group in the run's clips.csv is its own group.
     """
 
     name: str
@@ -45,20 +46,21 @@ class Predictions:
     classes: tuple[str, ...] = ()
 
     def take(self, ids: Sequence[str]) -> "Predictions":
-        """These clips, in this order."""
+        """Selects clips by id, in this order."""
         places = [self.ids.index(i) for i in ids]
         rows = {name: getattr(self, name)[places] for name in ("true", "predicted", "groups")}
         return replace(self, ids=tuple(ids), **rows)
 
 
 def compare_runs(names: Sequence[str], seed: int = 0) -> dict[str, Any]:
-    """The first run beside the others; what `comparison.json` holds.
+    """Compares the first run with the others. Returns the content of comparison.json.
 
-    "runs": of affect rho by task, and their mean, of genre accuracy and macro_f1, on the clips that all have in common.
-    "differences": the first's less each other's, on the tasks that both have. Each is {value, low, high}, the 95 %
-    bootstrap interval over groups, clips where there are none. "apart": runs that judged other clips than those before
-    them, and how many: their scores are those of their own clips, and they have no difference.
-    Raises UserError for a run that cannot be read, and for runs of genre and of affect together.
+    "runs" has the scores of each run on the clips that all have in common: for affect rho of each task and the mean,
+    for genre accuracy and macro_f1. "differences" has the scores of the first run minus those of each other run, on the
+    tasks that both have. Each entry is {value, low, high}, with the 95 % bootstrap interval over groups, or over clips
+    if there are no groups. "apart" has the runs that were evaluated on other clips, with the number of these clips.
+    Their scores are for their own clips, and they have no difference. Raises UserError for a run that cannot be read,
+    and for genre and affect runs together.
     """
     if len(names) < 2:
         raise UserError(f"Expected two runs or more to compare, got {len(names)}")
@@ -88,7 +90,7 @@ def compare_runs(names: Sequence[str], seed: int = 0) -> dict[str, Any]:
 
 
 def comparison_table(comparison: dict[str, Any]) -> str:
-    """For the terminal: a line a run and one a difference, a column a task."""
+    """Formats a comparison for the terminal: a line for each run and each difference, a column for each score."""
     parts = {
         **comparison["runs"],
         **{f"{comparison['first']} minus {name}": row for name, row in comparison["differences"].items()},
@@ -100,7 +102,7 @@ def comparison_table(comparison: dict[str, Any]) -> str:
         cells = [_interval(row[name]) if name in row else "-" for name in names]
         lines.append(f"{part:{width}}" + "".join(f"  {cell:>24}" for cell in cells))
     lines += [
-        f"{name} was evaluated on {clips} other clips: it has no difference"
+        f"{name} was evaluated on {clips} other clips, so it has no difference"
         for name, clips in comparison["apart"].items()
     ]
     return "\n".join([f"{_measure(comparison)} on the same {comparison['clips']} test clips (95 % interval)", *lines])
@@ -115,7 +117,7 @@ def _interval(row: dict[str, float]) -> str:
 
 
 def write_comparison(folder: Path, comparison: dict[str, Any]) -> None:
-    """comparison.json, and figures/comparison.png: each run's scores with their intervals."""
+    """Writes comparison.json, and figures/comparison.png with each run's scores and their intervals."""
     rows = [
         (run, {name: (row["value"], row["low"], row["high"]) for name, row in values.items()})
         for run, values in comparison["runs"].items()
@@ -125,16 +127,16 @@ def write_comparison(folder: Path, comparison: dict[str, Any]) -> None:
 
 
 def read_predictions(name: str) -> Predictions:
-    """A run's, or those of several runs of single tasks joined by "+". Raises UserError."""
+    """Reads the predictions of a run, or of several runs of single tasks joined by "+". Raises UserError."""
     joined = [name] if Path(name).exists() else name.split(JOINT)
     parts = [_read_run(Path(part), part) for part in joined]
     if len(parts) == 1:
         return parts[0]
     if any(part.classes for part in parts):
-        raise UserError(f"Expected joined runs of affect, got one of genre in {name}")
+        raise UserError(f"Expected joined runs of affect, got a genre run in {name}")
     tasks = tuple(task for part in parts for task in part.tasks)
     if len(set(tasks)) < len(tasks):
-        raise UserError(f"Expected joined runs of other tasks each, got {', '.join(tasks)} in {name}")
+        raise UserError(f"Expected joined runs of different tasks, got {', '.join(tasks)} in {name}")
     parts = _on_the_same_clips(parts)
     true, predicted = (np.hstack([getattr(part, what) for part in parts]) for what in ("true", "predicted"))
     return Predictions(name, parts[0].ids, tasks, true, predicted, parts[0].groups)
@@ -158,7 +160,7 @@ def _read_run(path: Path, name: str) -> Predictions:
 
 
 def _read_groups(run: Path, ids: Sequence[str]) -> np.ndarray:
-    """Of each test clip; older runs tell none."""
+    """Reads the group of each test clip. In older runs each clip is its own group."""
     try:
         with (run / CLIPS_FILE).open(newline="", encoding="utf-8") as file:
             groups = {row["id"]: row.get("group") for row in csv.DictReader(file) if row["split"] == SPLIT}
@@ -168,19 +170,19 @@ def _read_groups(run: Path, ids: Sequence[str]) -> np.ndarray:
 
 
 def _canonical(name: str) -> str:
-    """A run's folder is the same run as its model.keras."""
+    """One name for a run that is given by its folder or by its model.keras."""
     return name.removesuffix(f"/{MODEL_FILE}").rstrip("/")
 
 
 def _on_the_same_clips(runs: Sequence[Predictions]) -> list[Predictions]:
-    """Each with the clips that all have, in the first one's order. Raises UserError where they do not fit."""
+    """Selects the clips that all runs have, in the order of the first. Raises UserError if the runs do not fit."""
     if misfit := _misfit(runs):
         raise UserError(misfit)
     return [run.take(_common_ids(runs)) for run in runs]
 
 
 def _misfit(runs: Sequence[Predictions]) -> str | None:
-    """Why they did not judge the same clips: not half of each one's in common, or other labels of these."""
+    """The reason why runs cannot be compared, or None: less than half of the clips in common, or different labels."""
     ids, names = _common_ids(runs), " and ".join(run.name for run in runs)
     if len(ids) < max(len(run.ids) for run in runs) / 2:
         return (
@@ -203,14 +205,13 @@ def _common_ids(runs: Sequence[Predictions]) -> tuple[str, ...]:
 
 
 def own_scores(run: Predictions, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Of each task and, of several, their "mean", rho; or accuracy and macro_f1: {value, low, high}, see
-    `compare_runs`."""
+    """The scores of a run, {value, low, high} each as in `compare_runs`."""
     rows = _rows(model_scores(Fold(run.groups, run.true), run.predicted, run.tasks, seed))
     return {name: {"value": row["mean"], "low": row["low"], "high": row["high"]} for name, row in rows.items()}
 
 
 def _difference(first: Predictions, other: Predictions, seed: int) -> dict[str, dict[str, float]]:
-    """On the tasks that both have. Raises UserError where there is none."""
+    """The difference of two runs on the tasks that both have. Raises UserError if there is none."""
     tasks = tuple(task for task in first.tasks if task in other.tasks)
     if not tasks and not first.classes:
         raise UserError(f"Expected runs with a task in common, got {first.name} and {other.name}")
@@ -225,30 +226,31 @@ def _select(run: Predictions, tasks: tuple[str, ...]) -> Predictions:
 
 
 def _rows(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Of affect each task under its own name, and of several their "mean"."""
+    """Renames the scores of affect: each task by its name, and for several tasks their "mean"."""
     rows = {name.removeprefix("rho_"): row for name, row in measures(scores).items()}
     mean = rows.pop("rho", None)
     return rows if mean is None or len(rows) < 2 else {**rows, "mean": mean}
 
 
 def _from_random_weights(options: TrainOptions) -> TrainOptions:
-    """The same training of the same network without its source.
+    """The options for the same training of the same network without its source.
 
-    Of a trunk that stays frozen the random weights stay as well, so that the head alone is trained in both.
+    If the source's trunk is frozen, the random weights are frozen too, so that only the head is trained in both.
     """
     if options.recipe.trunk and options.frozen == "all" and options.unfreeze_after is None:
         return replace(options, recipe=replace(options.recipe, untrained=True))
     options = with_trunk(options)
-    # a kernel's centres are clips of this folder, not as many as the source had
+    # a kernel's centres are clips of this folder, and their number may differ from the source's
     recipe = replace(resolve_recipe(options), trunk="", centres=options.recipe.centres)
     return replace(options, recipe=recipe, source=None, transfer="all", freeze="none", unfreeze_after=None)
 
 
 def finetune(options: TrainOptions, task: Task, compare_scratch: bool = False) -> dict[str, Any]:
-    """The lab's step 9: trains the task on the source's backbone; returns what metrics.json holds.
+    """The lab's step 9: trains the task on the source's backbone. Returns the content of metrics.json.
 
-    compare_scratch: then trains the same network from random weights on the same splits, into `<out>_scratch`, and
-    compares both on the test clips: in the log, in comparison.json and on the page. Raises UserError.
+    compare_scratch: whether to also train the same network from random weights on the same splits, into
+    `<out>_scratch`. Both are compared on the test clips, in the log, in comparison.json and on the page.
+    Raises UserError.
     """
     if options.source is None:
         raise ValueError("Expected a source to fine-tune, got none")

@@ -1,4 +1,4 @@
-"""A saved model evaluated on any data folder, without training."""
+"""Evaluates a saved model on a data folder, without training."""
 
 import logging
 import shutil
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def task_of(card: Mapping[str, Any]) -> Task:
-    """The task of a saved model. card: as `cards.read_card` gives it, of genre or affect."""
+    """Returns the task of a saved model. card: the card of a genre or affect model."""
     return GenreTask.from_card(card) if card["task"] == "genre" else AffectTask.from_card(card)
 
 
@@ -35,11 +35,12 @@ def evaluate(
     out: Path | None = None,
     command: str = "",
 ) -> dict[str, Any]:
-    """Evaluates the model on one split and writes a run's report of it; returns what metrics.json holds.
+    """Evaluates the model on one split, and writes a report as for a run. Returns the content of metrics.json.
 
-    classes: of a genre model, in the place of the options'; None: the mapping that it was trained with. out: default
-    `<run>/evaluations/<folder>_<split>`; an earlier result there is replaced whole. Raises UserError where the clips
-    are not such as the model takes, their classes or tasks not its own, or `out` holds other things.
+    classes: mapping of genres for a genre model. It replaces that of the options. None uses the mapping of the
+        training.
+    out: folder of the results, by default `<run>/evaluations/<folder>_<split>`. An earlier result is replaced.
+    Raises UserError if the clips, their classes or their tasks do not fit the model, and if `out` holds other files.
     """
     model, card = load(model_path)
     refuse_tags(card, model_path)
@@ -49,13 +50,13 @@ def evaluate(
     if (out / MODEL_FILE).exists():
         raise UserError(f"Expected `out` to be new or an earlier result, got {out}, which holds a model")
     if classes is not None and card["task"] != "genre":
-        raise UserError(f"Expected `classes` with a genre model only, got one of {card['task']} in {model_path}")
+        raise UserError(f"Expected `classes` with a genre model only, got a model of {card['task']} in {model_path}")
     trained_with = card.get("class_mapping", "lab")
     options = replace(options, classes=classes or ("all" if trained_with is None else trained_with))
     data = task.load_split(options, split)
     require_rate(data.beat, data.folder, bool(card["beat"]), model_path)
     recipe = Recipe(backbone="", feature=card["feature"], frames=card["frames"])
-    if "architecture" in card:  # save_run does not know it, and evaluation needs none
+    if "architecture" in card:  # save_run does not write it, and evaluation does not need it
         recipe = recipe_from_card(card, recipe)
     recipe = replace(recipe, batch_size=card.get("recipe", {}).get("batch_size", 32))
     logger.info(data_table(data))

@@ -1,4 +1,4 @@
-"""Exports a run's model for other programs, and checks the export before it is put in its place."""
+"""Exports a run's model for other programs. The export is checked before its folder is written."""
 
 import logging
 from pathlib import Path
@@ -16,7 +16,7 @@ from mtmusic.models.saving import load, read_examples
 
 SAVEDMODEL = "savedmodel"
 FOLDERS = {SAVEDMODEL: "saved_model", **{kind: kind for kind in FILES}}
-"""In the run's folder, by format."""
+"""Name of the export in the run's folder, by format."""
 
 TRUNK_LICENSE = "LICENSE.musicnn"
 CHECK_SECONDS = 10.0
@@ -37,9 +37,9 @@ def export_model(run: Path, out: Path | None = None, overwrite: bool = False, fo
         The folder of the export.
 
     Raises:
-        UserError: The run cannot be loaded; its examples are missing, damaged or another model's; `out` holds other
-            things, or an earlier export without `overwrite`; packages are missing; the format cannot hold the model; or
-            the answers of the export differ from the model's. Nothing is written then.
+        UserError: The run cannot be loaded. Its examples are missing, damaged, or belong to another model. `out` holds
+            other files, or an earlier export without `overwrite`. Packages are missing. The format does not support the
+            model. The answers of the export differ from the model's. In all these cases nothing is written.
 
     Examples:
         >>> from mtmusic.training.export import export_model
@@ -60,7 +60,7 @@ def export_model(run: Path, out: Path | None = None, overwrite: bool = False, fo
         )
     examples = read_examples(run, model)
     licenses = {LICENSE_FILE: locate(run)[0] / LICENSE_FILE}
-    if "trunk" in card:  # whose weights are in the export, not in the run
+    if "trunk" in card:  # the export holds the trunk's weights, the run does not
         licenses[TRUNK_LICENSE] = locate(card["trunk"]["name"])[0] / LICENSE_FILE
     licenses = {name: file for name, file in licenses.items() if file.is_file()}
     if format == SAVEDMODEL:

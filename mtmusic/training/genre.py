@@ -1,4 +1,4 @@
-"""The task of genre: one class a clip."""
+"""The genre task: one class per clip."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,11 +27,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GenreTask(Task):
-    """Softmax cross-entropy; the epoch is chosen by the validation loss.
+    """Classification with softmax cross-entropy. The best epoch has the smallest validation loss.
 
-    leave_out: an affect run. The clips that it was evaluated on, by content, are not trained on, so that it can be
-    fine-tuned from this task's model and evaluated on clips that are new to both. classes, class_weights: set by
-    `with_labels_of`.
+    leave_out: an affect run. Clips that are equal to its evaluation clips are not trained on. So the run can be
+    repeated as a fine-tuning of this task's model, and be evaluated on clips that are new to both.
+    classes, class_weights: set by `with_labels_of`.
     """
 
     leave_out: Path | None = None
@@ -129,9 +129,9 @@ class GenreTask(Task):
 
 
 def _without(data: GenreData, run: Path) -> GenreData:
-    """Train and validation without the clips that the run was evaluated on, by content.
+    """Leaves out clips of train and validation that are equal to clips that the run was evaluated on.
 
-    Raises UserError where a class has none left.
+    Raises UserError if a class has no clips left.
     """
     evaluated = evaluated_contents(run)
     splits = dict(data.splits)

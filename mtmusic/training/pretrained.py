@@ -1,4 +1,4 @@
-"""The pretrained trunk: musicnn's weights from the package index, rebuilt as a run of task "tags"."""
+"""The pretrained trunk: musicnn's weights from the package index, converted to a run of task "tags"."""
 
 import hashlib
 import logging
@@ -30,7 +30,7 @@ LICENSE = "musicnn-0.1.0.dist-info/LICENSE.md"
 
 EXAMPLE_SECONDS = 10.0
 CLIP_FRAMES = 1875
-"""Thirty seconds: the windows that a song is cut into where a card does not say better."""
+"""Length of the windows that a song is cut into if the card does not state another one: thirty seconds."""
 
 TAG_GROUPS = {
     "rock": "genre", "pop": "genre", "alternative": "genre", "indie": "genre", "electronic": "genre",
@@ -44,7 +44,7 @@ TAG_GROUPS = {
     "heavy metal": "genre", "Progressive rock": "genre", "60s": "era", "rnb": "genre", "indie pop": "genre",
     "sad": "mood", "House": "genre", "happy": "mood",
 }  # fmt: skip
-"""The tags in the order of the model's outputs, and what each is of."""
+"""The tags in the order of the model's outputs, with the group of each."""
 
 NOTES = (
     "Scores are outputs of a sigmoid. They are not calibrated. The scores of two tags cannot be compared.",
@@ -58,11 +58,12 @@ logger = logging.getLogger(__name__)
 
 
 def get_pretrained(out: Path | None = None, wheel: Path | None = None, overwrite: bool = False) -> Path:
-    """Writes the trunk, a run of task "tags", and returns its folder. One that is whole is kept.
+    """Writes the trunk, a run of task "tags", and returns its folder. An existing trunk is kept.
 
-    out: by default saved_models/musicnn in a clone, elsewhere models/musicnn in the cache. wheel: a file to take the
-    weights from; None: pip downloads it from the index that it is set up for. The package in it is neither installed
-    nor imported. Raises UserError where the wheel cannot be had, is another, or lacks a weight; nothing is left then.
+    The package in the wheel is neither installed nor imported.
+    out: the folder, by default saved_models/musicnn in a clone, or models/musicnn in the cache.
+    wheel: the file with the weights. None downloads it by pip from its package index.
+    Raises UserError if the wheel cannot be downloaded, is another one, or lacks a weight. Then nothing is written.
     """
     out = out or default_folder()
     refuse_other_things(out, CARD_FILE)
@@ -79,20 +80,20 @@ def get_pretrained(out: Path | None = None, wheel: Path | None = None, overwrite
                 save(model, work, _card(weights_hash(model)), _examples())
                 (work / LICENSE_FILE).write_text(license_text, encoding="utf-8")
         except OSError:
-            if not (out / CARD_FILE).is_file():  # else another process was sooner
+            if not (out / CARD_FILE).is_file():  # else another process has written it
                 raise
     logger.info(f"Pretrained trunk: {out}")
     return out
 
 
 def default_folder() -> Path:
-    """saved_models/musicnn where the working directory is a clone, else the cache's."""
+    """Returns saved_models/musicnn if the working directory is a clone, else a folder in the cache."""
     clone = Path("saved_models/README.md").is_file() and Path("mtmusic/__init__.py").is_file()
     return (Path("saved_models") if clone else cache_folder() / "models") / TRUNK
 
 
 def _extract(wheel: Path, folder: Path) -> tuple[Path, str]:
-    """The checkpoint's path in the folder, under a name of our own, and the text of its licence."""
+    """Extracts the checkpoint under a fixed name. Returns its path, and the text of its licence."""
     try:
         if (digest := hashlib.sha256(wheel.read_bytes()).hexdigest()) != WHEEL_SHA256:
             raise UserError(f"Expected the wheel of {PACKAGE}, sha256 {WHEEL_SHA256}, got {digest} in {wheel}")
@@ -142,7 +143,7 @@ def _card(weights: str) -> dict[str, Any]:
 
 
 def _examples() -> np.ndarray:
-    """(4, frames, 96): synthesised music, in the place of songs."""
+    """Example clips (4, frames, 96) of synthesised music."""
     waveforms = [synthesise(style, 0, EXAMPLE_SECONDS)[0] for style in sorted(STYLES)[:4]]
     resampled = [resample(one, SAMPLE_RATE, LOGMEL_SAMPLE_RATE) for one in waveforms]
     return np.stack([logmel_spectrogram(one).T for one in resampled])

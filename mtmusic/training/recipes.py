@@ -1,4 +1,4 @@
-"""Named, complete settings, and the backbone that each builds."""
+"""Recipes: named, complete settings of network and training. Builds the backbone of a recipe."""
 
 import logging
 import math
@@ -21,36 +21,34 @@ from mtmusic.models.trainer import TrainingConfig
 logger = logging.getLogger(__name__)
 
 CENTRES = 2048
-"""Of a kernel at the most: its weights grow with the square."""
+"""The largest number of centres of a kernel. Its weights grow with the square of the centres."""
 
 LEADER_BLOCKS = ((16, 3), (32, 3), (64, 3), (128, 3))
 LEADER_PATIENCE_CLIPS = 5 * 900
-"""The leader's five epochs of the lab's affect clips, less a fifth to choose the epoch by."""
+"""The leader's patience: five epochs of the lab's affect clips, without the fifth that chooses the epoch."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A network and how it is trained.
+    """The settings of a network and of its training.
 
     Attributes:
-        frames: Of each clip; None takes clips of any length.
-        blocks, pool, dense: Of a CNN, see `cnn_backbone`.
-        parts, kernels: Of clip statistics, see `statistics_backbone`.
-        centres: Clips that a kernel compares with. None takes all that it may learn from, up to CENTRES.
-        features: Of musicnn, see `musicnn_backbone`.
-        trunk: Name of the run whose backbone the training starts from. It is wholly frozen unless a training says
-            otherwise.
-        untrained: Takes the architecture of the trunk with random weights, as a control.
-        neck, hidden: Between features and outputs, see `heads.neck`.
-        dropout: After each layer of an LSTM, around the dense block of a CNN, behind a kernel, or in a neck.
-        weights: Of the tasks' errors in a multitask loss, in the folder's order; the last one is that of all further
-            tasks. Without any, see `losses.complete_weights`.
-        balanced: In a genre's loss all classes count alike, however few clips they have.
-        patience_clips: The training sees at least so many clips without a better epoch before it stops. An epoch of a
-            small folder has few steps.
-        refit: After the validation clips have chosen the best epoch, the network is trained anew for so many epochs on
-            train and validation.
-        precision: See models.precision.
+        frames: Frames of each clip. None takes clips of any length.
+        blocks, pool, dense: Arguments of `cnn_backbone`.
+        parts, kernels: Arguments of `statistics_backbone`.
+        centres: Number of training clips that a kernel compares with. None uses all of them, up to CENTRES.
+        features: Argument of `musicnn_backbone`.
+        trunk: Name of the run whose backbone the training starts from. All of it is frozen by default.
+        untrained: Whether to use the architecture of the trunk with random weights, as a control.
+        neck, hidden: Layers between features and outputs, see `heads.neck`.
+        dropout: Dropout rate after each layer of an LSTM, before and after the dense block of a CNN, after a kernel, or
+            in a neck.
+        weights: Weights of the tasks' errors in a multitask loss, in the folder's order. The last weight also applies
+            to all further tasks. If empty, see `losses.complete_weights`.
+        balanced: Whether all classes have the same weight in a genre loss, independent of their number of clips.
+        patience_clips: The patience is at least this number of clips, because an epoch of a small folder has few steps.
+        refit: Whether to train a new network on train and validation for the best number of epochs.
+        precision: See `models.precision`.
     """
 
     backbone: str = "cnn"
@@ -111,7 +109,7 @@ LEADER = Recipe(
 """The best published solution of the lab. Its loss counts the first task twice."""
 
 KERNEL = Recipe("statistics", "fused", learning_rate=0.02, weight_decay=0.2, balanced=True, epochs=300, patience=25)
-"""A kernel machine on statistics of the clips: what small folders have enough songs for."""
+"""A kernel machine on statistics of the clips. A small number of songs is enough for it."""
 
 PRETRAINED = Recipe(
     "musicnn",
@@ -129,12 +127,12 @@ PRETRAINED = Recipe(
 
 RECIPES = {"cnn": LAB_CNN, "lstm": LAB_LSTM, "statistics": KERNEL, "musicnn": PRETRAINED}
 AFFECT_RECIPES = {**RECIPES, "cnn": replace(LAB_CNN, pooling="masked", batch_size=16)}
-"""By backbone, where no recipe is named. Of affect, whose folders are smaller: the mean over real frames leaves a head
-64 weights, where the flat layer leaves 384 that read absolute positions, padding too. The lab's own is `lab-cnn`."""
+"""The default recipe of each backbone. Affect folders are smaller, so the CNN averages over present frames. Then a head
+has 64 weights. With the lab's flat layer (`lab-cnn`) it has 384, which depend on absolute positions and on padding."""
 
 NAMED_RECIPES = {"lab-cnn": LAB_CNN, "lab-lstm": LAB_LSTM, "leader": LEADER, "kernel": KERNEL, "pretrained": PRETRAINED}
 MULTITASK_RECIPES = {"leader": replace(LEADER, learning_rate=1e-3)}
-"""Those that are others where several tasks are learnt at once."""
+"""Recipes with other settings for several tasks at once."""
 
 ABLATIONS = {
     **{
@@ -161,13 +159,13 @@ ABLATIONS = {
         weight_decay=0.5,
     ),
 }
-"""`kernel` without each of its parts, and other heads on the pretrained trunk, which store no clips."""
+"""Variants of `kernel` without one of its parts, and other heads on the pretrained trunk, which store no clips."""
 
 ADDED = ("blocks", "pool", "dense", "parts", "kernels", "centres", "features")
-"""What cards of older models do not tell of their backbones: they have the lab's."""
+"""Settings of the backbone that cards of older models do not have. These models have the lab's values."""
 
 ONLY = {"cnn": ("pooling",), "lstm": ("units", "layers", "bidirectional")}
-"""Settings that one kind of backbone has alone, and that a user may give."""
+"""Settings of the user that apply to one kind of backbone only."""
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -175,9 +173,9 @@ def recipe_names() -> tuple[str, ...]:
 
 
 def best_recipe(beat: bool) -> str:
-    """The name of the recipe that `best` means, by whether the clips are beat-synchronised.
+    """Returns the name of the recipe that `best` stands for, by whether the clips are beat-synchronised.
 
-    Without the pretrained trunk, which is logged, it is the same for all clips.
+    Without the pretrained trunk it is the same for all clips, and a message is logged.
     """
     if beat:
         return "kernel"
@@ -185,14 +183,17 @@ def best_recipe(beat: bool) -> str:
         locate(TRUNK)
     except UserError:
         logger.info(
-            "The recipe best is kernel here, since the pretrained trunk is missing: mtmusic get-pretrained fetches it"
+            "The recipe best is kernel here, because the pretrained trunk is missing: mtmusic get-pretrained fetches it"
         )
         return "kernel"
     return "pretrained"
 
 
 def named_recipe(name: str, multitask: bool = False, beat: bool = True) -> Recipe:
-    """beat: whether the clips are beat-synchronised, for `best`. Raises UserError for a name that no recipe has."""
+    """Returns a recipe by name. Raises UserError for an unknown name.
+
+    beat: whether the clips are beat-synchronised, for the name "best".
+    """
     if name not in recipe_names() and name not in ABLATIONS:
         raise UserError(f"Expected `recipe` {', '.join(NAMED_RECIPES)} or best, got {name}")
     name = best_recipe(beat) if name == "best" else name
@@ -208,13 +209,13 @@ def choose_recipe(
     source: Path | None = None,
     beat: bool = True,
 ) -> Recipe:
-    """The named recipe, else the default of the backbone in settings or of the source, with what else is given there.
+    """Returns the named recipe, or the default recipe of the backbone in `settings` or of the source, with `settings`.
 
-    source: a run whose backbone is to be started from. beat: see `named_recipe`. Raises UserError for an unknown name,
-    and for a setting that the backbone does not have.
+    source: a run whose backbone the training starts from. beat: see `named_recipe`.
+    Raises UserError for an unknown name, and for a setting that the backbone does not have.
     """
     if name is not None and "backbone" in settings:
-        raise UserError(f"Expected `recipe` without `backbone`: {name} has its own")
+        raise UserError(f"Expected `recipe` without `backbone`: {name} defines the backbone")
     if name is None:
         recipe = defaults[settings.get("backbone") or _backbone_of(source)]
     else:
@@ -228,7 +229,7 @@ def choose_recipe(
 
 
 def _backbone_of(source: Path | None) -> str:
-    """What is wrong with a source is told where it is used."""
+    """The backbone of the source, by default "cnn". Errors of the source are raised later, when it is loaded."""
     try:
         told = read_card(locate(source)[0]).get("architecture") if source is not None else None
     except UserError:
@@ -240,10 +241,10 @@ def _backbone_of(source: Path | None) -> str:
 def fill_in(
     recipe: Recipe, frames: int, splits: Mapping[str, Sized], retrain_on_all: bool = False, feature: str = "fused"
 ) -> Recipe:
-    """The recipe with what depends on folder and machine.
+    """Fills in the settings that depend on the folder and the machine.
 
-    A flat CNN's frames, where none were given; patience; precision; the input of a pretrained trunk, by the arrays'
-    feature; and how many clips Nystroem features have as centres: those that it may learn from.
+    These are the frames of a flat CNN if none were given, the patience, the precision, the input of a pretrained trunk
+    by the feature of the arrays, and the number of centres of Nystroem features by the number of training clips.
     """
     patience = max(recipe.patience, math.ceil(recipe.patience_clips / len(splits["train"])))
     recipe = replace(recipe, patience=patience, precision=supported(recipe.precision))
@@ -257,7 +258,7 @@ def fill_in(
 
 
 def task_weights(recipe: Recipe, tasks: Sequence[str]) -> dict[str, float] | None:
-    """Of each task's error in a multitask loss; None where the recipe leaves them to the labels' variances."""
+    """The weight of each task's error in a multitask loss, or None if the recipe has none: see `complete_weights`."""
     if not recipe.weights:
         return None
     more = recipe.weights[-1:] * len(tasks)
@@ -265,7 +266,7 @@ def task_weights(recipe: Recipe, tasks: Sequence[str]) -> dict[str, float] | Non
 
 
 def build_backbone(recipe: Recipe, stock: bool = False) -> keras.Model:
-    """The recipe's backbone with fresh weights. stock: of Keras's own layers alone, to compare with."""
+    """Builds the recipe's backbone with random weights. stock: whether to use only Keras's layers, for comparisons."""
     with layers_compute_in(recipe.precision):
         if recipe.backbone == "statistics":
             return statistics_backbone(
@@ -289,18 +290,18 @@ def build_backbone(recipe: Recipe, stock: bool = False) -> keras.Model:
 
 
 def build_neck(recipe: Recipe) -> Neck | None:
-    """What lies between the recipe's features and its outputs."""
+    """Builds the layers between the recipe's features and its outputs."""
     return neck(recipe.neck, recipe.hidden, recipe.centres or 0, recipe.dropout)
 
 
 def architecture(recipe: Recipe) -> dict[str, Any]:
-    """The settings that shape the backbone, for the card: with them another can be built for the same weights."""
+    """Returns the settings of the backbone for the card, by which it can be built again for its weights."""
     names = ("backbone", "feature", "frames", "pooling", *ADDED, "units", "layers", "bidirectional", "dropout")
     return {name: getattr(recipe, name) for name in names}
 
 
 def recipe_from_card(card: Mapping[str, Any], recipe: Recipe) -> Recipe:
-    """The recipe with the architecture of a saved model's card."""
+    """Returns the recipe with the architecture in a saved model's card."""
     told, kept = card.get("architecture"), {name: card[name] for name in ("feature", "frames")}
     if (
         not isinstance(told, dict)

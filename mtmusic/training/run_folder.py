@@ -1,4 +1,4 @@
-"""A run's folder: put in its place when whole, picked up again when stopped; its card, clips.csv and evaluation."""
+"""A run's folder, which is renamed when it is complete and can be resumed; its card, clips.csv and evaluation."""
 
 import csv
 import json
@@ -46,13 +46,13 @@ PREDICTIONS = "predictions.csv"
 SETTINGS = "settings.json"
 CHECKPOINTS, RETRAINED = "checkpoints", "retrained"
 FROZEN_STAGE = "frozen"
-"""In either of them: the checkpoints of the epochs before the backbone is unfrozen."""
+"""Subfolder of both: the checkpoints of the epochs before the backbone is unfrozen."""
 
 MAY_CHANGE = ("epochs", "patience")
-"""Settings that a resumed run may give anew."""
+"""Settings that may differ when a run is resumed."""
 
 UNKNOWN = "unknown"
-"""In the place of a content: the run's source does not say what it was trained on."""
+"""Used as a content if the training clips of the run's source are not known."""
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +60,10 @@ logger = logging.getLogger(__name__)
 
 
 def require_free(out: Path, resume: bool, overwrite: bool) -> None:
-    """Raises UserError where another run is writing `out`, and where it is taken, by a run or by other things, and the
-    options do not say what to do."""
+    """Raises UserError if another run is writing `out`, or if it holds a run or other files.
+
+    `resume` and `overwrite` allow an unfinished and a finished run.
+    """
     refuse_other_things(out, METRICS)
     work, is_run = _work(out), (out / METRICS).is_file()
     _refuse_running(work)
@@ -72,7 +74,7 @@ def require_free(out: Path, resume: bool, overwrite: bool) -> None:
 
 
 def finished(out: Path, resume: bool) -> dict[str, Any] | None:
-    """The metrics of a run that has nothing left to resume, which is logged; else None."""
+    """Returns the metrics of a finished run that is to be resumed, and logs a message. Otherwise returns None."""
     if not resume or not (out / METRICS).is_file() or _work(out).is_dir():
         return None
     logger.info(
@@ -83,12 +85,12 @@ def finished(out: Path, resume: bool) -> dict[str, Any] | None:
 
 @contextmanager
 def run_folder(out: Path, settings: Mapping[str, Any], resume: bool) -> Iterator[Path]:
-    """Gives a folder next to `out` to write the run into, and puts it in the place of `out` when the block ends.
+    """Yields a folder next to `out` for the run, and renames it to `out` when the block ends.
 
-    Where the block is stopped or fails, the folder is left for a resume if there are checkpoints, which is logged; else
-    it goes. After a kill it is left.
-    settings: all that the result depends on. Raises UserError where a resumed run had other ones, and where another run
-    is writing the folder.
+    If the block is stopped or fails, the folder is kept for a resume if it has checkpoints, and a message is logged.
+    Otherwise it is deleted. If the process is killed, the folder is kept.
+    settings: all settings that the result depends on. Raises UserError if a resumed run had other settings, and if
+    another run is writing the folder.
     """
     work = _work(out)
     _refuse_running(work)
@@ -122,7 +124,7 @@ def _kept_for_a_resume(work: Path, settings: Mapping[str, Any]) -> Iterator[Path
 
 def _refuse_running(work: Path) -> None:
     if work.is_dir():
-        with locked(work):  # another run's is neither gone on with nor removed
+        with locked(work):  # a folder that another run is writing is neither resumed nor removed
             pass
 
 
@@ -145,7 +147,7 @@ def _require_equal(before: Mapping[str, Any], now: Mapping[str, Any], work: Path
 
 
 def seed_everything(seed: int) -> None:
-    """Fixes Python's, NumPy's and TensorFlow's random numbers, and operations to one order of summing."""
+    """Seeds Python, NumPy and TensorFlow, and makes TensorFlow's operations deterministic."""
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
 
@@ -165,8 +167,8 @@ def save_run(
     Args:
         model: A model from `genre_classifier`, `affect_regressor` or `multitask_regressor`.
         folder: The run's folder, which is created.
-        train: The clips that the model was trained on. Their data folder says how songs become features.
-        frames: As in `make_dataset`. By default the number that the model takes, or clips of any length.
+        train: The clips that the model was trained on. Their data folder defines the features of songs.
+        frames: As in `make_dataset`. By default the model's number of frames, or None for clips of any length.
         classes: As in `read_genre_labels`. By default "lab" if all classes are the lab's, else "all".
         beat: Whether the clips are beat-synchronised. By default as their data folder says.
         overwrite: Whether an earlier run in `folder` is replaced.
@@ -176,7 +178,7 @@ def save_run(
 
     Raises:
         UserError: There are no clips, the model does not fit them, a classifier returns probabilities and not logits,
-            the data folder does not say whether its clips are beat-synchronised, or `folder` holds something else.
+            `beat` is not given and the data folder does not state it, or `folder` holds other files.
 
     Examples:
         >>> train = mtmusic.read_genre_labels("data/genre_beat")
@@ -226,7 +228,7 @@ def save_run(
 
 
 def _feature_of(model: keras.Model, train: Clips) -> str:
-    """What the model takes. Raises UserError for a model that does not answer as the heads do on these clips."""
+    """Returns the feature of the model's input. Raises UserError if the outputs are not those of a head for clips."""
     names = train.classes or train.tasks
     features = {bins: name for name, bins in FEATURE_BINS.items()}
     if model.output_shape[-1] != len(names) or model.input_shape[2] not in features:
@@ -236,7 +238,7 @@ def _feature_of(model: keras.Model, train: Clips) -> str:
         )
     activation = getattr(model.layers[-1], "activation", keras.activations.linear)
     if train.classes and activation is not keras.activations.linear:
-        raise UserError(f"Expected logits, as genre_classifier gives them, got a last layer with {activation.__name__}")
+        raise UserError(f"Expected logits, as from genre_classifier, got a last layer with {activation.__name__}")
     return features[model.input_shape[2]]
 
 
@@ -244,7 +246,7 @@ def _feature_of(model: keras.Model, train: Clips) -> str:
 
 
 def base_card(recipe: Recipe, data: FolderData, command: str, seed: int) -> dict[str, Any]:
-    """What a user of any task's model must know, and what made it; the task and its metrics are added."""
+    """The card of any model: its input, its data and its settings. The task and the metrics are added later."""
     return {
         "feature": recipe.feature,
         "sample_rate": sample_rate(recipe.feature),
@@ -264,18 +266,18 @@ def base_card(recipe: Recipe, data: FolderData, command: str, seed: int) -> dict
 
 
 def sample_rate(feature: str) -> int:
-    """Of the sound that the feature is made from, in Hz."""
+    """The sample rate of the audio for a feature, in Hz."""
     return LOGMEL_SAMPLE_RATE if feature == "logmel" else SAMPLE_RATE
 
 
 def _clip_seconds(folder: Path) -> float | None:
-    """The length of the songs' excerpts by the folder's features.json; beats alone do not tell."""
+    """The length of the songs' excerpts in seconds, from features.json. It is not known from the number of beats."""
     seconds = read_features_json(folder).get("duration")
     return seconds if isinstance(seconds, int | float) and 0 < seconds < math.inf else None
 
 
 def data_card(data: FolderData) -> dict[str, Any]:
-    """Where the clips came from, and how many: of each class, or all and those that have a label of each task."""
+    """The data in the card: the folder, and the number of clips by class, or in total and with a label of each task."""
     counts = {split: clips.counts() for split, clips in data.splits.items()}
     card = {"folder": str(data.folder), "demo": data.demo, "fingerprint": data.fingerprint}
     if isinstance(data, AffectData):
@@ -284,17 +286,17 @@ def data_card(data: FolderData) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that a result may depend on."""
+    """The versions of all packages that a result may depend on."""
     packages = ("tensorflow", "keras", "numpy", "scikit-learn", "scipy", "soxr")
     return {"mtmusic": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 def source_card(source: Path, data: FolderData, transferred: str) -> dict[str, Any]:
-    """For the card of a model that was started from another: which, and the test clips that that one was trained on.
+    """The source in the card of a model that was started from another run.
 
-    transferred: "all" of its backbone, or its first N blocks. "test_clips_learnt" holds their ids, by content, not by
-    name; None where the source does not tell. "demo": whether it learnt from the demo corpus, or one that it was
-    started from did.
+    "test_clips_learnt" has the ids of test clips that the source was trained on, by content. It is None if the source
+    does not state its clips. "demo" is whether the source, or its own source, was trained on the demo corpus.
+    transferred: "all" blocks of its backbone, or the number of its first blocks.
     """
     test = data.splits["test"]
     learnt = clips_learnt(source, [data.digests[path] for path in test.paths])
@@ -307,7 +309,7 @@ def source_card(source: Path, data: FolderData, transferred: str) -> dict[str, A
 
 
 def log_known_test_clips(source: Mapping[str, Any], test_clips: int) -> None:
-    """Says that the test split is not new to the source's backbone, where that is so. source: as `source_card`."""
+    """Logs if the source was, or may have been, trained on test clips. source: the result of `source_card`."""
     if (seen := source["test_clips_learnt"]) is None:
         logger.info(f"It is not known whether {source['run']} was trained on clips of the test split")
     elif seen:
@@ -319,7 +321,7 @@ def log_known_test_clips(source: Mapping[str, Any], test_clips: int) -> None:
 
 
 def write_clips(work: Path, data: FolderData, trained_on: str, source: Path | None) -> None:
-    """clips.csv: id, split, content (a hash), trained (1 or 0) and group, where the folder has groups, of each clip.
+    """Writes clips.csv: id, split, content (a hash), trained (1 or 0) and group of each clip.
 
     The clips that a source was trained on are added. trained_on: splits, joined by "+".
     """
@@ -336,9 +338,9 @@ def write_clips(work: Path, data: FolderData, trained_on: str, source: Path | No
 
 
 def clips_learnt(run: Path, digests: Sequence[str]) -> list[str] | None:
-    """Those of the contents that the run's model, or one that it was started from, learnt from.
+    """Returns those of the contents that the run's model, or one of its sources, was trained on.
 
-    None where none of them is known to be, and some source does not tell, as the pretrained trunk.
+    Returns None if none is known and a source does not state its clips, as the pretrained trunk.
     """
     trained = _contents(run, "trained", "1") or {UNKNOWN}
     learnt = [digest for digest in digests if digest in trained]
@@ -346,7 +348,7 @@ def clips_learnt(run: Path, digests: Sequence[str]) -> list[str] | None:
 
 
 def evaluated_contents(run: Path) -> set[str]:
-    """The hashes of the clips that the run was evaluated on. Raises UserError where it does not tell."""
+    """Returns the hashes of the clips that the run was evaluated on. Raises UserError if clips.csv has none."""
     if not (evaluated := _contents(run, "split", "test")):
         raise UserError(f"Expected a run whose {CLIPS_FILE} lists the clips of its evaluation, got {run}")
     return evaluated
@@ -374,9 +376,10 @@ def write_evaluation(
     card: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Card, metrics.json, predictions.csv, figures and report.html, which comes last; returns what metrics.json holds.
+    """Writes the card, metrics.json, predictions.csv, figures, and at last report.html.
 
-    evaluations: by split. card, facts: what the card and metrics.json hold in addition.
+    Returns the content of metrics.json. evaluations: evaluations by split. card: the card.
+    facts: further content of metrics.json.
     """
     reports = {split: evaluation.report for split, evaluation in evaluations.items()}
     metrics = {**reports, **facts}
@@ -398,5 +401,5 @@ def write_evaluation(
 
 
 def rounded(row: tuple[Any, ...]) -> list[Any]:
-    """Six decimals of each number in a row of predictions."""
+    """Rounds each number in a row of predictions to six decimals."""
     return [f"{cell:.6f}" if isinstance(cell, float | np.floating) else cell for cell in row]

@@ -1,4 +1,4 @@
-"""Affect predictions for every clip of a test split, labelled or not, in the format that the competition scored."""
+"""Writes affect predictions for every clip of a test split, labelled or not, in the format of the competition."""
 
 import csv
 import io
@@ -35,11 +35,13 @@ def make_submission(
     beat: bool | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Predicts every array of the folder's test/, writes the file, and reads it back; returns its path.
+    """Predicts every array in the folder's test/, writes the file, and reads it back. Returns its path.
 
-    models: one of all tasks, or several that have them together. header: "lab" for the scored format, "plain" for
-    `Id,<tasks>` and rows `<id>,0.153,...` in the models' order. Rows are sorted by id. Raises UserError for what the
-    user can mend, and where the file does not hold what was predicted.
+    Rows are sorted by id.
+    models: a model of all tasks, or several models of different tasks.
+    header: "lab" for the competition's format, or "plain" for `Id,<tasks>` and rows `<id>,0.153,...` in the models'
+    order.
+    Raises UserError for models or folders that cannot be used, and if the written file differs from the predictions.
     """
     refuse_taken([out], overwrite)
     loaded = [(path, *_affect_model(path)) for path in models]
@@ -60,13 +62,13 @@ def make_submission(
 
 
 def submit_command(path: Path, header: str) -> str:
-    """Kaggle's, which sends the file to the lab's competition, or to the one to be named."""
+    """Returns Kaggle's command to submit the file to the lab's competition, or to another one."""
     competition = COMPETITION if header == "lab" else "COMPETITION"
     return f"kaggle competitions submit -c {competition} -f {shlex.quote(str(path))} -m mtmusic"
 
 
 def read_submission(path: Path) -> tuple[list[str], list[str], np.ndarray]:
-    """Ids, tasks and values (clips, tasks) of a file of either header. Raises UserError where it is not a whole one."""
+    """Reads ids, tasks and values (clips, tasks) of a file with either header. Raises UserError for other content."""
     with path.open(newline="", encoding="utf-8") as file:
         (_, *tasks), *rows = csv.reader(file)
     try:
@@ -82,12 +84,12 @@ def _affect_model(path: Path) -> tuple[Any, dict[str, Any]]:
     model, card = load(path)
     refuse_tags(card, path)
     if card["task"] == "genre":
-        raise UserError(f"Expected a model of affect, got one of genre: {path} (mtmusic train-affect trains one)")
+        raise UserError(f"Expected a model of affect, got a genre model: {path} (mtmusic train-affect trains one)")
     return model, card
 
 
 def _columns(tasks: Sequence[str], header: str) -> list[int]:
-    """Which of the models' tasks stand in which order in the file. Raises UserError where they do not fit."""
+    """The indices of the models' tasks in the order of the file. Raises UserError if the tasks do not fit."""
     if len(set(tasks)) < len(tasks):
         raise UserError(f"Expected models of different tasks, got {', '.join(tasks)}")
     if header == "plain":
@@ -101,7 +103,7 @@ def _columns(tasks: Sequence[str], header: str) -> list[int]:
 
 
 def _test_clips(folder: Path) -> tuple[Clips, np.ndarray]:
-    """Every array of test/, sorted by id, each read once; and their frames."""
+    """Reads every array in test/ once. Returns the clips sorted by id, and their numbers of frames."""
     if not (folder / "test").is_dir():
         raise UserError(f"Expected a data folder with test/, got none in {folder}")
     clips, _ = scan_unlabelled(folder, "test")
@@ -114,7 +116,7 @@ def _test_clips(folder: Path) -> tuple[Clips, np.ndarray]:
 
 
 def _write(out: Path, ids: Sequence[str], tasks: Sequence[str], predicted: np.ndarray, header: str) -> None:
-    """Whole, and read back before it gets its name."""
+    """Writes the file under a temporary name, reads it back, and renames it."""
     suffix = LAB_SUFFIX if header == "lab" else ""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

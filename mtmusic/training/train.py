@@ -1,4 +1,4 @@
-"""One training, from a data folder to a run's folder, read from top to bottom in `train`."""
+"""A training, from a data folder to a run's folder. `train` has all steps in order."""
 
 import logging
 import math
@@ -53,10 +53,11 @@ from mtmusic.training.run_folder import (
 from mtmusic.training.task import Evaluation, Task, examples, kept_batches, kept_parts, write_clip_figures
 
 MEMORY_CACHE_BYTES = 2 * 2**30
-"""A split larger than this as float32 is read anew each epoch, so that memory does not grow with the folder."""
+"""A larger split, as float32, is read again in each epoch, so that memory use does not grow with the folder."""
 
 TRUNK_LEARNING_RATE, TRUNK_BATCH_SIZE = 1e-4, 4
-"""In the place of a head's, where the trunk is trained too. All of it takes .7 GB a clip of 30 s in a batch."""
+"""Used if the trunk is trained too, instead of the values for a head. Training the whole trunk takes .7 GB for each
+clip of 30 s in a batch."""
 
 logger = logging.getLogger(__name__)
 
@@ -66,16 +67,17 @@ class TrainOptions:
     """A training of any task.
 
     Attributes:
-        out: The run's folder. None: one in saved_models/, named after the task and the backbone.
-        source: A run whose backbone, architecture and all, is started from.
-        transfer: "all" of its weights, or those of its first N blocks.
-        freeze: "all" of that backbone, "none", or its first N blocks. None: all of a recipe's trunk, and all where it
-            is unfrozen later; else none.
-        unfreeze_after: Epochs after which all of the backbone is trained, at a tenth of the rate. None: never.
-        devices: A number, or "all", see distribution.find_devices. Apart from rounding and dropout the result does not
-            depend on it, so that a resume may give another.
-        progress: Shows one line of epochs.
-        verbose: Shows Keras's line an epoch instead.
+        out: The run's folder. None for a folder in saved_models/ with the names of the task and the backbone.
+        source: A run whose backbone, with its architecture, the training starts from.
+        transfer: "all" to load the weights of the whole backbone, or the number of the first blocks to load.
+        freeze: "all" to freeze the whole backbone, "none", or the number of the first blocks to freeze. None freezes a
+            recipe's trunk, and any backbone that is unfrozen later.
+        unfreeze_after: Number of epochs after which the whole backbone is trained, at a tenth of the learning rate.
+            None for never.
+        devices: A number, or "all", see `distribution.find_devices`. Apart from rounding and dropout the result does
+            not depend on it, so a resumed run may use other devices.
+        progress: Whether to show one progress line for all epochs.
+        verbose: Whether to show Keras's line per epoch instead.
     """
 
     data: LoadOptions
@@ -101,15 +103,15 @@ class TrainOptions:
 
     @property
     def frozen(self) -> str:
-        """ "all", "none", or the number of first blocks that are kept as they are."""
+        """The frozen blocks: "all", "none", or the number of the first blocks."""
         later = self.unfreeze_after is not None
         return self.freeze or ("all" if self.recipe.trunk or later else "none")
 
 
 def train(options: TrainOptions, task: Task, data: FolderData | None = None) -> dict[str, Any]:
-    """Trains a model, evaluates it on the test split once and saves it; returns what metrics.json holds.
+    """Trains a model, evaluates it on the test split once, and saves it. Returns the content of metrics.json.
 
-    data: what `task.load` gave before; None: it is loaded. Raises UserError for what the user can mend.
+    data: the result of `task.load`. None loads the data. Raises UserError for options or data that cannot be used.
     """
     options = with_trunk(options)
     refuse_early(options)
@@ -166,7 +168,7 @@ def train(options: TrainOptions, task: Task, data: FolderData | None = None) -> 
 
 
 def _warning(task: Task, recipe: Recipe, evaluation: Evaluation, clips: Clips) -> dict[str, str]:
-    """For card and metrics: that the test clips do not show a model to be of use, and what to try; else nothing."""
+    """Returns a warning for card and metrics if the model is not clearly better than a constant answer, with advice."""
     found = task.no_better(evaluation.report, clips)
     if found is None:
         return {}
@@ -175,10 +177,10 @@ def _warning(task: Task, recipe: Recipe, evaluation: Evaluation, clips: Clips) -
 
 
 def with_trunk(options: TrainOptions) -> TrainOptions:
-    """The options, started from the recipe's trunk where they name no source of their own.
+    """Returns the options with the recipe's trunk as the source, if they have no source.
 
-    Where the trunk is trained too, at least in part, nothing is trained anew, and the recipe's rate, which is a head's,
-    gives way to a lower one; where all of it is, now or later, the batch to a smaller one.
+    If a part of the trunk is trained too, there is no refit, and the recipe's learning rate, which is for a head, is
+    replaced by a lower one. If the whole trunk is trained, now or later, the batch size is smaller too.
     """
     recipe = options.recipe
     if not recipe.trunk:
@@ -199,13 +201,13 @@ def with_trunk(options: TrainOptions) -> TrainOptions:
 
 
 def default_out(options: TrainOptions, task: Task) -> Path:
-    """saved_models/<task>_<backbone>, with _transfer behind it where a source is given."""
+    """Returns saved_models/<task>_<backbone>, or saved_models/<task>_<backbone>_transfer with a source."""
     transfer = "_transfer" if options.source is not None and not options.recipe.trunk else ""
     return Path("saved_models") / f"{task.run_name}_{resolve_recipe(options).backbone}{transfer}"
 
 
 def refuse_early(options: TrainOptions) -> None:
-    """What needs no data to be known wrong. Raises UserError."""
+    """Raises UserError for options that are wrong for any data."""
     recipe = options.recipe
     starts = options.source is not None or bool(recipe.trunk)
     if options.frozen != "none" and not starts:
@@ -234,25 +236,25 @@ def refuse_early(options: TrainOptions) -> None:
 
 
 def resolve_recipe(options: TrainOptions) -> Recipe:
-    """The recipe, with the architecture of the source's card where there is one; `frames` alone may differ from it."""
+    """Returns the recipe, with the architecture in the card of the source if there is one. Only `frames` may differ."""
     if options.source is None:
         return options.recipe
     card = read_card(locate(options.source)[0])
     recipe = recipe_from_card(card, options.recipe)
-    own = ("features", "dropout") if card["task"] == "tags" else ()  # dropout is the neck's
+    own = ("features", "dropout") if card["task"] == "tags" else ()  # the dropout is that of the neck
     kept = {name: getattr(options.recipe, name) for name in own}
     return replace(recipe, frames=options.recipe.frames or recipe.frames, **kept)
 
 
 def require_source_rate(options: TrainOptions, data: FolderData) -> None:
-    """Raises UserError where the source was trained on clips of the other frame rate."""
+    """Raises UserError if the source was trained on clips of the other frame rate."""
     if options.source is not None:
         beat = bool(read_card(locate(options.source)[0])["beat"])
         require_rate(data.beat, data.folder, beat, options.source)
 
 
 def _settings(options: TrainOptions, recipe: Recipe, data: FolderData) -> dict[str, Any]:
-    """All that the result depends on, whatever the task."""
+    """The settings that the result of any task depends on."""
     return {
         **asdict(recipe),
         "data": data.fingerprint,
@@ -275,7 +277,7 @@ def _card(options: TrainOptions, recipe: Recipe, task: Task, data: FolderData) -
 
 
 def build_model(options: TrainOptions, recipe: Recipe, task: Task, quiet: bool = False) -> keras.Model:
-    """A fresh network of this seed, on the source's backbone where there is one."""
+    """Builds a new network with this seed, on the source's backbone if there is one."""
     seed_everything(options.seed)
     backbone = build_backbone(recipe)
     loaded, frozen = list[str](), list[str]()
@@ -290,7 +292,7 @@ def build_model(options: TrainOptions, recipe: Recipe, task: Task, quiet: bool =
 
 
 def _transfer(backbone: keras.Model, source: Path, options: TrainOptions) -> tuple[list[str], list[str]]:
-    """The layers that got the source's weights, and those that are frozen. Raises UserError where one is fresh."""
+    """Loads and freezes layers of the backbone. Returns their names. Raises UserError for frozen random weights."""
     loaded = set_backbone_weights(backbone, load_backbone(source), source, options.transfer)
     frozen = freeze(backbone, options.frozen)
     if fresh := [name for name in frozen if backbone.get_layer(name).weights and name not in loaded]:
@@ -307,9 +309,9 @@ def _transfer(backbone: keras.Model, source: Path, options: TrainOptions) -> tup
 def overfit(
     options: TrainOptions, recipe: Recipe, task: Task, clips: Clips, epochs: int = OVERFIT_EPOCHS
 ) -> list[float]:
-    """The overfit check's values by epoch, on a network of its own, so that a training starts from fresh weights.
+    """Returns the values of the overfit check by epoch.
 
-    Without dropout and weight decay, which are there to keep a network from learning by heart.
+    The check has a separate network, without dropout and weight decay, which would prevent overfitting.
     """
     recipe = replace(recipe, dropout=0.0, weight_decay=0.0)
     model, dataset, _ = fittable(build_model(options, recipe, task, quiet=True), recipe, clips, None, options.seed)
@@ -318,7 +320,7 @@ def overfit(
 
 
 def _check_overfit(options: TrainOptions, recipe: Recipe, task: Task, clips: Clips, work: Path) -> None:
-    """Raises UserError for a network that cannot learn three batches."""
+    """Raises UserError for a network that cannot overfit three batches."""
     measure, target = task.overfit
     losses = overfit(options, recipe, task, clips)
     require_overfit(losses, measure=measure, target=target)
@@ -336,10 +338,11 @@ def _evaluate(
     record: TrainingRecord,
     work: Path,
 ) -> tuple[keras.Model, dict[str, Evaluation], dict[str, str]]:
-    """The model to save, the evaluations of validation and test, and the splits that each was trained on.
+    """Returns the model to save, the evaluations of validation and test, and the splits that each was trained on.
 
-    The test split is evaluated once, by the model of train, or after a refit by that of train and validation. Where the
-    test split is held out of the folder's own, retrain_on_all saves another model, trained on all three.
+    The test split is evaluated once: with the model trained on train, or after a refit with the model trained on train
+    and validation. If the test split is held out of the labelled clips, `retrain_on_all` saves another model, which is
+    trained on all three splits.
     """
     splits, evaluated = data.splits, "train"
 
@@ -347,7 +350,7 @@ def _evaluate(
         parts = on.split("+")
         clips = reduce(concatenate, [splits[split] for split in parts])
         logger.info(f"\nTraining a new model on {len(clips)} clips for {record.best_epoch} epochs")
-        checkpoints = work / RETRAINED / str(len(parts))  # in one training there may be two
+        checkpoints = work / RETRAINED / str(len(parts))  # one training may have two
         return retrain(options, recipe, task, clips, record.best_epoch, checkpoints)
 
     evaluations = {"validation": task.evaluate(model, recipe, splits["validation"])}
@@ -365,7 +368,7 @@ def _evaluate(
 def retrain(
     options: TrainOptions, recipe: Recipe, task: Task, clips: Clips, epochs: int, checkpoints: Path | None = None
 ) -> keras.Model:
-    """The lab's step 7: the same network from the start, on more clips, for the epochs that were best."""
+    """The lab's step 7: trains the same network from the start on more clips, for the best number of epochs."""
     model = build_model(options, recipe, task, quiet=True)
     fit_clips(model, options, recipe, clips, None, replace(recipe.training, epochs=epochs), checkpoints)
     return model
@@ -382,7 +385,7 @@ def fit_clips(
     score: Any = None,
     tensorboard: Path | None = None,
 ) -> TrainingRecord:
-    """In one stage; with unfreeze_after in two: what is frozen, then everything at a tenth of the rate."""
+    """Trains the model in one stage. With `unfreeze_after`, a second stage trains all layers at a tenth of the rate."""
     two_stages = options.unfreeze_after is not None
     fitted, batches, held = fittable(model, recipe, train, validation, options.seed, may_unfreeze=two_stages)
     seed_everything(options.seed)
@@ -416,10 +419,10 @@ def fittable(
     seed: int,
     may_unfreeze: bool = False,
 ) -> tuple[keras.Model, tf.data.Dataset, tf.data.Dataset | None]:
-    """What is to be fitted, its batches to train on, in another order each epoch, and those to validate with.
+    """Returns the model to fit, and its batches for training and validation.
 
-    Nystroem features that are fresh take the train clips as their centres. Where the backbone is fixed, and not to be
-    unfrozen, it is the head alone, on features that are computed once; else the model, on spectrograms.
+    New Nystroem features are adapted to the train clips. If the backbone is frozen and stays frozen, only the head is
+    fitted, on features that are computed once. Otherwise the whole model is fitted on spectrograms.
     """
     backbone = model.get_layer("backbone")
     nystroem.adapt(backbone, batches_of(train, recipe), seed)
@@ -440,7 +443,7 @@ def fittable(
 
 
 def batches_of(clips: Clips, recipe: Recipe, shuffle: bool = False, seed: int = 0) -> tf.data.Dataset:
-    """Cached in memory where the clips fit, else read anew each epoch; clips of any length go by length."""
+    """Makes batches of clips. They are cached in memory if they fit. Clips of any length are grouped by length."""
     return make_dataset(
         clips,
         recipe.feature,
@@ -454,12 +457,12 @@ def batches_of(clips: Clips, recipe: Recipe, shuffle: bool = False, seed: int = 
 
 
 def _bytes(clips: Clips, recipe: Recipe) -> int:
-    """Upper bound of the clips' size in memory as float32, by the arrays' headers; exact where `frames` is None."""
+    """An upper bound of the clips' size in memory as float32, by the arrays' headers. Exact if `frames` is None."""
     cut = recipe.frames
     frames = len(clips) * cut if cut is not None else sum(array_frames(path) for path in clips.paths)
     return frames * FEATURE_BINS[recipe.feature] * 4
 
 
 def _buckets(clips: Clips, recipe: Recipe) -> int:
-    """Up to four, with two batches or more in each: smaller ones would make many part-filled batches."""
+    """Up to four groups, each with two batches or more, because smaller groups have many incomplete batches."""
     return max(1, min(4, len(clips) // (2 * recipe.batch_size)))

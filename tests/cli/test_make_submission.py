@@ -149,7 +149,7 @@ def test_a_genre_model_is_refused(script, finished, tmp_path, capsys, quick_figu
     genre = write_tiny_genre_folder(tmp_path / "genre_beat")
     assert script("train_genre").main(["--data", str(genre), "--out", str(tmp_path / "genre"), *TINY_LSTM]) == 0
     assert submit(script, tmp_path / "genre", finished[0], tmp_path / "solution.txt") == 2
-    assert "got one of genre" in capsys.readouterr().err
+    assert "got a genre model" in capsys.readouterr().err
 
 
 def test_a_file_that_does_not_hold_what_was_predicted_is_not_written(script, finished, tmp_path, capsys, monkeypatch):

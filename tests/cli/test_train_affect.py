@@ -373,17 +373,17 @@ def test_runs_that_cannot_be_compared_are_refused(script, finished, tmp_path, ca
     assert script("train_genre").main(["--data", str(genre), "--out", str(tmp_path / "genre"), *TINY_LSTM]) == 0
     capsys.readouterr()
     assert main([str(multitask), str(renamed)]) == 0
-    assert "renamed was evaluated on 6 other clips: it has no difference" in capsys.readouterr().out
+    assert "renamed was evaluated on 6 other clips, so it has no difference" in capsys.readouterr().out
     assert main([str(multitask), str(relabelled)]) == 0
-    assert "relabelled was evaluated on 6 other clips: it has no difference" in capsys.readouterr().out
+    assert "relabelled was evaluated on 6 other clips, so it has no difference" in capsys.readouterr().out
     for runs, expected in (
         ([multitask], "two runs or more"),
         ([multitask, multitask], "each run once"),
         ([multitask, tmp_path / "nowhere"], "model.keras"),
         ([multitask, tmp_path / "genre"], "only runs of affect, got both"),
-        ([multitask, f"{tmp_path / 'genre'}+{multitask}"], "joined runs of affect, got one of genre"),
-        ([multitask, f"{multitask}+{renamed}"], "joined runs of other tasks each"),
-        ([multitask, f"{multitask}+{multitask}"], "joined runs of other tasks each"),
+        ([multitask, f"{tmp_path / 'genre'}+{multitask}"], "joined runs of affect, got a genre run"),
+        ([multitask, f"{multitask}+{renamed}"], "joined runs of different tasks"),
+        ([multitask, f"{multitask}+{multitask}"], "joined runs of different tasks"),
     ):
         assert main([str(run) for run in runs]) == 2
         error = capsys.readouterr().err

@@ -1,1 +1,1 @@
-"""Recipes and baselines on the same folds."""
+"""Cross-validation of recipes and baselines on the same folds."""

@@ -1,4 +1,4 @@
-"""What a network has to beat: the majority class or the train mean, and models of features that are not learnt here."""
+"""Baselines for networks: the majority class or the train mean, and models on features that are not trained here."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,29 +14,31 @@ from mtmusic.data.labels import Clips
 
 INNER_FOLDS = 3
 FEWEST_INNER = 20
-"""Clips below which the middle setting is taken instead of one chosen by an inner cross-validation."""
+"""With fewer clips, there is no inner cross-validation, and the middle setting is used."""
 
 SVR_EPSILON = 0.05
-"""Of labels in [0, 1]: what is that near counts as hit."""
+"""Errors up to this count as 0, for labels in [0, 1]."""
 
 GRIDS: Mapping[str, tuple[Callable[..., Any], str, tuple[float, ...]]] = {
     "svc": (SVC, "C", (1.0, 3.0, 10.0)),
     "svr": (lambda C: SVR(C=C, epsilon=SVR_EPSILON), "C", (0.03, 0.1, 0.3, 1.0)),
     "ridge": (Ridge, "alpha", (100.0, 300.0, 1000.0, 3000.0)),
 }
-"""Of each model: its class, and the setting that an inner cross-validation on the training part chooses."""
+"""For each model its class, its setting, and the values among which an inner cross-validation on the training part
+chooses."""
 
 ON_TRUNK = ("svc-trunk", "svr-trunk")
-"""The same models as svc and svr, on the pretrained trunk's features."""
+"""The models svc and svr on the pretrained trunk's features."""
 
 GENRE_BASELINES, AFFECT_BASELINES = ("svc", "svc-trunk", "majority"), ("svr", "svr-trunk", "ridge", "mean")
 CONSTANTS = ("majority", "mean")
 
 
 def baseline_predictions(name: str, train: Clips, features: np.ndarray, test: np.ndarray, seed: int = 0) -> np.ndarray:
-    """(clips, classes), 1 for the answer, or (clips, tasks), each task learnt alone from the clips that have a label.
+    """Predicts with a baseline: (clips, classes) with 1 for the predicted class, or (clips, tasks).
 
-    features, test: (clips, features) of `train` and of the clips to answer for.
+    Each task has its own model, which is trained on the clips with a label.
+    features, test: features (clips, features) of `train` and of the clips to predict.
     """
     if name == "majority":
         return _one_hot(np.full(len(test), np.bincount(train.targets).argmax()), len(train.classes))
@@ -54,7 +56,7 @@ def baseline_predictions(name: str, train: Clips, features: np.ndarray, test: np
 
 
 def fitted(name: str, features: np.ndarray, targets: np.ndarray, groups: np.ndarray | None, seed: int) -> Any:
-    """Standardised features to targets; the setting is chosen by grouped folds of these clips alone."""
+    """Fits a model from standardised features to targets. Grouped folds of these clips choose the setting."""
     make, setting, values = GRIDS[name.removesuffix("-trunk")]
     if not _can_choose(targets, groups):
         return make_pipeline(StandardScaler(), make(**{setting: values[len(values) // 2]})).fit(features, targets)
@@ -65,7 +67,7 @@ def fitted(name: str, features: np.ndarray, targets: np.ndarray, groups: np.ndar
 
 
 def _can_choose(targets: np.ndarray, groups: np.ndarray | None) -> bool:
-    """Whether each inner fold can hold a group of each class."""
+    """Whether there are enough clips, and enough groups of each class, for the inner folds."""
     groups = np.arange(len(targets)) if groups is None else groups
     classes = targets if targets.dtype.kind == "i" else np.zeros(len(targets))
     fewest = min(len({*groups[classes == one]}) for one in {*classes})

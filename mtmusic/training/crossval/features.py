@@ -1,4 +1,4 @@
-"""What a baseline knows of a clip: statistics of its bins, or the features of the pretrained trunk."""
+"""The features of a clip for baselines: statistics of its bins, or the features of the pretrained trunk."""
 
 import time
 from pathlib import Path
@@ -17,19 +17,21 @@ from mtmusic.training.task import kept_batches
 TIMED_CLIPS = 8
 
 ClipFeatures = dict[Path, np.ndarray]
-"""Of each array its features."""
+"""The features of each array."""
 
 
 def pooled_statistics(array: np.ndarray) -> np.ndarray:
-    """(bins, frames) -> (4 * bins,) float64: of each bin the mean and the deviation over frames, then the same of its
-    differences from frame to frame, which are 0 where there is one frame alone."""
+    """(bins, frames) -> (4 * bins,) float64: means and deviations of the bins and of their differences between frames.
+
+    For a single frame the differences are 0.
+    """
     array = array.astype(np.float64)
     differences = np.diff(array, axis=1) if array.shape[1] > 1 else np.zeros_like(array)
     return np.concatenate([part for rows in (array, differences) for part in (rows.mean(axis=1), rows.std(axis=1))])
 
 
 def pooled_features(clips: Clips) -> tuple[ClipFeatures, float]:
-    """The pooled statistics of each clip, and the milliseconds that a clip took once it was read."""
+    """Returns the pooled statistics of each clip, and the milliseconds per clip, without reading."""
     features, spent = {}, 0.0
     for path in clips.paths:
         array = read_array(path)
@@ -40,9 +42,10 @@ def pooled_features(clips: Clips) -> tuple[ClipFeatures, float]:
 
 
 def trunk_features(clips: Clips, feature: str) -> tuple[ClipFeatures, float]:
-    """The (753,) time means of the pretrained trunk, and the milliseconds that it takes for a clip once it was read.
+    """Returns the pretrained trunk's time means (753,) of each clip, and the milliseconds per clip, without reading.
 
-    feature: of the arrays, "fused" or "logmel". The means are those that a frozen trunk keeps on disk for a training.
+    The means are cached on disk, as in a training on the frozen trunk. feature: kind of the arrays, "fused" or
+    "logmel".
     """
     recipe = Recipe("musicnn", feature, features="mean")
     backbone = build_backbone(recipe)
@@ -52,9 +55,9 @@ def trunk_features(clips: Clips, feature: str) -> tuple[ClipFeatures, float]:
 
 
 def milliseconds_per_clip(model: keras.Model, recipe: Recipe, clips: Clips) -> float:
-    """A clip's answer, once its array is in memory and the model has seen batches of that length."""
+    """The milliseconds of a prediction per clip, without reading and tracing."""
     size = recipe.batch_size
-    if recipe.backbone == "musicnn":  # its activations take 100 MB a clip and layer
+    if recipe.backbone == "musicnn":  # its activations take 100 MB per clip and layer
         clips, size = clips.take(range(min(len(clips), TIMED_CLIPS))), 1
     batches = [spectrogram for spectrogram, _ in make_dataset(clips, recipe.feature, size, recipe.frames)]
     for batch in batches:

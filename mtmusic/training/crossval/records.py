@@ -1,4 +1,4 @@
-"""What a cross-validation keeps of each training: the answers for its test clips, and what they cost."""
+"""The files of each training in a cross-validation: the predictions for its test clips, and the costs."""
 
 import csv
 import json
@@ -18,8 +18,11 @@ from mtmusic.training.task import Task
 
 
 class Training(NamedTuple):
-    """One recipe on one fold, counted from 1, with one seed. settings: None for a baseline. share: of the fold's
-    training clips, in percent."""
+    """A training of one recipe or baseline on one fold with one seed.
+
+    fold: number of the fold, from 1. settings: the recipe, None for a baseline.
+    share: share of the fold's training clips, in percent.
+    """
 
     name: str
     fold: int
@@ -45,7 +48,7 @@ def write_training(
     predictions: np.ndarray,
     costs: Mapping[str, Any],
 ) -> None:
-    """The CSV of predictions, (clips, classes or tasks), and then the JSON, which says that both are whole."""
+    """Writes the predictions, (clips, classes or tasks), as CSV, and then the JSON. If it exists, both are complete."""
     rows = (
         (clip_id, split, group, *cells)
         for clip_id, split, group, cells in zip(
@@ -57,7 +60,7 @@ def write_training(
 
 
 def is_done(out: Path, training: Training) -> bool:
-    """Raises UserError where it was done by a recipe of other settings."""
+    """Whether the training is finished. Raises UserError if it was done with other settings of the recipe."""
     path = training.path(out, "json")
     if not path.is_file() or not training.path(out, "csv").is_file():
         return False
@@ -77,7 +80,7 @@ def read_costs(out: Path, training: Training) -> dict[str, Any]:
 
 
 def read_predictions(out: Path, training: Training, task: Task, clips: Clips) -> np.ndarray:
-    """(clips, classes or tasks). Raises UserError for a file of other clips, or one that cannot be read."""
+    """Reads predictions (clips, classes or tasks). Raises UserError if the file is unreadable or has other clips."""
     path = training.path(out, "csv")
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -98,7 +101,7 @@ def read_predictions(out: Path, training: Training, task: Task, clips: Clips) ->
 
 
 def read_json(path: Path, *names: str) -> dict[str, Any]:
-    """An object that has these keys. Raises UserError for a file that is none."""
+    """Reads a JSON object with objects under these keys. Raises UserError for other content."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not all(isinstance(content[name], dict | None) for name in names):
@@ -115,5 +118,5 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _settings(training: Training) -> Any:
-    """As JSON gives it back."""
+    """The recipe's settings as they are after a round trip through JSON."""
     return json.loads(json.dumps(None if training.settings is None else asdict(training.settings)))

@@ -1,4 +1,4 @@
-"""Recipes and baselines on the same folds of a data folder: scores with intervals, paired, and what they cost."""
+"""Cross-validates recipes and baselines on the same folds: scores with intervals, paired differences, and costs."""
 
 import json
 import logging
@@ -74,19 +74,23 @@ logger = logging.getLogger(__name__)
 LARGEST_SEED = 2**32 - 1
 FEW_GROUPS = 10
 VALIDATION = 0.2
-"""Of a fold's training clips, to choose the epoch by."""
+"""Share of a fold's training clips that chooses the epoch."""
 
 
 @dataclass(frozen=True)
 class CrossOptions:
     """A cross-validation of recipes and baselines on a genre or an affect folder.
 
-    recipes: names; baseline: those of the folder's kind too. seeds: how many trainings of each recipe on each fold,
-    from the data's seed on, which also makes the folds. groups: a file in the place of groups.csv. task: of an affect
-    folder; None: all, trained together where there are several. epochs, precision: for every recipe, the first at the
-    most. frames: for every recipe that takes a fixed number of them. devices: see distribution.find_devices. transfer:
-    the fields of TrainOptions that say what every network starts from. shares: of each fold's training clips, in
-    percent; 100 is always among them.
+    recipes: names of the recipes.
+    baseline: whether to also evaluate the baselines of the folder's kind.
+    seeds: number of trainings of each recipe on each fold. The first seed is the data's, which also draws the folds.
+    groups: a file to use instead of groups.csv.
+    task: a task of an affect folder, None for all. Several tasks are trained together.
+    epochs: largest number of epochs for every recipe. precision: precision for every recipe.
+    frames: frames for every recipe that takes a fixed number of frames.
+    devices: see `distribution.find_devices`.
+    transfer: fields of TrainOptions with the source of every network.
+    shares: shares of each fold's training clips, in percent. 100 is always added.
     """
 
     data: LoadOptions
@@ -114,17 +118,17 @@ class CrossOptions:
 
 @dataclass(frozen=True)
 class Cut:
-    """rest, test: of one fold; test_splits: the split in the folder of each test clip."""
+    """One fold. rest, test: its training and test clips. test_splits: the split of each test clip in the folder."""
 
     rest: Clips
     test: Clips
     test_splits: tuple[str, ...]
 
     def at(self, share: int, seed: int) -> "Cut":
-        """With this share of rest, in percent: stratified, and a part of every larger share of this seed.
+        """Reduces the training clips to a share in percent. It is stratified, and each larger share contains it.
 
-        It is drawn among clips, not among groups: few whole groups would leave too few of each class to hold some out.
-        None of them is in test, and a hold-out of the share still keeps groups together.
+        Clips are drawn, not groups, because a few whole groups would have too few clips of each class for a hold-out.
+        No group is also in test, and a hold-out of the share still keeps groups together.
         """
         if share == 100:
             return self
@@ -133,7 +137,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Study:
-    """A folder's pooled clips, cut into folds, and what is to be trained on them."""
+    """A cross-validation: the folder's pooled clips, the folds, and the options."""
 
     data: FolderData
     clips: Clips
@@ -143,7 +147,7 @@ class Study:
 
     @property
     def task(self) -> Task:
-        """Of all clips: a training takes its labels from the fold's train clips."""
+        """The task for all clips. A training takes statistics of the labels from the fold's train clips."""
         tasks, classes = self.clips.tasks, self.clips.classes
         return AffectTask(tasks, multitask=len(tasks) > 1) if tasks else GenreTask(classes=classes)
 
@@ -162,7 +166,7 @@ class Study:
         return GENRE_BASELINES if self.clips.classes else AFFECT_BASELINES
 
     def train_options(self, recipe: Recipe, seed: int) -> TrainOptions:
-        """Raises UserError where the recipe cannot be trained so, on these clips."""
+        """The options to train a recipe. Raises UserError if it cannot be trained with these options on these clips."""
         data = replace(self.options.data, seed=seed)
         options = TrainOptions(data, recipe=recipe, devices=self.options.devices, **self.options.transfer)
         options = with_trunk(options)
@@ -171,9 +175,9 @@ class Study:
         return options
 
     def trainings(self, name: str, share: int) -> list[Training]:
-        """Of a recipe, or of a baseline, which has no seed to vary but that of its share of the clips.
+        """The trainings of a recipe or of a baseline. Raises UserError for other names.
 
-        Raises UserError for a name that is neither.
+        For a baseline, the seed only determines the share of the clips.
         """
         options, folds = self.options, range(1, self.options.folds + 1)
         if name in self.baselines:
@@ -190,11 +194,11 @@ class Study:
 
 
 def cross_validate(options: CrossOptions) -> dict[str, Any]:
-    """Does the trainings that are not done yet, and writes results.json and report.html; returns what the first holds.
+    """Runs the trainings that are not finished, and writes results.json and report.html.
 
-    Every labelled clip is in the test part of one fold, and no group in two. What was finished in the folder before,
-    on the same folds and seeds, is told beside. Raises UserError for what the user can mend, before the first training
-    wherever that can be known.
+    Returns the content of results.json. Every labelled clip is in the test part of one fold. A group's clips stay in
+    one fold. Recipes that were finished earlier in the folder, on the same folds and seeds, are included. Raises
+    UserError, before the first training if possible.
     """
     shares = tuple(sorted({*options.shares, 100}))
     options = replace(options, recipes=tuple(dict.fromkeys(options.recipes)), shares=shares)
@@ -205,7 +209,7 @@ def cross_validate(options: CrossOptions) -> dict[str, Any]:
     for name in options.recipes:
         study.train_options(named_recipe(name, len(study.clips.tasks) > 1, study.data.beat), options.data.seed)
     out = study.out
-    if options.overwrite:  # the old one goes when the new one is whole
+    if options.overwrite:  # the old folder is deleted when the new one is complete
         refuse_other_things(out, SETTINGS)
         study = replace(study, out=out.with_name(f"{out.name}.partial"))
         shutil.rmtree(study.out, ignore_errors=True)
@@ -232,7 +236,7 @@ def cross_validate(options: CrossOptions) -> dict[str, Any]:
 
 
 def _log_groups(study: Study) -> None:
-    """What makes scores too good, or intervals too narrow."""
+    """Logs if missing groups may make the scores too high, or if few groups make the intervals too narrow."""
     groups = study.clips.groups
     named = study.options.groups is not None or any(clips.groups is not None for clips in study.data.splits.values())
     if groups is None or not named:
@@ -246,7 +250,7 @@ def _log_groups(study: Study) -> None:
 
 
 def _trainings(study: Study) -> list[Training]:
-    """Of what is asked for, and of what was finished here before: a comparison grows, and loses nothing."""
+    """The requested trainings, and those that were finished here earlier, so that a comparison can be extended."""
     options, path = study.options, study.out / RESULTS
     names = [*options.recipes, *(_asked_baselines(study) if options.baseline else ())]
     asked = [(name, share) for name in names for share in options.shares]
@@ -261,14 +265,14 @@ def _trainings(study: Study) -> list[Training]:
 
 
 def _asked_baselines(study: Study) -> list[str]:
-    """All of the folder's kind; those on the pretrained trunk where it can read the clips."""
+    """The baselines of the folder's kind. Those on the trunk need the trunk, and full-rate or logmel clips."""
     on_trunk = not study.data.beat
     try:
         locate(TRUNK)
     except UserError:
         if on_trunk:
             logger.info(
-                "The baselines on the pretrained trunk are left out, since it is missing: mtmusic get-pretrained "
+                "The baselines on the pretrained trunk are left out, because it is missing: mtmusic get-pretrained "
                 "fetches it"
             )
         on_trunk = False
@@ -278,7 +282,7 @@ def _asked_baselines(study: Study) -> list[str]:
 def _is_finished(study: Study, name: str, share: int) -> bool:
     try:
         return all(is_done(study.out, training) for training in study.trainings(name, share))
-    except UserError:  # by another recipe of that name
+    except UserError:  # finished with other settings
         return False
 
 
@@ -319,7 +323,7 @@ def _study(options: CrossOptions) -> Study:
 
 
 def _cuts(clips: Clips, splits: Sequence[str], options: CrossOptions) -> Iterator[Cut]:
-    """Raises UserError where a fold has too few clips, or labels of a task, to learn from or to judge by."""
+    """Yields the folds. Raises UserError if a fold has too few clips, or too few labels of a task."""
     split_of = dict(zip(clips.paths, splits, strict=True))
     for number, (rest, test) in enumerate(k_fold(clips, options.folds, options.data.seed), 1):
         cut = Cut(rest, test, tuple(split_of[path] for path in test.paths))
@@ -346,7 +350,7 @@ def _require_learnable(cut: Cut, number: int, options: CrossOptions) -> None:
 
 
 def _open(study: Study) -> None:
-    """Makes the folder, or goes on in it. Raises UserError where it was made with other settings."""
+    """Makes or continues the folder. Raises UserError if it was made with other settings."""
     refuse_other_things(study.out, SETTINGS)
     path, options, clips = study.out / SETTINGS, study.options, study.clips
     groups = list(clips.groups) if clips.groups is not None else None
@@ -375,7 +379,7 @@ def _open(study: Study) -> None:
 def _train(study: Study, training: Training) -> None:
     cut = study.cuts[training.fold - 1].at(training.share, training.seed)
     if training.settings is None:
-        _features(study, training.name)  # computed once: no part of the first training's time
+        _features(study, training.name)  # computed once, and not part of the first training's time
     started = time.perf_counter()
     recipe = training.settings
     predictions, costs = _baseline(study, training, cut) if recipe is None else _network(study, training, cut, recipe)
@@ -384,14 +388,14 @@ def _train(study: Study, training: Training) -> None:
 
 
 def _features(study: Study, name: str) -> tuple[ClipFeatures, float]:
-    """What a baseline of this name learns from, and the milliseconds that a clip took."""
+    """Returns the features for a baseline, and the milliseconds per clip."""
     if name in CONSTANTS:
         return dict.fromkeys(study.clips.paths, np.zeros(0)), 0.0
     return study.on_trunk if name in ON_TRUNK else study.pooled
 
 
 def _baseline(study: Study, training: Training, cut: Cut) -> tuple[np.ndarray, dict[str, Any]]:
-    """The predictions of the fold's test part, and the costs; a model is fitted to all other clips."""
+    """Fits a baseline to the training clips. Returns the predictions for the fold's test clips, and the costs."""
     features, milliseconds = _features(study, training.name)
     rest, test = (np.stack([features[path] for path in clips.paths]) for clips in (cut.rest, cut.test))
     predictions = baseline_predictions(training.name, cut.rest, rest, test, training.seed)
@@ -399,9 +403,9 @@ def _baseline(study: Study, training: Training, cut: Cut) -> tuple[np.ndarray, d
 
 
 def _network(study: Study, training: Training, cut: Cut, recipe: Recipe) -> tuple[np.ndarray, dict[str, Any]]:
-    """As `_baseline`: a validation part, held out by group, chooses the epoch, and the test part is predicted once.
+    """Like `_baseline`, for a recipe. A validation part, held out by group, chooses the epoch.
 
-    In memory alone: a training that is stopped starts anew.
+    The test clips are predicted once. There are no checkpoints, so a stopped training is repeated.
     """
     train, validation = hold_out(cut.rest, VALIDATION, training.seed)
     task = study.task.with_labels_of(train)
@@ -420,12 +424,12 @@ def _network(study: Study, training: Training, cut: Cut, recipe: Recipe) -> tupl
         "seconds_per_epoch": record.seconds_per_epoch,
         "milliseconds_per_clip": milliseconds_per_clip(model, recipe, validation),
     }
-    keras.utils.clear_session(free_memory=True)  # the next training's model comes on top otherwise
+    keras.utils.clear_session(free_memory=True)  # else the next model needs additional memory
     return predictions, costs
 
 
 def _results(study: Study, trainings: Sequence[Training]) -> dict[str, Any]:
-    """results.json and the page, from the files of the trainings."""
+    """Writes results.json and the page from the files of the trainings."""
     by_share = {
         share: [one for one in trainings if one.share == share] for share in sorted({one.share for one in trainings})
     }
@@ -458,7 +462,7 @@ def _results(study: Study, trainings: Sequence[Training]) -> dict[str, Any]:
 
 
 def _scores(study: Study, trainings: Sequence[Training], predictions: Mapping[str, Answers]) -> dict[str, Any]:
-    """Of the trainings of one share: see `cross_scores`; each recipe with its costs."""
+    """The scores of the trainings of one share as in `cross_scores`, and the costs of each recipe."""
     folds = [Fold(_groups(cut.test), cut.test.targets) for cut in study.cuts]
     scores = cross_scores(folds, predictions, study.clips.tasks, study.options.data.seed)
     for name, row in scores["recipes"].items():
@@ -467,7 +471,7 @@ def _scores(study: Study, trainings: Sequence[Training], predictions: Mapping[st
 
 
 def _predictions(study: Study, trainings: Sequence[Training]) -> dict[str, Answers]:
-    """Of each recipe, by fold and in it by seed."""
+    """Reads the predictions of each recipe by fold, and within a fold by seed."""
     return {
         name: [
             [
@@ -486,7 +490,7 @@ def _groups(clips: Clips) -> np.ndarray:
 
 
 def _costs(study: Study, trainings: Sequence[Training]) -> Mapping[str, float | None]:
-    """Means over the trainings; None where a model has no such thing."""
+    """The mean costs of the trainings. None for costs that a model does not have."""
     costs = [read_costs(study.out, one) for one in trainings]
     names = ("parameters", "epochs", "best_epoch", "seconds_per_epoch", "seconds", "milliseconds_per_clip")
     return {name: float(np.mean([row[name] for row in costs])) if name in costs[0] else None for name in names}

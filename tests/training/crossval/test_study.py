@@ -147,7 +147,7 @@ def test_without_the_trunk_or_by_beats_there_is_no_baseline_on_it(tmp_path, monk
     folder = write_tiny_affect_folder(tmp_path / "affect", train=16, test=0, feature="logmel")
     cross_validate(options(folder, baseline=True))
     assert list(results_of(folder)["recipes"]) == ["svr", "ridge", "mean"]
-    assert "The baselines on the pretrained trunk are left out, since it is missing" in caplog.text
+    assert "The baselines on the pretrained trunk are left out, because it is missing" in caplog.text
 
 
 def test_beats_have_no_baseline_on_the_trunk(trunk, tmp_path):
