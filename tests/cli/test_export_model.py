@@ -259,10 +259,10 @@ def test_what_a_format_cannot_hold_is_refused_before_any_work(export, tmp_path, 
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_packages_that_are_missing_are_named_with_their_command(export, tmp_path, monkeypatch, kind, capsys):
+def test_packages_that_are_missing_are_named_with_their_command(export, run, monkeypatch, kind, capsys):
     for module in NEEDED[kind]:
         monkeypatch.setitem(sys.modules, module, None)
-    assert export(tmp_path / "absent", "--format", kind) == 2
+    assert export(run, "--format", kind) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: An export to {conversion.NAMES[kind]} needs ")
     assert ": pip install tensorflow " in line

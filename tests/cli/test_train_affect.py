@@ -189,7 +189,7 @@ def test_retraining_on_all_judges_before_it_learns_the_test_part(script, affect_
     assert everything["judged_model_trained_on"] == "train"
     assert {row["trained"] for row in read_csv(tmp_path / "all" / "clips.csv")} == {"1"}
     page = (tmp_path / "all" / "report.html").read_text()
-    assert "The test scores are those of a model trained on train only" in page
+    assert "The test scores are those of a model that was trained on train only" in page
     assert "The test scores are those of" not in (tmp_path / "plain" / "report.html").read_text()
     models = [keras.models.load_model(tmp_path / name / "model.keras") for name in ("plain", "all")]
     assert not np.array_equal(models[0].get_weights()[0], models[1].get_weights()[0])
