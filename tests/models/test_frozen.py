@@ -131,8 +131,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("which", "features", "shape", "tolerance"),
-    [("all", "penultimate", (3, 200), 1e-4), (2, "mean", (3, 753), 1e-4), (2, "penultimate", (3, 3, 1506), 1e-4),
-     (1, "penultimate", (3, 3, 187 * 561), 5e-3)],
+    [("all", "penultimate", (3, 200), 1e-4), (2, "mean", (3, 753), 1e-4), (2, "penultimate", (3, 3, 1506), 1e-4)],
 )  # fmt: skip
 def test_the_rest_learns_on_kept_outputs_what_the_whole_learns(cache, which, features, shape, tolerance):
     model, whole = (musicnn_classifier(which, features) for _ in range(2))

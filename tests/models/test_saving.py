@@ -194,8 +194,7 @@ def trained_on_trunk(features: str, which: str | int = "all", learned_weights: b
     return model
 
 
-@pytest.mark.parametrize("learned_weights", [False, True])
-@pytest.mark.parametrize("features", ["mean", "penultimate"])
+@pytest.mark.parametrize(("features", "learned_weights"), [("mean", True), ("penultimate", False)])
 def test_a_head_on_the_frozen_trunk_is_stored_alone_and_comes_back_on_it(trunk, tmp_path, features, learned_weights):
     model = trained_on_trunk(features, learned_weights=learned_weights)
     save(model, tmp_path / "run", AFFECT, logmel_examples(200))
