@@ -264,7 +264,11 @@ BAD = {
     "weights for one task": (nothing, ("--task", "energy", "--weights", "energy=1"), "with --multitask"),
     "weights incomplete": (nothing, ("--multitask", "--weights", "valence=1"), "got no weight of energy, danceability"),
     "weights negative": (nothing, ("--multitask", "--weights", "valence=-1,energy=1,danceability=1"), "0 or more"),
-    "weights unknown": (nothing, ("--multitask", "--weights", "a=1,valence=1,energy=1,danceability=1"), "got a weight of a"),
+    "weights unknown": (
+        nothing,
+        ("--multitask", "--weights", "a=1,valence=1,energy=1,danceability=1"),
+        "got a weight of a",
+    ),
     "unfreeze without freeze": (nothing, ("--unfreeze-after", "3"), "Expected --from with --freeze"),
     "test share": (nothing, ("--test", "1.5"), "between 0 and 1"),
     "too few artists": (nothing, ("--test", "0.05"), "Too few clips"),
