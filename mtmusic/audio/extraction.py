@@ -1,8 +1,8 @@
-"""Many songs -> arrays, in parallel; a song that fails is reported and stops nothing.
+"""Extracts the arrays of many songs in parallel. A song that fails is reported, and does not stop the others.
 
-With joblib's processes on one machine, or on an existing dask.distributed cluster; not by joblib's backend for the
-latter, which waits for ever where a task has killed its workers.
-How an array is written arrives as an argument, since files of arrays belong to the data package.
+The work is done by joblib's processes on one machine, or by an existing dask.distributed cluster. joblib's Dask backend
+is not used, because it waits for ever if a task has killed its workers. The function that writes an array is an
+argument, because files of arrays belong to the data package.
 """
 
 import asyncio
@@ -41,18 +41,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
-"""Names of covers, which lie among songs and are not counted among the files that are passed by."""
+"""Suffixes of images. Covers among songs are not counted as files that are left out."""
 
 SHOWN_SUFFIXES = 5
 
 CONNECT_SECONDS = 5
-ID_LENGTH = 100  # bytes; a file's name, which holds more than the id, has 255
+ID_LENGTH = 100  # bytes; a file name, which has more than the id, may have 255
 
 IN_FLIGHT = 4096
-"""Songs that are with a cluster at a time: enough for some thousand cores."""
+"""Number of songs on a cluster at a time, enough for a few thousand cores."""
 
 IDLE_SECONDS = 300
-"""After so long without work, a worker process ends."""
+"""A worker process ends after this time without work."""
 
 KILLED = "its worker process was killed: a damaged file, or too little memory"
 
@@ -99,8 +99,8 @@ class Outcome:
 
     Attributes:
         path: The song's file.
-        failure: Why the song has no arrays, or empty.
-        doubts: What may be wrong with the song.
+        failure: The reason why the song has no arrays, or empty.
+        doubts: Warnings about the song.
     """
 
     path: Path
@@ -111,9 +111,9 @@ class Outcome:
 def find_songs(places: Iterable[Path]) -> list[Path]:
     """Finds the songs in files and folders.
 
-    Files are taken as they are given; below folders, files with a song's suffix are. Hidden files and folders are left
-    out, and links to folders are not followed. Logs how many other files the folders hold, images and hidden files not
-    counted, and how many subfolders cannot be read.
+    A given file is always a song. Below folders, files with the suffix of a song are. Hidden files and folders are left
+    out, and links to folders are not followed. Logs the number of other files in the folders, without images and hidden
+    files, and the number of subfolders that cannot be read.
 
     Args:
         places: Files and folders.
@@ -152,7 +152,7 @@ def find_songs(places: Iterable[Path]) -> list[Path]:
 
 
 def _files_below(folder: Path, unread: list[OSError]) -> Iterator[str]:
-    """unread: gets the errors of subfolders."""
+    """Yields the files below a folder. Errors of subfolders are added to `unread`."""
     top = os.path.abspath(folder)  # noqa: PTH100
 
     def note(error: OSError) -> None:
@@ -166,7 +166,7 @@ def _files_below(folder: Path, unread: list[OSError]) -> Iterator[str]:
 
 
 def _log_passed_by(paths: Iterable[str]) -> None:
-    """Where there are any."""
+    """Logs the number of files that are not songs, if there are any."""
     names = sorted(path.lower() for path in paths if not path.lower().endswith(IMAGE_SUFFIXES))
     suffixes = Counter("".join(re.findall(r"\.\w{1,8}\Z", name)) or "no suffix" for name in names)
     shown = [suffix for suffix, _ in suffixes.most_common(SHOWN_SUFFIXES)]
@@ -188,13 +188,13 @@ def is_song_name(name: str) -> bool:
 
 
 def plain_id(name: str) -> str:
-    """Makes an id of a name, in letters and digits of any script, `-` and `_`.
+    """Makes an id from a name, with letters and digits of any script, `-` and `_`.
 
     Args:
         name: The name.
 
     Returns:
-        The id. A long name is cut and gets its hash.
+        The id. A long name is cut, and its hash is added.
 
     Examples:
         >>> from mtmusic.audio.extraction import plain_id
@@ -210,10 +210,11 @@ def plain_id(name: str) -> str:
 
 
 def song_ids(paths: Sequence[Path], known: Mapping[Path, str]) -> dict[Path, str]:
-    """Gives each song an id: its known one, else its file's name, with a hash of its path where several songs have that
-    name.
+    """Gives each song an id: its known id, or its file's name.
 
-    Ids differ in more than case, because some file systems do not see case.
+    If several songs have the same name, a hash of the path is added.
+
+    Ids differ in more than case, because some file systems ignore case.
 
     Args:
         paths: Files of the songs.
@@ -276,17 +277,17 @@ def extract_songs(
 def parallel_map(
     work: Callable[[Item], Result], items: Mapping[Path, Item], jobs: int = -1
 ) -> Iterator[tuple[Path, Result | None]]:
-    """Does work on many items, in worker processes. An item whose process is killed does not stop the others.
+    """Processes many items in worker processes. An item whose process is killed does not stop the others.
 
-    A killed process ends all others. The items in progress then go on one by one, and the rest in parallel again.
+    A killed process ends all others. Then the items in progress are repeated one by one, and the rest in parallel.
 
     Args:
-        work: The work on an item.
+        work: A function that processes an item.
         items: The items, by the path that names each.
         jobs: Number of worker processes, -1 for one on each core.
 
     Yields:
-        Each path with the result of its item, in the order in which they are done. None if its process was killed.
+        Each path with the result of its item, in the order of completion. None if its process was killed.
     """
     left = dict(items)
     with parallel_config("loky", n_jobs=jobs, **_ending_with_this_process()):
@@ -300,21 +301,21 @@ def parallel_map(
             except BrokenExecutor:
                 for path in [path for path in begun if path in left]:
                     task = delayed(_named)(path, work, left.pop(path))
-                    try:  # n_jobs=1 would work in this process
+                    try:  # n_jobs=1 would use this process
                         yield from Parallel(n_jobs=2)([task])
                     except BrokenExecutor:
                         yield path, None
 
 
 _POOLS: dict[int, ProcessPoolExecutor] = {}
-"""By the number of workers. joblib's Parallel cannot use the pool that loky shares if another made it."""
+"""Pools by number of workers. loky's shared pool is not used, because joblib's Parallel could not use it any more."""
 
 
 class InOrder(Iterator[tuple[Path, Result | None]], Generic[Result]):
-    """Each path with its work's result, in their order; None where the worker process was killed.
+    """An iterator over paths and results in the order of the paths. The result is None if a worker process was killed.
 
-    The work begins at once, by `jobs` processes (-1: one a core), and is never more than `ahead` paths ahead. With one
-    job it is done by this process, as it is asked for.
+    `jobs` worker processes (-1 for one per core) start at once, and work at most `ahead` paths in advance. With one
+    job, this process does the work when a result is requested.
     """
 
     def __init__(self, work: Callable[[Path], Result], paths: Sequence[Path], jobs: int = -1, ahead: int = 8) -> None:
@@ -339,7 +340,7 @@ class InOrder(Iterator[tuple[Path, Result | None]], Generic[Result]):
             return path, self._again(path)
 
     def close(self) -> None:
-        """Drops what is begun and not asked for yet."""
+        """Cancels the work whose results were not requested."""
         self.left = iter(())
         while self.begun:
             self.begun.pop()[1].cancel()
@@ -363,8 +364,10 @@ class InOrder(Iterator[tuple[Path, Result | None]], Generic[Result]):
         return _POOLS[self.workers]
 
     def _again(self, path: Path) -> Result | None:
-        """A killed worker ends all others, and nobody knows whose path it was: this one goes on with none next to it,
-        then those that ended with it."""
+        """Repeats a path after a killed worker, which ends all workers and may have had any of their paths.
+
+        This path is repeated alone. Then the other paths are submitted again.
+        """
         broken = [isinstance(future.exception(), BrokenExecutor) for _, future in self.begun]
         try:
             result = self._submitted(path).result()
@@ -377,7 +380,7 @@ class InOrder(Iterator[tuple[Path, Result | None]], Generic[Result]):
 
 
 def _ending_with_this_process() -> dict[str, Any]:
-    """Arguments of a pool whose workers end when this process is killed. loky's would wait for it for ever."""
+    """Arguments of a pool whose workers end if this process is killed. loky's would wait for ever."""
     return {"initializer": _end_with, "initargs": (os.getpid(),)}
 
 
@@ -395,7 +398,7 @@ def _named(path: Path, work: Callable[[Item], Result], item: Item) -> tuple[Path
 
 
 def _noting(paths: Iterable[Path], begun: list[Path]) -> Iterator[Path]:
-    """joblib takes a few more songs than it has workers at a time; those taken are put into `begun`."""
+    """Adds the paths that joblib takes to `begun`. joblib takes a few more paths than it has workers."""
     for path in paths:
         begun.append(path)
         yield path
@@ -406,16 +409,16 @@ def cluster_map(
 ) -> Iterator[tuple[Path, Result | None]]:
     """Like `parallel_map`, on the workers of a dask.distributed cluster.
 
-    If several workers were killed, their items are done once more, one by one, to find the one that kills. IN_FLIGHT
-    items are on the cluster at a time, and a result is dropped there when it is yielded.
+    If several workers were killed, their items are repeated one by one, to find the item that kills. IN_FLIGHT items
+    are on the cluster at a time. A result is deleted there when it is yielded.
 
     Args:
         scheduler: Address of the cluster's scheduler.
-        work: The work on an item.
+        work: A function that processes an item.
         items: The items, by the path that names each.
 
     Yields:
-        Each path with the result of its item, in the order in which they are done. None if its worker was killed.
+        Each path with the result of its item, in the order of completion. None if its worker was killed.
 
     Raises:
         UserError: The cluster cannot be used.
@@ -463,7 +466,7 @@ def extract_song(song: Song, excerpt: Excerpt, write: WriteArray) -> Outcome:
     with threadpool_limits(1):
         try:
             arrays, doubts = _arrays(song, excerpt)
-        except Exception as error:  # whatever is wrong with one song, memory included, the others go on
+        except Exception as error:  # any error of one song, memory included, so that the others go on
             return Outcome(song.path, reason_of(error))
         for path, array in arrays:
             write(path, array)
@@ -471,7 +474,7 @@ def extract_song(song: Song, excerpt: Excerpt, write: WriteArray) -> Outcome:
 
 
 def _arrays(song: Song, excerpt: Excerpt) -> tuple[list[tuple[Path, np.ndarray]], list[str]]:
-    """Each file's array, and the doubts."""
+    """The array for each file, and the warnings."""
     part = (song.path, excerpt.offset, excerpt.duration)
     doubts: list[str] = []
     places = {beat: paths for beat, paths in ((False, song.full), (True, song.beat)) if paths}
@@ -486,10 +489,10 @@ def _arrays(song: Song, excerpt: Excerpt) -> tuple[list[tuple[Path, np.ndarray]]
 
 
 def reason_of(error: Exception) -> str:
-    """Why a song failed, in one line.
+    """Returns the reason why a song failed, in one line.
 
     Args:
-        error: What was raised.
+        error: The exception.
 
     Returns:
         The reason.
@@ -500,11 +503,11 @@ def reason_of(error: Exception) -> str:
 def require_scheduler(scheduler: str, check: Callable[[], None] | None = None) -> None:
     """Checks that a scheduler answers and has workers.
 
-    A `distributed.Client` that finds no scheduler writes many lines when it is deleted, so it is not asked first.
+    The connection is tried first without a `distributed.Client`, which writes many lines if it finds no scheduler.
 
     Args:
         scheduler: Address of the scheduler.
-        check: What each worker runs, and raises an error if it cannot be used.
+        check: A function that each worker runs. It raises an error if the worker cannot be used.
 
     Raises:
         UserError: No scheduler answers, it has no workers or a single core, or the package `distributed` is missing.
@@ -515,9 +518,9 @@ def require_scheduler(scheduler: str, check: Callable[[], None] | None = None) -
         (await asyncio.wait_for(comm.connect(scheduler, timeout=CONNECT_SECONDS), CONNECT_SECONDS)).abort()
 
     try:
-        with ThreadPoolExecutor(1) as thread:  # a notebook's own has a loop that runs
+        with ThreadPoolExecutor(1) as thread:  # in a notebook, this thread has a running event loop
             thread.submit(asyncio.run, greet()).result()
-    except Exception as error:  # another server's answer may be taken for anything
+    except Exception as error:  # the answer of another server may cause any error
         raise UserError(f"No dask scheduler answers at {scheduler}: start one with `dask scheduler`") from error
     with _cluster(scheduler) as client:
         if check:
@@ -533,7 +536,7 @@ def _cluster(scheduler: str) -> Iterator["Client"]:
             client.wait_for_workers(1, timeout=CONNECT_SECONDS)
         except TimeoutError as error:
             raise UserError(f"No workers at {scheduler}: start some with `dask worker {scheduler}`") from error
-        if sum(client.ncores().values()) == 1:  # gains nothing over processes here
+        if sum(client.ncores().values()) == 1:  # not faster than local processes
             raise UserError(f"Expected two cores or more at {scheduler}, got one: start more workers, or use `jobs`")
         try:
             yield client

@@ -1,1 +1,1 @@
-"""A saved model and a song to an answer."""
+"""Predicts songs with saved models."""

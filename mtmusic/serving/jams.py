@@ -1,4 +1,4 @@
-"""Answers as JAMS files, the annotation format of music research: one a song, whole or absent.
+"""Writes answers as JAMS files, the annotation format of music research: a file for each song, whole or not at all.
 
 Format: Humphrey, Salamon, Nieto, Forsyth, Bittner and Bello, "JAMS: a JSON annotated music specification" (ISMIR 2014).
 """
@@ -20,20 +20,20 @@ from mtmusic.serving.table import Known, song_name, text
 
 SUFFIX = ".jams"
 JAMS_VERSION = "0.3.5"
-"""Of the format, whose files say it."""
+"""The version of the format, which is in each file."""
 
 OWN = "mtmusic"
-"""The part of a file's sandbox that is ours."""
+"""The key of mtmusic's data in a file's sandbox."""
 
 MOOD = ("valence", "arousal")
 
 
 def jams_of(song: SongAnswer, own: Mapping[str, Any]) -> dict[str, Any]:
-    """A song's answer in the format. own: goes to the sandbox, "model" and "model_sha256" among it.
+    """Returns a song's answer in the format. own: data for the sandbox, with "model" and "model_sha256".
 
-    Tags and genre are of the namespace tag_open, with score or probability as confidence. Valence and arousal are a
-    mood_thayer, each from -1 to 1 with the middle at 0, as the format's own examples have it. Other tasks are a blob,
-    {task: 0 to 1}. All of them span the song.
+    Tags and genre have the namespace tag_open, with score or probability as confidence. Valence and arousal are one
+    mood_thayer, each from -1 to 1, as in the examples of the format. Other tasks are a blob, {task: 0 to 1}. All
+    annotations span the song.
     """
     answer = with_doubts(song)
     warning = answer.pop(WARNING, "")
@@ -45,7 +45,7 @@ def jams_of(song: SongAnswer, own: Mapping[str, Any]) -> dict[str, Any]:
     if all(name in answer for name in MOOD):
         value = [2 * answer.pop(name) - 1 for name in MOOD]
         annotations.append(_annotation("mood_thayer", " ".join(MOOD), [(value, None)], song.seconds))
-    if TEMPO in answer:  # a single estimate has all the weight
+    if TEMPO in answer:  # the confidence of a single estimate is 1
         annotations.append(_annotation(TEMPO, TEMPO, [(answer.pop(TEMPO), 1.0)], song.seconds))
     if tasks := {name: value for name, value in answer.items() if name != TAGS}:
         annotations.append(_annotation("blob", " ".join(tasks), [(tasks, None)], song.seconds))
@@ -59,7 +59,7 @@ def jams_of(song: SongAnswer, own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _annotation(namespace: str, answer: str, values: Sequence[tuple[Any, Any]], seconds: float) -> dict[str, Any]:
-    """values: each with its confidence. answer: what of the answer it is."""
+    """Makes an annotation. answer: names of the answer's parts. values: values with their confidences."""
     return {
         "namespace": namespace,
         "annotation_metadata": {"annotation_tools": f"mtmusic {__version__}", "data_source": "program"},
@@ -73,7 +73,10 @@ def _annotation(namespace: str, answer: str, values: Sequence[tuple[Any, Any]], 
 
 
 class _Annotations:
-    """A folder of files. names: of each song. settings: what every file's sandbox says. known: by song, see `Known`."""
+    """A folder of annotation files.
+
+    names: name of each song's file. settings: data for the sandbox of every file. known: existing files, by song.
+    """
 
     def __init__(
         self, folder: Path, names: Mapping[Path, str], settings: Mapping[str, Any], known: dict[str, Known]
@@ -98,10 +101,10 @@ def open_annotations(
     window: float | None,
     overwrite: bool = False,
 ) -> Iterator[_Annotations]:
-    """A folder to add files of these songs to; another program's files keep their names. overwrite: empties it of ours.
+    """Opens or makes a folder to add files of these songs. Files of other programs are not replaced.
 
-    Raises UserError where another run writes it, where it cannot be written, and where a file is of another model or
-    window.
+    overwrite: whether to delete the files that mtmusic wrote. Raises UserError if another run writes the folder, if it
+    cannot be written to, or if a file has another model or window.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"Expected `out` to be a folder for annotation files, got the file {folder}")
@@ -129,21 +132,21 @@ def open_annotations(
 
 
 def _names(files: Iterable[Path], known: Mapping[str, Known], songs: Mapping[str, Path]) -> dict[Path, str]:
-    """Names that are taken, by the song where it is one of these, else by the file."""
+    """The names in use, by song for these songs, and by file for other files."""
     owners = {one.part: songs[song] for song, one in known.items() if song in songs}
     return {owners.get(file.name, file): file.stem for file in files}
 
 
 def _require_same(own: Mapping[str, Any], settings: Mapping[str, Any], file: Path) -> None:
-    told = "Expected files of the same {} as this command's, got {}: give another `out`, or `overwrite`"
+    told = "Expected annotations with {}, got others in {}: give another `out`, or `overwrite`"
     if own.get("model_sha256") != settings["model_sha256"]:
-        raise UserError(told.format(f"model {settings['model']} ({settings['model_sha256'][:8]})", file))
+        raise UserError(told.format(f"the model {settings['model']} ({settings['model_sha256'][:8]})", file))
     if own.get("window") != settings["window"]:
-        raise UserError(told.format("`window`", file))
+        raise UserError(told.format("the same `window`", file))
 
 
 def _own(file: Path) -> dict[str, Any]:
-    """What we wrote of the song and the model; nothing in another program's file, or in a folder."""
+    """Reads mtmusic's data in a file's sandbox. Empty for files of other programs and for folders."""
     try:
         own = json.loads(file.read_bytes())["sandbox"][OWN]
         return own if isinstance(own["song"], str) else {}

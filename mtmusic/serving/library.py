@@ -1,6 +1,6 @@
-"""A library of songs -> a table of answers or embeddings, or annotation files; what is there already is not done again.
+"""Predicts or embeds a library of songs: a table of answers or embeddings, or annotation files.
 
-On one machine, or by the workers of a dask.distributed cluster.
+Songs with an answer are not predicted again. The work is done on one machine, or by a dask.distributed cluster.
 """
 
 import logging
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 TABLE_VERSION = 1
 
 JAMS, PARQUET = "jams", "parquet"
-"""Formats."""
+"""The formats of `out`."""
 
 COLUMNS = {
     "song": "string",
@@ -44,7 +44,7 @@ COLUMNS = {
     "model": "string",
     "model_sha256": "string",
 }
-"""Of every table, by name the type."""
+"""Columns of every table, with their types."""
 
 UNITS = {
     "song": "absolute path; a file: URI where it is not UTF-8",
@@ -62,10 +62,16 @@ UNITS = {
 
 @dataclass(frozen=True)
 class LibraryOptions:
-    """models: runs or their names, none for the pretrained ones. out: a table, NAME.parquet, or with the format "jams"
-    a folder of annotation files. embed: embeddings instead of answers. jobs: processes, -1: all. scheduler:
-    "tcp://HOST:PORT" of a cluster. retry_failed: songs that failed before are not known. part_rows, part_seconds: a
-    part of the table is written after so many."""
+    """The options of `answer_library`.
+
+    models: runs or their names, by default the pretrained models.
+    out: a table, NAME.parquet, or with the format "jams" a folder of annotation files.
+    embed: whether to compute embeddings instead of answers.
+    jobs: number of worker processes, -1 for one per core.
+    scheduler: address "tcp://HOST:PORT" of a cluster.
+    retry_failed: whether to try songs again that failed before.
+    part_rows, part_seconds: a part of the table is written after this number of rows or seconds.
+    """
 
     songs: tuple[Path, ...]
     out: Path
@@ -82,20 +88,20 @@ class LibraryOptions:
 
 
 class Place(Protocol):
-    """Where answers go. known: what is there, by `song_name`."""
+    """A table or a folder for answers. known: the songs with an answer, by `song_name`."""
 
     known: dict[str, Known]
 
     def drop(self, songs: Collection[str]) -> None:
-        """Removes the answers of these songs, which are known."""
+        """Removes the answers of these songs."""
 
     def add(self, song: SongAnswer, size: int, mtime_ns: int) -> None: ...
 
 
 def answer_library(options: LibraryOptions) -> int:
-    """Answers each song that the place does not know, and returns how many of them failed.
+    """Predicts or embeds each song without an answer in `out`. Returns the number of songs that failed.
 
-    Logs failures as warnings, and counts. Raises UserError where it cannot run, before any song.
+    Logs failures as warnings, and counts. Raises UserError, before the first song, for options that cannot be used.
     """
     as_jams = _is_jams(options)
     require_window(options.window)
@@ -127,7 +133,7 @@ def answer_library(options: LibraryOptions) -> int:
 
 
 def _is_jams(options: LibraryOptions) -> bool:
-    """Raises UserError where format and name do not fit."""
+    """Whether the format is JAMS. Raises UserError if the name of `out` does not fit the format."""
     named = options.out.suffix == SUFFIX
     if options.format == JAMS and not named and not options.embed:
         return True
@@ -148,9 +154,9 @@ def _place(
 
 
 def _missing(place: Place, paths: Sequence[Path], retry: bool) -> dict[Path, tuple[int, int]]:
-    """The songs to answer, each with size and time. Logs how many are known.
+    """Returns the songs to predict, each with size and modification time. Logs the counts.
 
-    A changed song's answer goes at once, so that there is never a second one.
+    The answers of changed songs are removed first, so that no song has two answers.
     """
     counts: Counter[str] = Counter()
     files: dict[Path, tuple[int, int]] = {}
@@ -178,7 +184,7 @@ def _state(known: Known | None, file: tuple[int, int]) -> str:
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:
-    """Of a link to nowhere zeros."""
+    """A file's size and modification time, or zeros for a broken link."""
     try:
         found = path.stat()
     except OSError:
@@ -192,7 +198,7 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 def _answers(
     options: LibraryOptions, predictor: Predictor, described: list[dict[str, Any]], paths: list[Path]
 ) -> Iterator[SongAnswer]:
-    """In any order."""
+    """Yields the answers in any order."""
     if not paths:
         return iter(())
     if options.scheduler is None:
@@ -218,12 +224,15 @@ _opening = threading.Lock()
 
 
 def answer_song(path: Path, runs: tuple[tuple[str, str], ...], window: float | None, embed: bool) -> SongAnswer:
-    """One song by a worker, whose models stay loaded. runs: each with its hash. Raises UserError for other models."""
+    """Predicts one song in a worker, which keeps its models loaded. runs: the runs with their hashes.
+
+    Raises UserError if the worker has other models.
+    """
     with _opening:
         predictor = _opened(runs)
     try:
         return predictor.answer(path, window=window, embed=embed)
-    except Exception as error:  # whatever is wrong with one song, the others go on
+    except Exception as error:  # any error of one song, so that the others go on
         return SongAnswer(path, {}, failure=reason_of(error))
 
 

@@ -1,7 +1,7 @@
-"""Saved models and a song to an answer.
+"""Predicts songs with saved models.
 
-The models are loaded once and then predict for files, waveforms and arrays. TensorFlow is imported with the first
-model, so that the features of songs can be computed meanwhile.
+The models are loaded once, and predict for files, waveforms and arrays. TensorFlow is imported with the first model, so
+that features of songs can be computed during the import.
 """
 
 import atexit
@@ -54,42 +54,43 @@ if TYPE_CHECKING:
     from mtmusic.models.savedmodel import Ask
 
 PRETRAINED = ("musicnn", "mood_musicnn")
-"""The runs that answer where none is named."""
+"""The default runs."""
 
 LAB_SECONDS = 30.0
-"""A clip of the lab's, where a card does not say how long the model's were."""
+"""Length of the lab's clips, used if a card does not state the length of the model's clips."""
 
 PATCH_SECONDS = PATCH_FRAMES * LOGMEL_HOP_LENGTH / LOGMEL_SAMPLE_RATE
 
 SHORTEST_SECONDS = 1.0
 BATCH_FRAMES = 4096
-"""Frames that a model is given at once: a CNN's first block holds 64 kB a frame and more."""
+"""The most frames in a batch. The first block of a CNN needs 64 kB per frame or more."""
 
 FIRST_SONGS = 1, 2, 4
 SONGS_AT_ONCE = 8
-"""Songs of a folder that are answered together. The first ones are fewer, since the models are traced meanwhile, and
-worker processes go on with the next."""
+"""Numbers of songs of a folder that are predicted together. The first groups are smaller, because worker processes
+compute further songs while the models are traced."""
 
 SONG, WARNING, GENRE, TAGS, TEMPO = "song", "warning", "genre", "tags", "tempo"
-"""SONG, WARNING, TEMPO: keys next to those of the models: no task may be named so."""
+"""Keys of answers. No task may have the name SONG, WARNING or TEMPO."""
 
 _LABELS = {GENRE: "classes", TAGS: "tags"}
-"""Of answers that are several numbers, the part of the card that names these."""
+"""For answers of several values, the key of the card with their names."""
 
 DEMO = "the model was trained on the synthesised demo corpus: its predictions for real songs mean nothing"
 SILENT = "the song is silent, so it has no tags"
 
 Answer = dict[str, Any]
-"""{"genre": {class: probability}, "tags": {tag: score}, task: 0 to 1, ...}, "tempo" in beats a minute where a model
-takes beats, and under "warning" why it may mean nothing. A score is from 0 to 1, but it is not calibrated, and those of
-two tags cannot be compared."""
+"""{"genre": {class: probability}, "tags": {tag: score}, task: 0 to 1, ...}. If a model takes beat-synchronised arrays,
+"tempo" is in beats per minute. "warning" says why the answer may be meaningless. Scores are from 0 to 1. They are not
+calibrated, and the scores of two tags cannot be compared."""
 
 Name = str | tuple[str, str]
 Said = dict[Name, np.ndarray]
-"""Answers by their names, a row a window, and a trunk's features by its own name and theirs, a row a patch."""
+"""Answers by name, with a row for each window, and features of a trunk by the names of trunk and features, with a row
+for each patch."""
 
 Song = str | os.PathLike[str] | np.ndarray
-"""A file, a waveform (samples,), or an array (bins, frames) as it lies on disk."""
+"""A file, a waveform (samples,), or an array (bins, frames) as it is on disk."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,10 @@ class Timeline:
     """Answers along a song.
 
     Attributes:
-        times: Beginning and end of each window in seconds, `(windows, 2)`.
+        times: Begin and end of each window in seconds, `(windows, 2)`.
         answers: The answer of each window, without tags.
         mel: Spectrogram of the whole song, `(128, frames)` in dB, or `(96, frames)` logmel if all models take that.
-        tag_times: Beginning and end of each step of three seconds for tags, `(steps, 2)`, if a model predicts tags.
+        tag_times: Begin and end of each step of three seconds for tags, `(steps, 2)`, if a model predicts tags.
         tags: Score of each tag at each of these steps.
         stride: `mel` holds every `stride`-th frame. It is 1 for songs of up to eight minutes.
     """
@@ -119,10 +120,10 @@ class SongAnswer:
 
     Attributes:
         path: The song's file.
-        answer: What `Predictor.predict` returns. Empty if the song failed.
-        timeline: Answers along the song, if they were asked for.
-        failure: Why the song has no answer, or empty.
-        doubts: What may be wrong with the song.
+        answer: The answer of `Predictor.predict`. Empty if the song failed.
+        timeline: Answers along the song, if they were requested.
+        failure: The reason why the song has no answer, or empty.
+        doubts: Warnings about the song.
         seconds: The song's length.
     """
 
@@ -142,18 +143,18 @@ def _pretrained() -> "Predictor":
     return Predictor()
 
 
-atexit.register(_pretrained.cache_clear)  # TensorFlow's functions complain if they end after its modules
+atexit.register(_pretrained.cache_clear)  # deleted before TensorFlow's modules, else TensorFlow prints errors
 
 
 def predict(path: str | os.PathLike[str], *, timeline: bool = False) -> SongAnswer:
     """Predicts a song's tags, valence and arousal with the pretrained models, which stay loaded.
 
-    The tags are musicnn's (Pons and Serra 2019). Their scores are from 0 to 1, are not calibrated, and cannot be
-    compared between tags.
+    The tags are those of musicnn (Pons and Serra 2019). Their scores are from 0 to 1. They are not calibrated, and
+    cannot be compared between tags.
 
     Args:
         path: The song's file.
-        timeline: Whether to predict along the song too.
+        timeline: Whether to also predict along the song.
 
     Returns:
         The song's answer: `song["tags"]` is a score for each tag, `song["valence"]` and `song["arousal"]` are numbers.
@@ -174,7 +175,7 @@ class Begun:
     """Songs whose features worker processes are computing.
 
     Attributes:
-        asked: The songs, the kinds of windows, and whether a spectrogram is kept for timelines.
+        asked: The paths, the kinds of windows, and whether a spectrogram is kept for timelines.
         songs: The features.
     """
 
@@ -193,7 +194,7 @@ def begin(
 ) -> Iterator[Begun | None]:
     """Starts to compute the features of songs in worker processes, while TensorFlow is being imported.
 
-    The windows are those that the runs' cards need. `Predictor.predict_folder` takes what was computed.
+    The windows are those of the runs' cards. `Predictor.predict_folder` uses the features.
 
     Args:
         runs: The runs, see `Predictor`.
@@ -203,7 +204,7 @@ def begin(
         timelines: Whether timelines are wanted.
 
     Yields:
-        What was started. None if a card or `window` is wrong, which `Predictor` reports.
+        The songs that were started. None if a card or `window` is wrong, which `Predictor` reports.
     """
     try:
         cards = list(map(find_card, runs or PRETRAINED))
@@ -222,13 +223,13 @@ def begin(
 class Predictor:
     """Predicts tags, genre and affect of songs with saved models.
 
-    Each model's features are computed as its card says. A song is cut into consecutive windows, and the answer is the
-    mean over windows. The last window ends with the song, so it may overlap the one before. A shorter song is one
-    window.
+    The features for each model are computed as its card says. A song is cut into consecutive windows, and the answer is
+    the mean over windows. The last window ends with the song, so it may overlap the one before. A song shorter than a
+    window is one window.
 
-    Models on the pretrained trunk share its features. They are computed once, from patches of three seconds of the
-    whole song; a rest at its end is not used. Each patch gets scores for tags. Other heads predict for a window from
-    the mean of the patches whose middles are in it.
+    Models on the pretrained trunk share its features, which are computed once, from patches of three seconds. A shorter
+    rest at the end of the song is not used. Tags are scored for each patch. Other heads predict for a window from the
+    mean of the patches whose centres are in the window.
 
     Args:
         *runs: Names of runs, their folders, their model.keras, or exported SavedModels. The answer joins the models'
@@ -254,13 +255,13 @@ class Predictor:
             where = " and ".join(map(str, self.runs))
             raise UserError(f"Expected models that predict different things, got {', '.join(twice)} twice in {where}")
         heads = [(model.head, model.embed) for model in self._models if model.head]
-        heads.sort(key=lambda one: one[0].takes == PENULTIMATE)  # those give the embedding too
+        heads.sort(key=lambda one: one[0].takes == PENULTIMATE)  # their trunk also returns the embedding
         self._trunks = {head.trunk: embed for head, embed in heads}
         self.warning = DEMO if any(trained_on_demo(model.card) for model in self._models) else None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the answers hold, in order: "tags", "genre" or the tasks, and "tempo" if a model takes beats."""
+        """Keys of the answers in order: "tags", "genre" or the tasks, and "tempo" if a model takes beats."""
         beats = any(kind[1] == BEAT for kind in self._kinds(None))
         return (*(name for model in self._models for name in _names(model.card)), *([TEMPO] if beats else []))
 
@@ -306,13 +307,13 @@ class Predictor:
                 trained on, else 30.
 
         Returns:
-            The answer, or a list of answers for a list. It holds "genre" with a probability for each class, "tags" with
-            a score for each tag, and a number from 0 to 1 for each other task. "tempo", in beats a minute, is there if
-            a model takes beats: the median over windows. "warning" is there if a model was trained on the demo corpus,
-            or if a silent song has no tags.
+            The answer, or a list of answers for a list. It has "genre" with a probability for each class, "tags" with a
+            score for each tag, and a value from 0 to 1 for each other task. If a model takes beats, it has "tempo", the
+            median over windows in beats per minute. It has "warning" if a model was trained on the demo corpus, or if a
+            silent song has no tags.
 
         Raises:
-            UserError: The song is missing, damaged, empty, or of another shape, or holds NaN.
+            UserError: The song is missing, damaged or empty, has another shape, or holds NaN.
 
         Examples:
             >>> predictor = mtmusic.Predictor("genre_lstm")
@@ -337,8 +338,8 @@ class Predictor:
             The answers along the song.
 
         Raises:
-            UserError: As `predict`; an array was given, which has no windows; or the models were trained on clips of
-                different lengths and `window` is not given.
+            UserError: As `predict`. Also if an array is given, which has no windows, or if the models were trained on
+                clips of different lengths and `window` is not given.
 
         Examples:
             >>> mtmusic.Predictor("genre_lstm").timeline("song.wav", window=3.0).times
@@ -378,16 +379,16 @@ class Predictor:
         timeline: bool = False,
         embed: bool = False,
     ) -> SongAnswer:
-        """Predicts for a song's file, and returns what may be wrong with it too.
+        """Predicts for a song's file, and returns the warnings about the song too.
 
         Args:
             path: The song's file.
             window: Length of a window in seconds, see `predict`.
-            timeline: Whether to predict along the song too.
+            timeline: Whether to also predict along the song.
             embed: Whether the answer is `{"embedding": ...}` as `embed` returns it.
 
         Returns:
-            The song's answer, its doubts and its length.
+            The song's answer, with its warnings and its length.
 
         Raises:
             UserError: As `timeline`.
@@ -419,11 +420,11 @@ class Predictor:
             folder: A folder, or a list of files and folders.
             window: Length of a window in seconds, see `predict`.
             jobs: Number of worker processes, -1 for one on each core.
-            timelines: Whether to predict along each song too.
+            timelines: Whether to also predict along each song.
             embed: Whether each answer is `{"embedding": ...}` as `embed` returns it, without a timeline.
-            apart: Whether a single song is read in a worker process too. Then a song that kills its process has failed
-                like any other.
-            begun: What `begin` started for the same songs.
+            apart: Whether a single song is read in a worker process too. Then a song that kills its process only counts
+                as failed.
+            begun: The result of `begin` for the same songs.
 
         Returns:
             An iterator over the answer of each song, sorted by path.
@@ -456,7 +457,7 @@ class Predictor:
     def _answers(
         self, songs: Iterator[tuple[Path, SongFeatures | None]], kinds: list[Kind], timelines: bool, embed: bool
     ) -> Iterator[SongAnswer]:
-        """songs: paths and features, None of one that killed its worker process."""
+        """Yields the songs' answers. songs: paths and features, None for a song that killed its worker process."""
         for count in chain(FIRST_SONGS, repeat(SONGS_AT_ONCE)):
             some = {path: song or SongFeatures(failure=KILLED) for path, song in islice(songs, count)}
             if not some:
@@ -477,7 +478,7 @@ class Predictor:
                     yield self._song_answer(path, song, said, kinds if timelines else ())
 
     def _kinds(self, window: float | None) -> list[Kind]:
-        """Each model's windows. Raises UserError as `require_window`."""
+        """The windows of each model. Raises UserError as `require_window`."""
         require_window(window)
         return [_kind(model.card, model.head is not None, _checked(window)) for model in self._models]
 
@@ -489,7 +490,7 @@ class Predictor:
     def _ask_parts(
         self, parts: Iterable[SongFeatures], kinds: list[Kind], embed: bool = False
     ) -> tuple[SongFeatures, dict[str, np.ndarray]]:
-        """The song, whose windows are gone, and what the models say of it, part by part."""
+        """Predicts a song part by part. Returns its features without windows, and the outputs of the models."""
         song, said = SongFeatures(), dict[Name, list[np.ndarray]]()
         for part in parts:
             for name, values in self._ask([part], kinds, embed)[0].items():
@@ -499,7 +500,7 @@ class Predictor:
         return song, self._with_heads(song, {name: np.concatenate(values) for name, values in said.items()}, kinds)
 
     def _ask(self, songs: Sequence[SongFeatures], kinds: list[Kind], embed: bool = False) -> list[Said]:
-        """What each song's windows give; a trunk is asked once, whatever stands on it. embed: EMBEDDING instead."""
+        """The outputs of the models, or embeddings, for each song's windows. Each trunk is computed once."""
         said: list[Said] = [{} for _ in songs]
         for model, kind in zip(self._models, kinds, strict=True):
             head, windows = None if embed else model.head, [song.windows.get(_arrays(kind), []) for song in songs]
@@ -514,7 +515,7 @@ class Predictor:
         return said
 
     def _with_heads(self, song: SongFeatures, said: Said, kinds: Sequence[Kind]) -> dict[str, np.ndarray]:
-        """What the models say of the song, those on a trunk too: by name (windows, 1), or (windows, classes)."""
+        """Adds the outputs of heads on a trunk. Returns all outputs by name: (windows, 1) or (windows, classes)."""
         answers = {name: values for name, values in said.items() if isinstance(name, str)}
         if EMBEDDING in answers:
             return answers
@@ -527,7 +528,7 @@ class Predictor:
     def _song_answer(
         self, path: Path, song: SongFeatures, said: Mapping[str, np.ndarray], kinds: Sequence[Kind]
     ) -> SongAnswer:
-        """kinds: for a timeline; none: it has none."""
+        """Makes a song's answer. kinds: kinds of windows for a timeline, empty for an answer without timeline."""
         timeline = self._timeline(song, said, kinds) if kinds else None
         return SongAnswer(path, self._mean_answer(song, said), timeline, doubts=song.doubts, seconds=song.seconds)
 
@@ -549,7 +550,7 @@ class Predictor:
         return Timeline(times, tuple(rows), song.mel, tag_times[: len(tags)], tuple(tags), song.stride)
 
     def _answer(self, values: Mapping[str, np.ndarray]) -> Answer:
-        """One number a name, or one a class of genre or a tag, as the user sees them."""
+        """The answer for one row of outputs: a value for each task, or values by class or tag."""
         answer: Answer = {}
         for model in self._models:
             for name in _names(model.card):
@@ -600,7 +601,7 @@ def _kind(card: Mapping[str, Any], on_trunk: bool, window: float | None) -> Kind
 
 
 def _on_trunk(card: Mapping[str, Any]) -> bool:
-    """Whether the model will have a `head`."""
+    """Whether the opened model will have a `head`."""
     return card.get("backbone") == TRUNK and card["feature"] == LOGMEL and card["frames"] is None
 
 
@@ -611,7 +612,7 @@ def _checked(window: float | None) -> float | None:
 
 
 def _arrays(kind: Kind) -> Kind:
-    """The kind of the arrays that the model is given."""
+    """The kind of the arrays that a model or its trunk takes."""
     return (PATCH_SECONDS, PATCHES) if kind[1] == TIMES else kind
 
 
@@ -620,7 +621,7 @@ def _features(kinds: Iterable[Kind]) -> set[Kind]:
 
 
 def _window_means(patches: np.ndarray, times: Iterable[tuple[float, float]]) -> np.ndarray:
-    """(patches, values) -> (windows, values): the mean of those whose middle a window holds, else of the nearest."""
+    """(patches, values) -> (windows, values): the mean of patches with their centre in the window, or the nearest."""
     middles = (np.arange(len(patches)) + 0.5) * PATCH_SECONDS
     means = []
     for begin, end in times:
@@ -639,7 +640,7 @@ def _require_one_length(kinds: Iterable[Kind]) -> None:
 def _parts(
     song: Song, kinds: Sequence[Kind], sample_rate: float | None, with_mel: bool = False
 ) -> Iterator[SongFeatures]:
-    """with_mel: for a timeline, which an array does not have."""
+    """Yields the features of a song. with_mel: whether they are for a timeline, which an array does not have."""
     if isinstance(song, str | os.PathLike):
         return _with_warnings(file_features(Path(song), _features(kinds), with_mel))
     if not isinstance(song, np.ndarray):
@@ -660,7 +661,7 @@ def _with_warnings(parts: Iterable[SongFeatures]) -> Iterator[SongFeatures]:
 
 
 def _array_features(array: np.ndarray, kinds: Sequence[Kind]) -> SongFeatures:
-    """One clip as it lies on disk."""
+    """The features of an array: one clip."""
     names = sorted({LOGMEL if name in (PATCHES, TIMES) else name for _, name in kinds})
     if len(names) > 1:
         kinds_of = {BEAT: "beat-synchronised arrays", FULL: "full-rate arrays", LOGMEL: "logmel arrays"}
@@ -687,7 +688,7 @@ def _require_array(array: np.ndarray, bins: int) -> None:
             f"Expected a waveform (samples,), mono, or an array ({bins}, frames), both of floats, "
             f"got {array.shape} {array.dtype}"
         )
-    if not (np.abs(array).max() < np.finfo(np.float32).max and array.min() > PAD_VALUE):  # NaN is no less than that
+    if not (np.abs(array).max() < np.finfo(np.float32).max and array.min() > PAD_VALUE):  # also False for NaN
         raise UserError(
             f"Expected finite numbers above {PAD_VALUE:g}, which means padding, got other values in the array"
         )
@@ -696,7 +697,7 @@ def _require_array(array: np.ndarray, bins: int) -> None:
 
 
 def _in_batches(ask: "Ask", arrays: Sequence[np.ndarray], feature: str) -> dict[str, np.ndarray]:
-    """The model's outputs for (bins, frames) arrays, one row an array. Arrays of like length share a batch."""
+    """The model's outputs for arrays (bins, frames), one row for each. Arrays of similar length share a batch."""
     rows = FEATURE_ROWS.get(feature, slice(None))
     order = sorted(range(len(arrays)), key=lambda i: arrays[i].shape[1])
     outputs = [ask(batch) for batch in _batches([arrays[i][rows].T for i in order])]
@@ -705,7 +706,10 @@ def _in_batches(ask: "Ask", arrays: Sequence[np.ndarray], feature: str) -> dict[
 
 
 def _batches(clips: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """(frames, bins) each, the shortest first -> (batch, frames, bins), padded, of at most BATCH_FRAMES or one clip."""
+    """Clips (frames, bins), the shortest first -> padded batches (batch, frames, bins) of up to BATCH_FRAMES frames.
+
+    A longer clip is a batch by itself.
+    """
     batch: list[np.ndarray] = []
     for clip in clips:
         if batch and (len(batch) + 1) * len(clip) > BATCH_FRAMES:

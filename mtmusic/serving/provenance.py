@@ -1,4 +1,4 @@
-"""Which models answered: their names, where they are, and hashes of what their answers follow from."""
+"""Describes the models of an answer: names, runs, and hashes of the files that determine the answers."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ from mtmusic.serving.predictor import Predictor
 
 
 def describe(predictor: Predictor) -> list[dict[str, Any]]:
-    """Each model's name ("model"), where its run is found from any folder ("run"), its "sha256" and its "card"."""
+    """Returns for each model its name ("model"), its run by a path that is valid in any folder, "sha256" and "card"."""
     runs = map(lasting, predictor.runs)
     return [
         {"model": Path(run.removesuffix(f"/{MODEL_FILE}")).name, "run": run, "sha256": sha256_of(run), "card": card}
@@ -20,13 +20,13 @@ def describe(predictor: Predictor) -> list[dict[str, Any]]:
 
 
 def lasting(run: Path | str) -> str:
-    """A run as it is found from any folder: its path, or the name of one that comes with the package."""
+    """Returns a run's absolute path, or its name for a run that comes with the package."""
     found = find_run(run)
     return str(run) if found.parent == PRETRAINED else str(found.absolute())
 
 
 def sha256_of(run: Path | str) -> str:
-    """Of a run's model and card, which names the trunk by its hash, or of all files of a SavedModel."""
+    """Returns the hash of a run's model and card, which has the trunk's hash, or of all files of a SavedModel."""
     found = find_run(run)
     folder = found.parent if found.is_file() else found
     files = [found if found.is_file() else folder / MODEL_FILE, folder / CARD_FILE]
@@ -39,7 +39,7 @@ def sha256_of(run: Path | str) -> str:
 
 
 def name_and_hash(described: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """Of all models together; of one its own."""
+    """Returns the joined names and one hash of all models. For a single model these are its name and its hash."""
     hashes = [model["sha256"] for model in described]
     one = hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
     return " + ".join(model["model"] for model in described), one

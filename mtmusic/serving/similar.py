@@ -1,4 +1,4 @@
-"""A song and a table of embeddings to the songs whose embeddings are most similar."""
+"""Finds the songs in a table of embeddings that are most similar to a song."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 BATCH_ROWS = 8192
 
 ROUNDING = 1e-6
-"""A value whose deviation is below this share of the largest one varies by rounding alone: it counts in nothing."""
+"""A value is left out if its deviation is below this share of the largest one, because it varies only by rounding."""
 
 
 class SimilarSong(NamedTuple):
@@ -45,15 +45,15 @@ def similar(
     """Finds the songs of a table that are most similar to a song. The song itself is left out.
 
     The score is the cosine of two embeddings, with each value standardised by its mean and deviation over the table. It
-    is 0 if all embeddings of the table are equal. Songs that failed are left out, and so are embeddings that are not
-    finite, which are counted in the log. The table is read twice, part by part, so memory does not grow with its size.
+    is 0 if all embeddings of the table are equal. Songs that failed are left out. Embeddings that are not finite are
+    left out too, and their number is logged. The table is read twice, part by part, so memory use does not grow with
+    its size.
 
     Args:
         song: A song of the table, by its path, or another file, which is embedded with the table's model.
         embeddings: A table that `mtmusic embed` wrote.
         top: Number of songs.
-        model: The place of the table's model, a run or its name. By default the place it had when the table was
-            written.
+        model: The table's model, a run or its name. By default the run that the table names.
 
     Returns:
         The songs, the most similar first.
@@ -122,7 +122,7 @@ def standardised(rows: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> n
 
 
 def cosines(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Cosines between embeddings, 0 for one of length 0.
+    """Computes cosines between embeddings. The cosine with an embedding of length 0 is 0.
 
     Args:
         rows: Embeddings `(songs, values)`.
@@ -136,8 +136,10 @@ def cosines(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _batches(folder: Path) -> Iterator[tuple[list[str], list[float], np.ndarray, int]]:
-    """Songs, their seconds and (songs, values) of embeddings, those that failed left out; and how many others were left
-    out, since they are not finite."""
+    """Yields songs, their lengths in seconds and their embeddings (songs, values), without those that failed.
+
+    The last item is the number of embeddings that were left out because they are not finite.
+    """
     for part in _parts(folder):
         for batch in batches(part, ("song", "status", "seconds", "embedding"), BATCH_ROWS):
             columns = dict(zip(batch.schema.names, batch.columns, strict=True))
@@ -158,20 +160,20 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def _embedded(song: Path, folder: Path, model: str | os.PathLike[str] | None) -> np.ndarray:
-    """By the table's model, as its songs were. TensorFlow is imported for this alone."""
+    """Embeds a song with the table's model. Only this function imports TensorFlow."""
     from mtmusic.serving.predictor import Predictor
     from mtmusic.serving.provenance import sha256_of
 
-    described = describe_part(parts_of(folder)[-1])  # where the model was last
+    described = describe_part(parts_of(folder)[-1])  # the last part has the latest path of the model
     (used,) = described["models"]
     run = os.fspath(model or used["run"])
     wanted = f"Expected the model of {folder}, {used['model']} ({used['sha256'][:8]})"
     try:
         found = sha256_of(run)
     except OSError as error:
-        raise UserError(f"{wanted}, found none at {run}: give its place as `model`") from error
+        raise UserError(f"{wanted}, found none at {run}: give its path as `model`") from error
     if found != used["sha256"]:
-        raise UserError(f"{wanted}, got another model: {run}: give its place as `model`")
+        raise UserError(f"{wanted}, got another model: {run}: give its path as `model`")
     answer = Predictor(run).answer(song, window=described["window"], embed=True)
     for doubt in answer.doubts:
         logger.warning(f"warning: {text(doubt)}")

@@ -1,4 +1,4 @@
-"""Many songs -> a row each in the log, a table, pictures of timelines."""
+"""Predicts many songs: a row for each song in the log, a table, and pictures of timelines."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,29 +24,34 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LATEST = "latest"
-"""In the place of a run: the newest finished one of RUNS."""
+"""Stands for the newest finished run in RUNS."""
 
 RUNS = Path("saved_models")
 
 JSON_VERSION = 1
-"""Raise it where the same file is read in another way."""
+"""Version of the JSON file. Increase it if the meaning of its content changes."""
 
 SHOWN_NAME = 48
 SHOWN_GROUPS = ("genre", "mood")
 LEAST_SCORE = 0.1
-"""Tags below are not shown."""
+"""Tags with lower scores are not shown."""
 
 TAG_WIDTH = 15
 TAG_LINES = 6
-"""Tags whose scores are drawn along the song: those with the highest mean."""
+"""Number of tags whose scores are drawn along the song: those with the highest means."""
 
 PROGRESS_AFTER_SECONDS = 2
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """models: runs or their names, LATEST, or none for the pretrained ones. csv, json: files of all answers. timelines:
-    a folder of pictures. top: genres a row, or tags of a group. jobs: processes, -1: all."""
+    """The options of `predict_songs`.
+
+    models: runs or their names, or LATEST. By default the pretrained models.
+    csv, json: files to write all answers to. timelines: a folder for pictures.
+    top: number of genres, or of tags of a group, in a row.
+    jobs: number of worker processes, -1 for one per core.
+    """
 
     songs: tuple[Path, ...]
     models: tuple[Path | str, ...] = ()
@@ -60,10 +65,10 @@ class PredictOptions:
 
 
 def predict_songs(options: PredictOptions) -> int:
-    """Logs a row a song as its answer comes, writes what was asked for, and returns how many songs failed.
+    """Logs a row for each song when it is predicted, and writes the files. Returns the number of songs that failed.
 
-    Failed songs are logged as warnings and left out. Raises UserError where it cannot run, and where a file to be
-    written is there already without `overwrite`.
+    Failed songs are logged as warnings and left out. Raises UserError for options that cannot be used, and if an output
+    file exists without `overwrite`.
     """
     paths = find_songs(options.songs)
     pictures = _pictures(options.timelines, paths)
@@ -118,20 +123,20 @@ def _pictures(folder: Path | None, paths: Sequence[Path]) -> dict[Path, Path]:
 
 
 def _shown(path: Path) -> str:
-    """The path from here, its end where it is long; file names may be any bytes."""
+    """The path relative to the working folder, as valid text. A long path is cut at its start."""
     name = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
     name = text(name)
     return name if len(name) <= SHOWN_NAME else f"...{name[3 - SHOWN_NAME :]}"
 
 
 def with_doubts(song: SongAnswer) -> Answer:
-    """What may be wrong with the song joins what the models warn of."""
+    """Adds the warnings about the song to those of the models."""
     warnings = [*filter(None, [song.answer.get(WARNING)]), *song.doubts]
     return song.answer | ({WARNING: "; ".join(warnings)} if warnings else {})
 
 
 def _log_trouble(song: SongAnswer) -> bool:
-    """Whether the song failed."""
+    """Logs the failure or the warnings of a song. Returns whether it failed."""
     for line in (f"failed: {song.failure}",) if song.failure else (f"warning: {doubt}" for doubt in song.doubts):
         logger.warning(text(line))
     return bool(song.failure)
@@ -156,7 +161,7 @@ def _row(name: str, answer: Answer, top: int, groups: Mapping[str, str]) -> str:
 
 
 def top_tags(tags: Mapping[str, float], groups: Mapping[str, str], group: str, top: int) -> list[tuple[str, float]]:
-    """The group's tags with the highest scores, those below LEAST_SCORE left out."""
+    """Returns the group's tags with the highest scores, without those below LEAST_SCORE."""
     found = sorted(((tag, score) for tag, score in tags.items() if groups[tag] == group), key=lambda item: -item[1])
     return [(tag, score) for tag, score in found[:top] if score >= LEAST_SCORE]
 
@@ -181,13 +186,13 @@ def _write(options: PredictOptions, answers: Sequence[tuple[Path, Answer]], pred
 
 
 def _cells(answer: Answer, tags: Iterable[str]) -> dict[str, str]:
-    """As `flat`, for a table of text; a song without tags has empty ones."""
+    """Like `flat`, as text for a table. The tags of a song without tags are empty."""
     empty = {f"{TAGS}.{tag}": "" for tag in tags} if TAGS in answer else {}
     return empty | {name: f"{value:.6f}" if isinstance(value, float) else value for name, value in flat(answer).items()}
 
 
 def flat(answer: Answer) -> dict[str, Any]:
-    """Values by column: genre (the likeliest), genre.<class> a class, tags.<tag> a tag, <task> a task, warning."""
+    """Returns values by column: genre (the most probable class), genre.<class>, tags.<tag>, <task>, and warning."""
     values: dict[str, Any] = {}
     for name, value in answer.items():
         if name == GENRE:
@@ -199,9 +204,9 @@ def flat(answer: Answer) -> dict[str, Any]:
 
 
 def latest_run() -> Path:
-    """The finished run in RUNS that was created last, by its card. Raises UserError where there is none.
+    """Returns the finished run in RUNS that was created last, by its card. Raises UserError if there is none.
 
-    Cards of older versions do not say when: they come before the others, by their files' times.
+    Cards of older versions have no date. They come before the others, in the order of their files' times.
     """
     cards = [card for card in RUNS.glob(f"*/{CARD_FILE}") if _is_finished(card.parent)]
     if not cards:
@@ -210,7 +215,7 @@ def latest_run() -> Path:
 
 
 def _is_finished(run: Path) -> bool:
-    """One of a training has metrics; of one that was fitted elsewhere `save_run` writes none."""
+    """Whether a run is finished: it has metrics, or its card says that `save_run` wrote it, which writes no metrics."""
     if (run / "metrics.json").is_file():
         return True
     with suppress(UserError):
@@ -219,7 +224,7 @@ def _is_finished(run: Path) -> bool:
 
 
 def _created(card: Path) -> str:
-    """In UTC, as the card says, or empty; a card that cannot be read is told of where its run is opened."""
+    """The date of the run in UTC, from its card, or empty. Errors of a card are raised when its run is opened."""
     try:
         return str(read_card(card.parent).get("created", ""))
     except UserError:
@@ -227,9 +232,9 @@ def _created(card: Path) -> str:
 
 
 def timeline_picture(timeline: Timeline, title: str, groups: Mapping[str, str], narrow: bool = False) -> "Figure":
-    """The spectrogram above; genre, the song's top tags of SHOWN_GROUPS and affect below. groups: of each tag.
+    """Draws the spectrogram, and below it genre, the song's top tags of SHOWN_GROUPS, and affect.
 
-    narrow: for a phone.
+    groups: group of each tag. narrow: whether the picture is for a phone.
     """
     from mtmusic.evaluation import plots
 

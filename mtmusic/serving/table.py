@@ -1,6 +1,6 @@
-"""A table of songs: a folder of parquet parts, each of them whole, which opens as one table while rows are added.
+"""A table of songs: a folder of complete parquet parts, which can be opened as one table while rows are added.
 
-Hidden files, unfinished parts, are passed by where pyarrow or pandas read the folder.
+Unfinished parts are hidden files, which pyarrow and pandas ignore.
 """
 
 import json
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 SUFFIX = ".parquet"
 FIRST = f"part-000000{SUFFIX}"
-"""The first part has no rows: the columns of a table are known before a song is answered."""
+"""The first part has no rows. It has the columns of the table before the first song is predicted."""
 
 PARTS = f"part-{'[0-9]' * 6}{SUFFIX}"
 
 METADATA = b"mtmusic"
-"""The key of the schema's metadata: JSON, see `description_of`."""
+"""The key of the JSON in the schema's metadata, see `description_of`."""
 
 KNOWN = "song", "size", "mtime_ns", "status"
-"""The columns of `Known`."""
+"""The columns for `Known`."""
 
 FAILED = "failed"
 
@@ -38,7 +38,7 @@ Row = dict[str, Any]
 
 
 class Known(NamedTuple):
-    """What a table knows of a song: its file, whether it failed, and the part that holds its row."""
+    """A song in a table: its file, whether it failed, and the part that holds its row."""
 
     size: int
     mtime_ns: int
@@ -47,7 +47,7 @@ class Known(NamedTuple):
 
 
 def pyarrow() -> Any:
-    """The package. Raises UserError where it is missing."""
+    """Returns the package pyarrow. Raises UserError if it is missing."""
     require("pyarrow", "A table of songs")
     import pyarrow as pa
     import pyarrow.parquet
@@ -56,13 +56,13 @@ def pyarrow() -> Any:
 
 
 def text(sentence: str | os.PathLike[str]) -> str:
-    """As one line of UTF-8: control characters and other bytes, which file names may hold, as escapes."""
+    """Returns one line of UTF-8. Control characters and invalid bytes, which file names may hold, are escaped."""
     decoded = os.fsencode(sentence).decode(errors="backslashreplace")
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], decoded)
 
 
 def song_name(path: Path) -> str:
-    """A song's path as a table holds it. Where it is not UTF-8, it is a file: URI, which no path is equal to."""
+    """Returns a song's name in a table: its path, or a file: URI, which differs from every path, if it is not UTF-8."""
     try:
         return os.fsencode(path).decode()
     except UnicodeDecodeError:
@@ -70,7 +70,7 @@ def song_name(path: Path) -> str:
 
 
 def schema_of(columns: Mapping[str, str], description: Mapping[str, Any], embedding: int = 0) -> "pa.Schema":
-    """columns: each one's type by name. embedding: the values of the last column, where there is one."""
+    """Makes a schema. columns: types by name. embedding: number of values in the column embedding, 0 for none."""
     pa = pyarrow()
     fields = [(name, pa.type_for_alias(kind)) for name, kind in columns.items()]
     fields += [("embedding", pa.list_(pa.float32(), embedding))] if embedding else []
@@ -78,7 +78,10 @@ def schema_of(columns: Mapping[str, str], description: Mapping[str, Any], embedd
 
 
 class Table:
-    """Rows are put into parts of `part_rows`, or of `part_seconds`. known: by song, see `song_name`."""
+    """A table to add rows to. A part is written after `part_rows` rows or `part_seconds` seconds.
+
+    known: the songs in the table, by `song_name`.
+    """
 
     def __init__(self, folder: Path, schema: "pa.Schema", part_rows: int, part_seconds: float) -> None:
         self.folder, self.schema = folder, schema
@@ -101,14 +104,14 @@ class Table:
             self.write()
 
     def write(self) -> None:
-        """Writes the rows that no part holds. Where it is broken off and called again, it writes the same part."""
+        """Writes the new rows as a part. If it is interrupted and called again, it writes the same part."""
         if self._rows:
             self._write_part(f"part-{self._number:06}{SUFFIX}", self._rows)
             self._rows, self._number = [], self._number + 1
         self._written = time.monotonic()
 
     def drop(self, songs: Collection[str]) -> None:
-        """Takes the songs' rows out of their parts."""
+        """Removes the rows of these songs from their parts."""
         pa, songs = pyarrow(), {*songs}
         for name in sorted({self.known.pop(song).part for song in songs}):
             with _reading(self.folder / name) as part:
@@ -121,18 +124,18 @@ class Table:
         table = pa.Table.from_pylist(rows, schema=self.schema) if isinstance(rows, list) else rows
         texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
         with whole_file(self.folder / name) as unfinished:
-            place = os.path.abspath(unfinished)  # noqa: PTH100  PyArrow 10 takes "a: b" for a URI
-            pa.parquet.write_table(table, place, use_dictionary=texts)  # numbers would be stored twice
+            place = os.path.abspath(unfinished)  # noqa: PTH100  else PyArrow 10 takes "a: b" for a URI
+            pa.parquet.write_table(table, place, use_dictionary=texts)  # else numbers are stored twice
 
 
 @contextmanager
 def open_table(
     folder: Path, schema: "pa.Schema", overwrite: bool = False, part_rows: int = 1000, part_seconds: float = 30.0
 ) -> Iterator[Table]:
-    """Opens a table to add rows to, or makes it; at the end, whatever ends it, the last rows are written.
+    """Opens or makes a table to add rows. At the end the last rows are written, also after an error.
 
-    overwrite: empties it first. Raises UserError where another run writes it, where the folder holds other things or
-    cannot be written, and where its rows are others: of another model, say.
+    overwrite: whether to empty the table first. Raises UserError if another run writes the table, if the folder holds
+    other files or cannot be written to, and if its rows differ in kind, for example in the model.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"Expected `out` to be a new table or an earlier one, which is a folder, got the file {folder}")
@@ -157,17 +160,17 @@ def open_table(
 
 
 def parts_of(folder: Path) -> list[Path]:
-    """Sorted. Raises UserError where the folder holds other parquet files, which would be read as parts."""
+    """Returns the sorted parts. Raises UserError if there are other parquet files, which would be read as parts."""
     parts = sorted(folder.glob(PARTS))
     if others := {*folder.glob(f"[!.]*{SUFFIX}")} - {*parts}:
         raise UserError(
-            f"Expected a table, whose parts are named as {FIRST} is, got {min(others)} among them: move this file away"
+            f"Expected a table with parts such as {FIRST} only, got {min(others)} in it: move this file away"
         )
     return parts
 
 
 def batches(part: Path, columns: Sequence[str], rows: int = 65_536) -> "Iterator[pa.RecordBatch]":
-    """Some columns of a part, by and by. Raises UserError where it is not one of ours, or damaged."""
+    """Yields columns of a part in batches. Raises UserError if the part is damaged, or if mtmusic did not write it."""
     with _reading(part) as file:
         if missing := {*columns} - {*file.schema_arrow.names}:
             raise UserError(f"Expected a table with the column {min(missing)}, got one without: {part}")
@@ -175,7 +178,7 @@ def batches(part: Path, columns: Sequence[str], rows: int = 65_536) -> "Iterator
 
 
 def describe_part(part: Path) -> dict[str, Any]:
-    """See `description_of`. Raises UserError where it is not one of ours, or damaged."""
+    """Reads the `description_of` a part. Raises UserError if it is damaged, or if mtmusic did not write it."""
     with _reading(part) as file:
         return description_of(file.schema_arrow, part)
 
@@ -193,14 +196,14 @@ def _reading(part: Path) -> "Iterator[ParquetFile]":
         reason = text(" ".join(str(error).split()))
         raise UserError(
             f"Expected a part of a table of songs, got a file that cannot be read: {part}: {reason}: remove it; its "
-            "songs are then missing until they are answered again"
+            "songs are then missing until they are processed again"
         ) from error
 
 
 def description_of(schema: "pa.Schema", place: Path) -> dict[str, Any]:
-    """{"kind": "answers" or "embeddings", "models": [{"model", "run", "sha256", "card"}], "window", "units", ...}.
+    """Reads {"kind": "answers" or "embeddings", "models": [{"model", "run", "sha256", "card"}], "window", ...}.
 
-    Raises UserError where there is none.
+    Raises UserError if the schema has no such description.
     """
     try:
         found = json.loads(schema.metadata[METADATA])
@@ -212,7 +215,7 @@ def description_of(schema: "pa.Schema", place: Path) -> dict[str, Any]:
 
 
 def _require_ours(parts: Sequence[Path]) -> None:
-    """Where none of the parts is; damaged ones may be among them."""
+    """Raises UserError if mtmusic wrote none of the parts. Some may be damaged."""
     problems = []
     for part in parts:
         try:

@@ -1,9 +1,9 @@
-"""The demo page: a song dropped on it, what saved models say of it, and its features. For this computer alone.
+"""The demo page: shows the predictions of saved models for a dropped song, and the song's features, on this computer.
 
-Gradio serves it. Nothing is loaded from elsewhere and nothing is sent away. Several pages may be open: one song is
-answered at a time, WAITING wait, and whoever comes then is told so. So memory holds one decoded song, and the uploads
-lie on disk. Gradio gives pages with the same song one file. Therefore nobody moves or deletes it: each page that needs
-it touches it, and what no page has touched for KEPT_SECONDS is swept away, answered or not.
+Gradio serves the page. It loads nothing from other hosts, and sends nothing to them. Several pages may be open. One
+song is processed at a time, up to WAITING songs wait, and further songs are refused. So only one decoded song is in
+memory, and uploads are on disk. Gradio uses one file for the same song on several pages. So a page does not move or
+delete the file: each page that needs it updates its time, and a file that no page has used for KEPT_SECONDS is deleted.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ HOST = "127.0.0.1"
 LARGEST_MB, LONGEST_MINUTES = 50, 15
 MOST_SAMPLES = LONGEST_MINUTES * 60 * 48_000 * 2
 WAITING = 10
-"""Songs that may wait while another one is answered."""
+"""The most songs that may wait."""
 
 POLL_SECONDS = 0.5
 
@@ -57,15 +57,16 @@ EXAMPLE = "synthesised music in three styles"
 EXAMPLE_PARTS = (("Classical", 30.0), ("Electronic", 30.0), ("Rock", 30.0))
 
 KEPT_SECONDS = 10
-"""An upload that has not been touched for so long was answered, refused or broken off, or its page is gone."""
+"""An upload that no page has used for this time is not needed any more."""
 SWEEP_SECONDS = 2
 
 
 @dataclass(frozen=True)
 class DemoApp:
-    """Answers the page's songs. models: as the user named them. window: seconds, None: as the models' clips.
+    """Predicts the page's songs.
 
-    queue: a token for each song that is answered or waits, in order. busy: held while a song is answered.
+    models: names of the models. window: window length in seconds, None for the length of the models' clips.
+    queue: a token for each song in progress or waiting, in order. busy: held while a song is processed.
     """
 
     predictor: Predictor
@@ -75,7 +76,7 @@ class DemoApp:
     busy: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, song: Path, name: str) -> str:
-        """The answer as HTML, or a sentence that says why there is none. name: what the page calls the song."""
+        """Returns the answer as HTML, or the reason if there is none. name: name of the song on the page."""
         try:
             with self.busy:
                 waveform, doubts = load_small(song)
@@ -90,10 +91,10 @@ class DemoApp:
         return render("demo_answer.html", name=name, length=f"{minutes}:{seconds:02d}", doubts=doubts, **content)
 
     async def replies(self, song: Path | str, name: str = "") -> AsyncIterator[tuple[str, None]]:
-        """Yields what the page shows, as HTML: how many songs come first, then the answer; or that the queue is full.
+        """Yields HTML for the page: how many songs come first, then the answer; or a message that the queue is full.
 
-        The None next to it empties the place that held the upload. song: kept from `sweep` until it is answered. name:
-        what the page calls the song, its file's name by default. A page that is closed ends the iteration.
+        The second item, None, clears the upload field. The song is kept from `sweep` until it is processed. If the page
+        is closed, the iteration ends. name: name of the song on the page, by default its file's name.
         """
         path = Path(song)
         name = name or path.name
@@ -117,7 +118,7 @@ class DemoApp:
             self.queue.remove(place)
 
     def _content(self, song: Path, waveform: np.ndarray) -> dict[str, Any]:
-        """The song, and its (samples,) -> what demo_answer.html shows: numbers and pictures."""
+        """The variables for demo_answer.html: values and pictures. waveform: the song's samples (samples,)."""
         answered = self.predictor.answer(song, window=self.window, timeline=True)
         clip = fused_spectrogram(waveform[: round(SHOWN_SECONDS * SAMPLE_RATE)])
         answer, groups = answered.answer, self.predictor.tag_groups
@@ -140,11 +141,10 @@ class DemoApp:
 
 
 def serve(models: Sequence[Path | str], port: int, window: float | None = None) -> None:
-    """Serves the page on this computer's `port` until KeyboardInterrupt, and logs its address once it is there.
+    """Serves the page on this computer's `port` until KeyboardInterrupt. Logs the address when the page is ready.
 
-    models: runs or their names; none: the pretrained ones.
-
-    Raises UserError where Gradio is missing, the port is taken, or the models cannot be opened or do not go together.
+    models: runs or their names, by default the pretrained models.
+    Raises UserError if Gradio is missing, if the port is in use, or if the models cannot be opened or combined.
     """
     _require_free(port)
     with _private_folder() as folder:
@@ -154,7 +154,7 @@ def serve(models: Sequence[Path | str], port: int, window: float | None = None) 
         write_example(example)
         predictor = Predictor(*models)
         app = DemoApp(predictor, tuple(map(str, predictor.runs)), window)
-        predictor.timeline(example, window=window)  # refuses models that do not go together before the page is up
+        predictor.timeline(example, window=window)  # raises if models cannot be combined, before the page is served
         page = build_page(gradio, app, example)
         _launch(gradio, page, port)
         try:
@@ -166,12 +166,12 @@ def serve(models: Sequence[Path | str], port: int, window: float | None = None) 
             pass
         finally:
             page.close(verbose=False)
-            with app.busy:  # TensorFlow aborts where Python ends while it is asked
+            with app.busy:  # TensorFlow aborts if Python ends during a prediction
                 pass
 
 
 def build_page(gradio: Any, app: DemoApp, example: Path) -> Any:
-    """The page's gradio.Blocks."""
+    """Builds the page, a gradio.Blocks."""
     predictor = app.predictor
     heading = render("demo_heading.html", models=app.models, names=predictor.names, warning=predictor.warning)
     with gradio.Blocks(title="mtmusic", analytics_enabled=False) as page:
@@ -183,7 +183,7 @@ def build_page(gradio: Any, app: DemoApp, example: Path) -> Any:
         answer = gradio.HTML(min_height=80)
         shared: dict[str, Any] = {
             "outputs": [answer, upload],
-            "concurrency_limit": None,  # the queue is the app's own, which says in words how long it is
+            "concurrency_limit": None,  # DemoApp has its own queue, which shows its length
             "show_progress_on": answer,
             "api_visibility": "private",
         }
@@ -197,7 +197,7 @@ def _launch(gradio: Any, page: Any, port: int) -> None:
         server_name=HOST,
         server_port=port,
         max_file_size=LARGEST_MB * 2**20,
-        state_session_capacity=WAITING + 1,  # Gradio keeps the last answer of so many pages in memory
+        state_session_capacity=WAITING + 1,  # number of pages whose last answer Gradio keeps in memory
         theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         css=render("demo.css"),
         footer_links=[],
@@ -213,9 +213,9 @@ def _launch(gradio: Any, page: Any, port: int) -> None:
 
 
 def load_small(song: Path) -> tuple[np.ndarray, list[str]]:
-    """As `load_with_doubts`. Raises UserError for a song over the page's limits too, undecoded if the header says so.
+    """Like `load_with_doubts`. Also raises UserError for a song over the page's limits, by its header if possible.
 
-    What has no length in its header, or a wrong one, is decoded no further than the limit.
+    A song with no length or a wrong length in its header is decoded up to the limit.
     """
     if song.is_file() and song.stat().st_size > LARGEST_MB * 2**20:
         raise UserError(f"Expected at most {LARGEST_MB} MB, got {song.stat().st_size / 2**20:.0f} MB in {song}")
@@ -230,11 +230,11 @@ def load_small(song: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def _require_modest(song: Path) -> None:
-    """Refuses sound of many channels or a high rate, which a small file may hold: decoded, it would fill the memory."""
+    """Raises UserError for many channels or a high rate: a small file of this kind could fill the memory."""
     try:
         info = soundfile.info(song)
     except (soundfile.SoundFileError, OSError):
-        return  # another decoder may read it, with limits of its own
+        return  # another decoder with other limits may read it
     if info.frames * info.channels > MOST_SAMPLES:
         raise UserError(
             f"Expected at most {LONGEST_MINUTES} minutes of stereo at 48 kHz, got {info.channels} channels at "
@@ -243,35 +243,35 @@ def _require_modest(song: Path) -> None:
 
 
 def mp3(waveform: np.ndarray) -> bytes:
-    """(samples,) as any browser plays it: what the models take, whatever the song's own format."""
+    """(samples,) -> an mp3, which any browser plays."""
     content = io.BytesIO()
     soundfile.write(content, waveform, SAMPLE_RATE, format="MP3")
     return content.getvalue()
 
 
 def write_example(path: Path) -> None:
-    """A song of three parts, one synthesised style after the other."""
+    """Writes a song of three parts, each in another synthesised style."""
     parts = [synthesise(style, 0, seconds)[0] for style, seconds in EXAMPLE_PARTS]
     soundfile.write(path, np.concatenate(parts), SAMPLE_RATE)
 
 
 def keep(upload: Path) -> None:
     """Keeps an upload from `sweep`."""
-    with suppress(FileNotFoundError):  # then the answer says so
+    with suppress(FileNotFoundError):  # the answer reports a missing file
         os.utime(upload)
 
 
 def sweep(folder: Path, seconds: float) -> None:
-    """Deletes files that nobody has touched for so long, and empty folders."""
+    """Deletes files that were not used for this time, and empty folders."""
     for path in list(folder.rglob("*")):
-        with suppress(OSError):  # it has gone meanwhile, or the folder is not empty
+        with suppress(OSError):  # it is already deleted, or the folder is not empty
             if time.time() - path.stat().st_mtime > seconds:
                 path.rmdir() if path.is_dir() else path.unlink()
 
 
 @contextmanager
 def _private_folder() -> Iterator[Path]:
-    """For the example and the uploads; nobody else may read it, and it is gone at the end."""
+    """A folder for the example and the uploads. Only this user can read it. It is deleted at the end."""
     folder = Path(tempfile.mkdtemp(prefix="mtmusic-page-"))
     try:
         yield folder
@@ -280,13 +280,13 @@ def _private_folder() -> Iterator[Path]:
 
 
 def _gradio(folder: Path) -> Any:
-    """Gradio, set to keep its files in the folder and to send nothing. Raises UserError where it is not installed."""
+    """Imports Gradio. It keeps its files in the folder, and sends nothing. Raises UserError if it is not installed."""
     os.environ |= {
         "GRADIO_TEMP_DIR": str(folder),
         "GRADIO_ANALYTICS_ENABLED": "False",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_OFFLINE": "1",
-        "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(2**31),  # its statistics of calls need a newer pandas than TFDV's
+        "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(2**31),  # never: its statistics need a newer pandas than TFDV's
     }
     return require("gradio", "The page")
 
@@ -295,7 +295,7 @@ def _require_free(port: int) -> None:
     if not 1 <= port <= 65535:
         raise UserError(f"Expected `port` of 1 to 65535, got {port}")
     with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was just closed is free
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just closed is free
         try:
             taken.bind((HOST, port))
         except OSError as error:

@@ -310,7 +310,7 @@ def test_files_of_another_model_or_window_are_refused_or_replaced(annotations, r
     (music / "a.wav").unlink()  # nothing replaces its file
     other = replace(annotations, **{"model": {"models": (runs / "affect",)}, "window": {"window": 3.0}}[changed])
     with pytest.raises(
-        UserError, match=rf"Expected files of the same .?{changed}.*a\.jams: give another `out`, or `ov"
+        UserError, match=rf"Expected annotations with the .*{changed}.*a\.jams: give another `out`, or `ov"
     ):
         answer_library(other)
     for again in (replace(other, overwrite=True), other):

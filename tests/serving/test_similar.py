@@ -155,11 +155,11 @@ def test_another_file_is_embedded_by_the_tables_model(tmp_path, script, capsys, 
     told = (
         f"error: Expected the model of {out}, run ({sha256_of(tmp_path / 'moved')[:8]}), found none at {tmp_path}/run: "
     )
-    assert capsys.readouterr().err == f"{told}give its place as --model\n"
+    assert capsys.readouterr().err == f"{told}give its path as --model\n"
     assert len(mtmusic.similar(place, out, top=2, model=tmp_path / "moved")) == 2
     write_tiny_run(tmp_path / "run", tiny_card(beat=False), seed=1)
     with pytest.raises(
-        UserError, match=r"Expected the model of .*, run .*, got another model: .*run: give its place as `model`"
+        UserError, match=r"Expected the model of .*, run .*, got another model: .*run: give its path as `model`"
     ):
         mtmusic.similar(place, out)
     with pytest.raises(UserError, match=r"absent\.wav"):

@@ -182,7 +182,7 @@ def test_another_programs_parts_are_neither_read_nor_deleted(tmp_path, metadata)
 def test_other_parquet_files_among_the_parts_are_refused(filled):
     (filled / "part-x.parquet").write_bytes((filled / "part-000002.parquet").read_bytes())
     for overwrite in (False, True):
-        with pytest.raises(UserError, match=r"got .*part-x\.parquet among them: move this file away"):
+        with pytest.raises(UserError, match=r"got .*part-x\.parquet in it: move this file away"):
             open_table(filled, schema(), overwrite).__enter__()
 
 
