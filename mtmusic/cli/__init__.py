@@ -1,1 +1,1 @@
-"""The commands: one module each. The only place with argparse, print and the names of flags."""
+"""The commands, one module for each. Only this package uses argparse, print and the names of flags."""

@@ -1,4 +1,4 @@
-"""What the commands share: flags, the terminal, and errors in one line. Only the standard library is imported here."""
+"""Shared by the commands: flags, the terminal, and errors in one line. It imports only the standard library."""
 
 import argparse
 import ast
@@ -39,22 +39,22 @@ RUN: dict[str, Any] = {"type": Path, "metavar": "RUN"}
 DIR: dict[str, Any] = {"type": Path, "metavar": "DIR"}
 FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
 FOLDER: dict[str, Any] = {"type": Path, "metavar": "FOLDER"}
-"""Kinds of arguments."""
+"""Settings of arguments that several commands have."""
 
 LOWERED = ("batch_size", "frames", "units", "layers", "window", "jobs")
-"""Arguments that memory grows with."""
+"""Arguments on which the use of memory depends."""
 
 
 class Main(Protocol):
-    """A command: returns the exit code."""
+    """A command. It returns the exit code."""
 
     def __call__(self, argv: Sequence[str] | None = None) -> int: ...
 
 
 def entry_point(parser: Callable[[], argparse.ArgumentParser]) -> Callable[[Callable[..., int | None]], Main]:
-    """Makes a command of a function that takes the parsed arguments, and shows what the library logs meanwhile.
+    """Makes a command from a function of the parsed arguments. The command shows the library's log.
 
-    It ends as `exit_code` says.
+    For the exit code see `exit_code`.
     """
 
     def decorate(run: Callable[[argparse.Namespace], int | None]) -> Main:
@@ -81,7 +81,7 @@ def _log_shown(flags: argparse.ArgumentParser) -> Iterator[None]:
     before = log.level, log.propagate
     log.setLevel(logging.INFO)
     log.addHandler(handler)
-    log.propagate = False  # some libraries give the root logger a handler of its own
+    log.propagate = False  # some libraries add a handler to the root logger
     try:
         yield
     finally:
@@ -91,16 +91,16 @@ def _log_shown(flags: argparse.ArgumentParser) -> Iterator[None]:
 
 
 def exit_code(run: Callable[[], int | None], flags: argparse.ArgumentParser) -> int:
-    """What `run` returns, and 0 for None.
+    """Calls `run`, and returns the exit code: that of `run`, or 0 for None.
 
-    2 for what the user can mend: it is said in one line on standard error, without a traceback. 130 for Ctrl-C. 141,
-    without a word, where nobody reads standard output any more, as in `mtmusic predict music | head`.
+    It is 2 for an error that the user can correct, with one line on standard error and without a traceback. It is 130
+    for Ctrl-C, and 141 without a message if standard output is closed, as in `mtmusic predict music | head`.
     """
     try:
         prepare_streams()
         try:
             return run() or 0
-        finally:  # argparse exits by itself
+        finally:  # also if argparse exits
             _flush(sys.stdout)
     except BrokenPipeError:
         return 141
@@ -113,13 +113,13 @@ def exit_code(run: Callable[[], int | None], flags: argparse.ArgumentParser) -> 
 
 
 def _ended(line: str, code: int) -> int:
-    with suppress(OSError):  # nobody reads it
+    with suppress(OSError):  # standard error is closed
         print(line, file=sys.stderr)
     return code
 
 
 def _flush(stream: TextIO) -> None:
-    """Where it cannot be written, what is left goes nowhere: Python would say so once more as it ends."""
+    """Flushes a stream. If it fails, the rest is discarded: Python would report the error again at its end."""
     try:
         stream.flush()
     except OSError as error:
@@ -130,7 +130,7 @@ def _flush(stream: TextIO) -> None:
 
 
 def _in_one_line(error: Exception, flags: argparse.ArgumentParser) -> str | None:
-    """Wrong input, what the file system refuses, and too little memory; None for other errors, which are ours."""
+    """The message for wrong input, errors of the file system, and too little memory. None for other errors: bugs."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
@@ -147,12 +147,12 @@ def _in_one_line(error: Exception, flags: argparse.ArgumentParser) -> str | None
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One line, in the place of the whole usage."""
+        """Prints one line instead of the whole usage."""
         self.exit(2, f"error: {message}; {self.prog} --help lists the flags\n")
 
 
 def parser(docstring: str | None, module: str = "") -> argparse.ArgumentParser:
-    """module: of a command, which names it; by default the file that is run does."""
+    """Makes the parser of a command. module: module of the command, by default named after the executed file."""
     return _Parser(
         prog=f"mtmusic {module.rpartition('.')[2].replace('_', '-')}" if module else None,
         description=docstring,
@@ -162,7 +162,7 @@ def parser(docstring: str | None, module: str = "") -> argparse.ArgumentParser:
 
 
 def quieten_tensorflow() -> None:
-    """TensorFlow logs only errors, if it is imported after this and the user has not set its log level."""
+    """Makes TensorFlow log only errors, if it is imported later and the user has not set its log level."""
     quiet = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3"
     if not any(isinstance(finder, _TensorFlow) for finder in sys.meta_path):
         sys.meta_path.insert(0, _TensorFlow(quiet))
@@ -171,7 +171,7 @@ def quieten_tensorflow() -> None:
 
 
 class _TensorFlow(MetaPathFinder):
-    """Finds TensorFlow as Python does. From 2.17 on its import logs before it looks at the log level."""
+    """Finds TensorFlow as Python does, and silences its import. Since 2.17 the import ignores the log level."""
 
     def __init__(self, quiet: bool) -> None:
         self.within = (_without_stderr, _without_gc) if quiet else (_without_gc,)
@@ -193,7 +193,7 @@ class _TensorFlow(MetaPathFinder):
 
 @contextmanager
 def _without_gc() -> Iterator[None]:
-    """An import leaves next to no garbage; to look for it among all that stays is a fifth of TensorFlow's time."""
+    """Disables garbage collection. It takes a fifth of the time of TensorFlow's import, and finds nearly nothing."""
     gc.disable()
     try:
         yield
@@ -204,7 +204,7 @@ def _without_gc() -> Iterator[None]:
 
 @contextmanager
 def _without_stderr() -> Iterator[None]:
-    """What compiled code writes there too."""
+    """Discards standard error, including the output of compiled code."""
     kept = os.dup(2)
     try:
         with Path(os.devnull).open("w") as nowhere:
@@ -216,9 +216,10 @@ def _without_stderr() -> Iterator[None]:
 
 
 def prepare_streams() -> None:
-    """Shows what the terminal's encoding lacks as an escape: songs' names are in any language.
+    """Makes standard output and standard error safe for names of songs in any language.
 
-    What was closed, by `2>&-` say, is opened to nowhere: print and libraries would fail, or write to another file.
+    Characters that the terminal's encoding lacks are escaped. A closed stream, for example by `2>&-`, is opened to
+    /dev/null, because print and libraries would fail or write to another file.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -231,9 +232,9 @@ def prepare_streams() -> None:
 
 
 class _Terminal(logging.Handler):
-    """Messages alone: warnings go to standard error, others to standard output, above a progress bar if one is there.
+    """Prints warnings to standard error, and other messages to standard output, above a progress bar if there is one.
 
-    The streams are those of the moment, so that they can be redirected.
+    The streams are looked up for each message, so that they can be redirected.
     """
 
     def __init__(self, flags: argparse.ArgumentParser) -> None:
@@ -248,7 +249,7 @@ class _Terminal(logging.Handler):
 
 
 def with_flags(message: str, flags: argparse.ArgumentParser) -> str:
-    """The message with `argument` and `argument=value` as the flags of this command; others lose their backticks."""
+    """Replaces `argument` and `argument=value` in a message by flags of this command. Other backticks are removed."""
 
     def shown(found: re.Match[str]) -> str:
         name, equals, text = found[1].partition("=")
@@ -270,9 +271,9 @@ def _harmless(message: str) -> str:
 
 
 def command(name: str, **values: Any) -> str:
-    """The command line of a command with these values, by destination or flag: `mtmusic train-genre --data folder`.
+    """Returns the command line of a command with these values, for example `mtmusic train-genre --data folder`.
 
-    None, and what is the command's default, is left out.
+    The values are given by destination or flag. None and the command's defaults are left out.
     """
     flags: argparse.ArgumentParser = importlib.import_module(f"mtmusic.cli.{name.replace('-', '_')}").parser()
     if unknown := [one for one in values if not _actions(flags, one)]:
@@ -284,20 +285,20 @@ def command(name: str, **values: Any) -> str:
 
 
 def say_how_to_predict(runs: Iterable[Path | str]) -> None:
-    """The command that answers with each of the runs."""
+    """Prints for each run the command that predicts with it."""
     for run in runs:
         print(f"Predict: {command('predict', songs=['song.mp3'], models=[run])}")
 
 
 def _actions(flags: argparse.ArgumentParser, name: str) -> list[argparse.Action]:
-    """Those of this destination; else that of this flag."""
+    """The actions with this destination, or else with this flag."""
     found = [action for action in flags._actions if action.dest == name]
     flag = f"--{name.replace('_', '-')}"
     return found or [action for action in flags._actions if flag in action.option_strings]
 
 
 def _words(actions: Sequence[argparse.Action], value: Any) -> list[str]:
-    """What gives this value on the command line, by the one of the actions that can."""
+    """The words that give this value on the command line, by the first action that has it."""
     for action in actions:
         if isinstance(action, argparse.BooleanOptionalAction):
             return [action.option_strings[0 if value else -1]]
@@ -316,14 +317,14 @@ def _text(value: Any) -> str:
 
 
 def filled(kind: type[Filled], arguments: argparse.Namespace, **more: Any) -> Filled:
-    """A dataclass with more, and with the given arguments that are named as its fields are."""
+    """Makes a dataclass from `more` and from the given arguments with the names of its fields."""
     names = {field.name for field in fields(kind)}
     given = {name: value for name, value in vars(arguments).items() if name in names and value is not None}
     return kind(**given | more)
 
 
 def seed(text: str) -> int:
-    """The type of --seed: what NumPy, scikit-learn and TensorFlow all take."""
+    """The type of --seed: values that NumPy, scikit-learn and TensorFlow all take."""
     value = int(text)
     if not 0 <= value < 2**32:
         raise argparse.ArgumentTypeError(f"expected 0 to {2**32 - 1}, got {text}")
@@ -335,7 +336,7 @@ def add_data_flags(flags: argparse.ArgumentParser, kind: str) -> None:
     add_beat_flag(flags)
     flags.add_argument("--skip-bad", action="store_true", help="leave out clips that cannot be used, and list them")
     add = partial(flags.add_mutually_exclusive_group().add_argument, dest="checks", action="store_const", default="on")
-    add("--strict", const="strict", help="stop at a warning of the data checks too")
+    add("--strict", const="strict", help="also stop at warnings of the data checks")
     add("--skip-checks", const="off", help="use every clip that can be read, without the data checks")
 
 
@@ -347,7 +348,7 @@ def add_beat_flag(flags: argparse.ArgumentParser) -> None:
 def add_classes_flag(
     flags: argparse.ArgumentParser, default: str | None = "lab", otherwise: str = "as the model was trained"
 ) -> None:
-    """otherwise: what --help says of no default."""
+    """Adds --classes. otherwise: text of --help if there is no default."""
     flags.add_argument(
         "--classes",
         default=default,
@@ -372,9 +373,9 @@ def add_jobs_flags(flags: argparse.ArgumentParser, scheduler: bool = True) -> No
 
 
 def add_library_flags(flags: argparse.ArgumentParser, out: str, required: bool = False) -> None:
-    """out: what --help says of --out."""
+    """Adds the flags of commands that write a table of songs. out: the help of --out."""
     flags.add_argument("--out", type=Path, metavar="OUT", required=required, help=out)
-    flags.add_argument("--retry-failed", action="store_true", help="process songs that failed before again")
+    flags.add_argument("--retry-failed", action="store_true", help="try songs again that failed before")
     add_jobs_flags(flags)
     flags.add_argument("--overwrite", action="store_true", help="replace existing output")
 
@@ -400,7 +401,7 @@ def add_recipe_flag(flags: Any, several: bool = False) -> None:
 
 
 def add_training_flags(flags: argparse.ArgumentParser) -> None:
-    """The recipe's settings; those that are not given stay out, so that the recipe's own hold."""
+    """Adds the settings of the recipe. A setting that is not given is None, so that the recipe's value is used."""
     group = flags.add_argument_group("network and training")
     add = partial(group.add_argument, default=argparse.SUPPRESS)
     add_recipe_flag(group)
@@ -448,7 +449,7 @@ def add_devices_flag(flags: argparse.ArgumentParser) -> None:
 
 
 def add_run_flags(flags: argparse.ArgumentParser, out: str, source: Path | None = None) -> None:
-    """out: what --help says of the default. source: the default of --from."""
+    """Adds the flags of a training. out: text of --help for the default of --out. source: the default of --from."""
     add = flags.add_argument
     text = "share of the train clips that is held out to choose the epoch, if the folder has no validation split "
     text += "(default: 0.2)"
@@ -473,7 +474,7 @@ def add_run_flags(flags: argparse.ArgumentParser, out: str, source: Path | None 
 
 
 def add_source_flags(flags: argparse.ArgumentParser, source: Path | None = None) -> None:
-    """The backbone that a training starts from, and what of it is kept."""
+    """Adds the flags for the backbone that a training starts from, and its loaded and frozen blocks."""
     add, start = flags.add_argument, f"start from this run's backbone (default: {source or 'random weights'})"
     add("--from", dest="source", default=source, **RUN, help=start)
     text = "load the weights of all blocks of that backbone, or of its first N blocks. The other blocks start from "
@@ -497,7 +498,7 @@ def add_affect_flags(flags: argparse.ArgumentParser) -> None:
 def load_options(
     arguments: argparse.Namespace, demo_folders: Mapping[bool, str], beat: bool = True, make_demo: bool = True
 ) -> "LoadOptions":
-    """LoadOptions of the data flags; the folder is by default the demo corpus's of beat-synchronised clips, or not."""
+    """Makes LoadOptions from the data flags. The default folder is that of the demo corpus for `beat`."""
     from mtmusic.cli.extract_features import refuse_songs
     from mtmusic.data.folder import LoadOptions
     from mtmusic.datasets.demo import demo_corpus, demo_corpus_folder
@@ -514,7 +515,7 @@ def train_options(
     recipes: "Mapping[str, Recipe]",
     multitask: bool = False,
 ) -> "TrainOptions":
-    """TrainOptions of the training flags. recipes: by backbone, where none is named."""
+    """Makes TrainOptions from the training flags. recipes: the default recipe of each backbone."""
     from mtmusic.data.labels import is_beat_synchronised
     from mtmusic.training.recipes import choose_recipe
     from mtmusic.training.train import TrainOptions, refuse_early
@@ -531,16 +532,13 @@ def train_options(
         progress=True,
     )
     if arguments.folder is None:
-        refuse_early(options)  # before the demo corpus is made
+        refuse_early(options)  # before the demo corpus is made, which takes time
         load_options(arguments, demo_folders)
     return options
 
 
 def _recipe_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The recipe's settings that were given in addition to its name.
-
-    Raises UserError for a setting that the source defines.
-    """
+    """The settings that were given in addition to the recipe's name. Raises UserError for settings of the source."""
     shaping = ("backbone", "feature", "pooling", "units", "layers", "bidirectional")
     given = vars(arguments)
     if arguments.source is not None and (fixed := [name for name in shaping if name in given]):

@@ -4,8 +4,8 @@
     mtmusic embed music --model saved_models/genre_cnn --out embeddings.parquet
     mtmusic similar song.mp3 --embeddings embeddings.parquet
 
-SONGS are files and folders. A file is always tried. Folders are searched with all their subfolders for audio files
-(wav, flac, ogg, mp3, m4a, ...).
+SONGS are files and folders. A given file may have any suffix. Folders are searched with all their subfolders for audio
+files (wav, flac, ogg, mp3, m4a, ...).
 The table is a folder of part files. pandas.read_parquet opens it as one table at any time, and needs PyArrow. Its
 columns are song (the path), size, mtime_ns, seconds, status, reason, warning, model, model_sha256 and embedding. An
 embedding is the mean over the song's windows. For musicnn it is the mean over patches of three seconds. The embedding

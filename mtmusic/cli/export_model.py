@@ -12,8 +12,8 @@ Its values are in the arrays' own units, and -1024 fills absent frames. The outp
 card's order. An affect model has one output (batch, 1) per task, with the task's name.
 `embed` takes the same input. Its output is `embedding` (batch, features). For a model on the pretrained trunk these are
 the trunk's 753 time means.
-`waveform` is there for a model of full-rate mel or of logmel. It takes `samples`, float32 (batch, samples), one mono
-clip per row, at 22 050 Hz, or for logmel at 16 000 Hz with values from -1 to 1. Its outputs are those of `serve`.
+A model of full-rate mel or of logmel also has `waveform`. It takes `samples`, float32 (batch, samples), one mono clip
+per row, at 22 050 Hz, or for logmel at 16 000 Hz with values from -1 to 1. Its outputs are those of `serve`.
 The card is in assets/card.json, with the licences in the same folder.
 A LiteRT or ONNX file has the inputs and outputs of `serve`, with the same names. It does not check its input. An LSTM
 in LiteRT takes one clip at a time. card.json and the licences are next to the file. Both formats need the packages of
@@ -47,5 +47,5 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     from mtmusic.training.export import export_model
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that nothing half-written stays
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, so that no unfinished file is left
     export_model(arguments.run, arguments.out, arguments.overwrite, arguments.format)

@@ -5,8 +5,8 @@
     mtmusic extract-features music data/mine_logmel --feature logmel --labels labels.csv
     mtmusic extract-features song.mp3 data/new --beat              no labels: a folder to predict on
 
-SONGS are files and folders. A file is always tried. Folders are searched with all their subfolders for audio files
-(wav, flac, ogg, mp3, m4a, ...).
+SONGS are files and folders. A given file may have any suffix. Folders are searched with all their subfolders for audio
+files (wav, flac, ogg, mp3, m4a, ...).
 --labels is a CSV file with a column path or id. The column genre holds genres. The column group holds groups, such as
 artists: every split keeps a group together. All other columns are tasks, with numbers from 0 to 1. Songs that the table
 does not name are left out.
@@ -53,9 +53,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def refuse_songs(folder: Path, genres: bool) -> None:
-    """Raises UserError with the command that makes a data folder of songs, where they lie in the place of one.
+    """Raises UserError if a folder holds songs and is not a data folder. The message has the command to make one.
 
-    genres: whether the names of their folders may be their labels.
+    genres: whether the names of the songs' folders may be their labels.
     """
     from mtmusic.audio.extraction import is_song_name
 

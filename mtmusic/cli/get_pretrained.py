@@ -1,4 +1,4 @@
-"""Downloads the pretrained trunk, musicnn. It tags songs, and models can be trained from it.
+"""Downloads the pretrained trunk, musicnn. It tags songs, and other models can be trained on it.
 
     mtmusic get-pretrained
     mtmusic get-pretrained --wheel musicnn-0.1.0-py3-none-any.whl     on a machine without a package index

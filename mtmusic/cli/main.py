@@ -22,7 +22,7 @@ NO_COMMANDS = ("__init__", "main", "common")
 
 
 def commands() -> dict[str, str]:
-    """Each command's name and the first line of its module's docstring; no module is imported."""
+    """Returns each command's name and the first line of its module's docstring, without importing the modules."""
     modules = sorted(path for path in Path(__file__).parent.glob("*.py") if path.stem not in NO_COMMANDS)
     return {path.stem.replace("_", "-"): _first_line(path) for path in modules}
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def program() -> int:
-    """The command in a process of its own. At its end Python would take TensorFlow apart, which takes a second."""
+    """Runs the command as a program. It exits at once, because Python's cleanup of TensorFlow would take a second."""
     code: Any = 1
 
     def leave() -> None:
@@ -46,10 +46,10 @@ def program() -> int:
                 stream.flush()
         os._exit(code)
 
-    atexit.register(leave)  # the first one is called last
+    atexit.register(leave)  # registered first, so called last
     try:
         code = main()
-    except SystemExit as exit:  # argparse's
+    except SystemExit as exit:  # by argparse
         code = exit.code
         raise
     return code

@@ -6,21 +6,21 @@
     mtmusic predict music --out answers.parquet        a library: songs in the table are not predicted again
     mtmusic predict music --format jams --out annotations
 
-SONGS are files and folders. A file is always tried. Folders are searched with all their subfolders for audio files
-(wav, flac, ogg, mp3, m4a, ...).
-Without --model the pretrained models predict: musicnn 50 tags, mood_musicnn valence and arousal. `mtmusic
-get-pretrained` downloads musicnn. --model latest is the finished run in ./saved_models that was created last.
+SONGS are files and folders. A given file may have any suffix. Folders are searched with all their subfolders for audio
+files (wav, flac, ogg, mp3, m4a, ...).
+Without --model the pretrained models are used: musicnn predicts 50 tags, and mood_musicnn predicts valence and arousal.
+`mtmusic get-pretrained` downloads musicnn. --model latest is the finished run in ./saved_models that was created last.
 Tags have scores from 0 to 1. The scores are not calibrated: the scores of two tags cannot be compared. The row shows
 the song's highest genre tags and mood tags, if their score is at least .1.
 A song is cut into consecutive windows. Its row is the mean over the windows. A window is as long as the clips that the
-model was trained on. The last window ends with the song. A song that is shorter is one window. --window sets another
-length, for example for a finer timeline, but the model was not trained on such clips. Tags are always scored in steps
-of 3 seconds.
+model was trained on. The last window ends with the song. A song shorter than a window is one window. --window sets
+another length, for example for a finer timeline, but the model was not trained on such clips. Tags are always scored in
+steps of 3 seconds.
 --csv has the columns `song` (the path), `tags.<tag>` for each tag, `genre` (the most probable class), `genre.<class>`
 for each class (probabilities, which add up to 1), `<task>` for each task (0 to 1), and `warning`. A warning says that a
 model was trained on the demo corpus, or that a song is short, silent or truncated.
---json is {"schema_version": 1, "models": [...], "songs": [{"song": path, "tags": {tag: score, ...}, "genre": {class:
-probability, ...}, "<task>": 0 to 1}, ...]}.
+--json has the form {"schema_version": 1, "models": [...], "songs": [{"song": path, "tags": {tag: score, ...}, "genre":
+{class: probability, ...}, "<task>": 0 to 1}, ...]}.
 If a model takes beat-synchronised arrays, `tempo` is the median of the windows' tempos, in beats per minute.
 --timeline draws a picture for each song: the mel spectrogram, and below it the prediction for each window.
 --out NAME.parquet is a folder of part files. pandas.read_parquet opens it as one table at any time, and needs PyArrow.
@@ -99,7 +99,10 @@ def _fill(arguments: argparse.Namespace, models: list[Path], songs: list[Path]) 
 
 
 def _models_and_songs(models: list[Path], songs: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Where --model stands before the songs, argparse takes them for models; the first is a model, whatever it is."""
+    """Separates models from songs. If --model comes before the songs, argparse takes songs for models.
+
+    The first one is always a model.
+    """
     if songs:
         return models, songs
 

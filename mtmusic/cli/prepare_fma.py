@@ -4,7 +4,7 @@
     mtmusic prepare-fma --audio fma_small --metadata fma_metadata --out data/fma_small --both
 
 The genre folder has FMA's genre_top and its official training, validation and test splits. The affect folder has
-echonest's valence, energy and danceability, and a test split of a fifth of the clips that shares no artist with train.
+Echonest's valence, energy and danceability, and a test split of a fifth of the clips that shares no artist with train.
 The command writes DATA/genre and DATA/affect (with --beat DATA/genre_beat and DATA/affect_beat, with --both all four)
 and DATA/failures.csv. It prints the number of clips by split, and how many were left out and why. If the command was
 stopped, the same command continues.

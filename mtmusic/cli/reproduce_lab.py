@@ -19,7 +19,7 @@ from mtmusic.cli import common
 
 
 def steps(text: str) -> tuple[int, ...]:
-    """The type of --steps: 1-11, or 5,7-9; the lab's steps 0 and 1 are one here."""
+    """The type of --steps, for example 1-11 or 5,7-9. The lab's steps 0 and 1 are one step here."""
     chosen: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")

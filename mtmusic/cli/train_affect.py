@@ -18,7 +18,7 @@ from mtmusic.cli import common
 
 
 def weights(text: str) -> dict[str, float]:
-    """The type of --weights: valence=.4,energy=.2"""
+    """The type of --weights, for example valence=.4,energy=.2."""
     pairs = [part.partition("=") for part in text.split(",")]
     try:
         parsed = {name.strip(): float(value) for name, _, value in pairs}

@@ -24,8 +24,8 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--leave-out",
         **common.RUN,
-        help="leave out clips whose content is in the evaluation clips of this affect run. Use it before a fine-tuning "
-        "that is evaluated on those clips",
+        help="leave out clips that are equal to evaluation clips of this affect run. Use it if the model will be "
+        "fine-tuned and evaluated on those clips",
     )
     return flags
 

@@ -41,6 +41,6 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     from mtmusic.serving.web import serve
 
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # all as Ctrl-C, so that no upload stays behind
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # all like Ctrl-C, so that no upload is left
         signal.signal(name, signal.default_int_handler)
     serve(arguments.model, arguments.port, arguments.window)
