@@ -1,17 +1,18 @@
-"""Times a whole training epoch: clips by length, as the training job has them, against all padded to the longest.
+"""Times a whole training epoch: clips batched by length, as in a training, against clips padded to the longest one.
 
     python benchmarks/epoch.py --peer FOLDER --peer-python PATH
     python benchmarks/epoch.py --only cnn --clips 2305 --json epoch.json
 
-The folder is synthetic: mel of the lab's 2305 beat-synchronised training clips, 14 to 129 frames, mean 60, sd 15, 10
-classes. The networks are the lab's LSTM, and the CNN whose pooling is masked; both run as the training job runs them,
-cached in memory, one iterator for all epochs, from the second epoch on. The CNN's epoch takes minutes: by default 256
-clips stand for it, the quantiles of the same distribution of lengths. The LSTM's peer, lab_torch.py in PyTorch, pads
-all clips to 129; its epoch is its step, of as many clips as ours, times the number of batches
-(docs/benchmarks.md says how to install it).
-Prints a row a comparison: seconds of our epoch and of the other, and ours / other, which is below 1 where ours is
-faster; then what is saved of a padded epoch, with our layers and with Keras's LSTM.
-Exit code 0; 2 where it cannot run, with what to do.
+The clips are synthetic mel spectrograms with the lengths of the lab's 2305 beat-synchronised training clips: 14 to 129
+frames, mean 60, standard deviation 15, 10 classes. The networks are the lab's LSTM and the CNN with masked pooling.
+They run as in a training: clips are cached in memory, one iterator is used for all epochs, and times are taken from the
+second epoch on. The CNN's epoch takes minutes, so by default it has 256 clips, the quantiles of the same lengths. The
+LSTM's peer is lab_torch.py in PyTorch, which pads all clips to 129 frames. Its epoch is the time of its step with the
+same batch size, times the number of batches. docs/benchmarks.md says how to install the peer.
+The program prints a row for each comparison: seconds of our epoch and of the other one, and the ratio ours / other,
+which is below 1 if ours is faster. Then it prints the saved share of a padded epoch, with our layers and with Keras's
+LSTM.
+The exit code is 0, or 2 if the program cannot run; a message then says what to do.
 """
 
 import argparse
@@ -35,11 +36,11 @@ from mtmusic.files import write_json
 CLIPS = {"lstm": LAB_CLIPS, "cnn": 256}
 FEWEST, QUICK_CLIPS, QUICK_SCALE = 4, 24, 8
 GOAL = 1 / 3
-"""Of a padded epoch's time, that length buckets are to save."""
+"""The goal: batches by length save this share of a padded epoch's time."""
 
 PADDED = "ours, padded"
 KERAS, KERAS_PADDED = "Keras's LSTM, by length", "Keras's LSTM, padded"
-"""With Keras's LSTM in the place of ours, which leaves most of the padding out itself."""
+"""Rows with Keras's LSTM instead of ours. Ours skips most of the padding by itself."""
 
 PEERS = {"the peer, packed": (), "the peer, unpacked": ("--unpacked",)}
 BATCH, PEER_REPEATS = 32, 7
@@ -49,11 +50,11 @@ HEADER = ("network", "clips", "against", "ours, s", "other, s", "ours/other", "m
 def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
     add_torch_flags(flags)
-    flags.add_argument("--only", choices=CLIPS, help="this network alone")
-    flags.add_argument("--clips", type=int, metavar="N", help="clips of an epoch (default: lstm 2305, cnn 256)")
-    flags.add_argument("--rounds", type=int, default=7, metavar="N", help="each epoch in turn, N times (default: 7)")
-    flags.add_argument("--quick", action="store_true", help="24 clips of an eighth of the frames, to see that it runs")
-    flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
+    flags.add_argument("--only", choices=CLIPS, help="time this network only")
+    flags.add_argument("--clips", type=int, metavar="N", help="clips per epoch (default: lstm 2305, cnn 256)")
+    flags.add_argument("--rounds", type=int, default=7, metavar="N", help="number of rounds (default: 7)")
+    flags.add_argument("--quick", action="store_true", help="24 clips with an eighth of the frames, as a test")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to this file")
     return flags
 
 
@@ -76,7 +77,7 @@ def main(arguments: argparse.Namespace) -> None:
         for row in found:
             print(_line(_cells(row)), flush=True)
         rows += found
-        if arguments.json:  # after each network: both take long
+        if arguments.json:  # after each network, because both take long
             write_json(arguments.json, {"rounds": arguments.rounds, "rows": rows, "seconds": measured})
     for row in rows:
         if row["against"] in (PADDED, KERAS_PADDED):
@@ -84,7 +85,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def _measure(name: str, count: int, scale: int, rounds: int, peer: Sequence[str]) -> dict[str, list[float]]:
-    """Seconds of an epoch in each round: by length and padded, of the LSTM also with Keras's layer, and its peers'."""
+    """Seconds of an epoch in each round: by length, padded, and for the LSTM with Keras's layer and of the peers."""
     from unittest.mock import patch
 
     import keras
@@ -94,7 +95,7 @@ def _measure(name: str, count: int, scale: int, rounds: int, peer: Sequence[str]
     from mtmusic.training.run_folder import seed_everything
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="google.api_core")
-    seed_everything(0)  # as every training does
+    seed_everything(0)  # as in a training
     lengths, batch = lab_lengths(count, scale), min(BATCH, max(1, count // 8))
     with tempfile.TemporaryDirectory() as temporary:
         clips = write_clips(Path(temporary), lengths, np.random.default_rng(0))
@@ -116,7 +117,7 @@ def _measure(name: str, count: int, scale: int, rounds: int, peer: Sequence[str]
 
 
 def _epoch(name: str, clips: Any, batch: int, frames: int | None) -> Callable[[], None]:
-    """A call that trains for one epoch, with the loop of model.fit; frames: what all clips are padded to."""
+    """Returns a function that trains for one epoch with the loop of model.fit. frames: padded length of all clips."""
     from dataclasses import replace
 
     from mtmusic.models.heads import genre_classifier
@@ -128,7 +129,7 @@ def _epoch(name: str, clips: Any, batch: int, frames: int | None) -> Callable[[]
     model = genre_classifier(build_backbone(recipe), clips.classes)
     dataset = training.batches_of(clips, replace(recipe, frames=frames), shuffle=True, seed=0)
     model.make_train_function()
-    batches, steps = iter(dataset.repeat()), int(dataset.cardinality())  # as training.fit has them
+    batches, steps = iter(dataset.repeat()), int(dataset.cardinality())  # as in training.fit
 
     def epoch() -> None:
         for _ in range(steps):
@@ -144,13 +145,13 @@ def _timed(call: Callable[[], None]) -> float:
 
 
 def _peer_epoch(clips: int, batch: int, frames: int, added: Sequence[str], peer: Sequence[str]) -> float:
-    """The peer's step at this many frames, times the batches of an epoch."""
+    """The time of the peer's step with this number of frames, times the batches of an epoch."""
     sizes = ("--batch", batch, "--frames", frames, "--repeats", PEER_REPEATS)
     return run_torch(peer, "lstm", *sizes, "--varied", *added)["step_seconds"] * math.ceil(clips / batch)
 
 
 def rows_of(name: str, clips: int, seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """A row for each epoch that ours by length is compared with: medians, the ratio's over the rounds."""
+    """A row for each epoch that is compared with ours by length. Values and ratios are medians over the rounds."""
     ours = seconds["by length"]
     rows = []
     for way in list(seconds)[1:]:

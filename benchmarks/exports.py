@@ -1,13 +1,14 @@
-"""Compares a model's exports: how far their answers are from the model's, and what a clip takes in their runtimes.
+"""Compares a model's exports: the difference of their answers to the model's, and the time per clip in their runtimes.
 
     python benchmarks/exports.py
     python benchmarks/exports.py --rounds 20 --json exports.json
 
-The lab's CNN on 128 beats, a masked CNN for genre, one for three tasks, and an LSTM on 30 s at full rate, all with
-random weights; and mood_musicnn on 30 s of logmel, whose trunk `mtmusic get-pretrained` fetches: without it that row is
-left out. Each is exported as a SavedModel, to LiteRT and to ONNX, and opened by its runtime with its default threads.
-One clip is asked at a time, the formats in turn. Needs the extra `export`.
-Exit code 0; 2 where it cannot run, with what to do.
+The models are the lab's CNN on 128 beats, a masked CNN for genre, a masked CNN for three tasks, and an LSTM on 30 s at
+full rate, all with random weights, and mood_musicnn on 30 s of logmel. `mtmusic get-pretrained` downloads the trunk of
+mood_musicnn. Without it this row is left out. Each model is exported as a SavedModel, to LiteRT and to ONNX, and opened
+in its runtime with the default number of threads. The formats predict one clip at a time, in turn. The program needs
+the packages of the extra `export`.
+The exit code is 0, or 2 if the program cannot run; a message then says what to do.
 """
 
 import argparse
@@ -34,9 +35,11 @@ FORMATS = {"savedmodel": "SavedModel", "litert": "LiteRT", "onnx": "ONNX"}
 
 def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
-    flags.add_argument("--rounds", type=int, default=10, metavar="N", help="medians of so many (default: 10)")
-    flags.add_argument("--quick", action="store_true", help="small networks, short clips, one round")
-    flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
+    flags.add_argument(
+        "--rounds", type=int, default=10, metavar="N", help="number of rounds, of which medians are taken (default: 10)"
+    )
+    flags.add_argument("--quick", action="store_true", help="small networks, short clips and one round, as a test")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to this file")
     return flags
 
 
@@ -68,7 +71,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def models(quick: bool) -> dict[str, Callable[[], tuple["keras.Model", dict[str, Any], int]]]:
-    """By name, what makes the model, its card, and the number of frames to ask it with."""
+    """For each name a function that returns the model, its card, and the number of frames of the clips."""
     from mtmusic.models.backbones import CNN_BLOCKS, cnn_backbone, lstm_backbone
     from mtmusic.models.heads import genre_classifier, multitask_regressor
     from mtmusic.models.saving import load
@@ -95,7 +98,7 @@ def models(quick: bool) -> dict[str, Callable[[], tuple["keras.Model", dict[str,
 
 
 def measure(name: str, model: "keras.Model", card: dict[str, Any], frames: int, rounds: int) -> list[dict[str, Any]]:
-    """A row for each format: the largest difference, the median milliseconds of a clip, their ratios, the size."""
+    """A row for each format: the largest difference, the median milliseconds per clip, their ratios, and the size."""
     import numpy as np
 
     from mtmusic.models.conversion import FILES, export_converted, open_converted

@@ -1,14 +1,15 @@
-"""Times feature extraction, ours and the lab's calls in turn on the same songs, and how it scales with workers.
+"""Times feature extraction by mtmusic and by the lab's code on the same songs, and with several workers.
 
     python benchmarks/extraction.py --songs ../shared/data/audio
     python benchmarks/extraction.py --rounds 5 --json extraction.json
 
-The peer is lab_extractor.py in --peer: the lab's helper code, call by call, with librosa. Both get the same decoded
-waveform of at most 30 s, on one thread, warm; decoding is timed apart. Prints a row a song and frame rate: median
-seconds of ours and of the peer, ours / peer, which is below 1 where ours is faster, and how far the arrays differ;
-then songs a second with one and two workers, from file to array. Without --songs: the real recordings in
-MTMUSIC_REAL_DATA (default ../shared/data), else synthesised ones.
-Exit code 0; 2 where it cannot run, with what to do.
+The peer is lab_extractor.py in the folder --peer. It makes the same librosa calls as the lab's helper code. Both get
+the same decoded waveform of at most 30 s, on one thread, after a first call. Decoding is timed separately. The program
+prints a row for each song and frame rate: median seconds of mtmusic and of the peer, the ratio ours / peer, which is
+below 1 if ours is faster, and the differences of the arrays. Then it prints songs per second with one and with two
+workers, from file to array. Without --songs it uses the recordings in MTMUSIC_REAL_DATA (default: ../shared/data), or
+else synthesised songs.
+The exit code is 0, or 2 if the program cannot run; a message then says what to do.
 """
 
 import argparse
@@ -42,9 +43,9 @@ def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
     add_peer_flag(flags, PEER)
     flags.add_argument("--songs", type=Path, nargs="+", metavar="SONGS", help="files, or folders of them")
-    flags.add_argument("--rounds", type=int, default=5, metavar="N", help="ours and the peer in turn (default: 5)")
-    flags.add_argument("--quick", action="store_true", help="one song of 5 s, one round, to see that it runs")
-    flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
+    flags.add_argument("--rounds", type=int, default=5, metavar="N", help="number of rounds (default: 5)")
+    flags.add_argument("--quick", action="store_true", help="one song of 5 s and one round, as a test")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to this file")
     return flags
 
 
@@ -74,16 +75,16 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def load_peer(program: Path) -> Extract:
-    """The peer's extract(waveform, rate, beat) -> (140, frames)."""
+    """Loads the peer's function extract(waveform, rate, beat) -> (140, frames)."""
     spec = importlib.util.spec_from_file_location(program.stem, program)
     module = importlib.util.module_from_spec(spec)
-    with warnings.catch_warnings():  # it silences all
+    with warnings.catch_warnings():  # the peer disables all warnings
         spec.loader.exec_module(module)
     return module.extract
 
 
 def compare(song: Path, seconds: float, peer: Extract, rounds: int) -> list[dict[str, Any]]:
-    """A row for full rate and one for beat: medians over the rounds, and how far the arrays differ."""
+    """A row for full rate and a row for beats: medians over the rounds, and differences of the arrays."""
     from mtmusic.audio.features import fused_spectrogram
     from mtmusic.audio.loading import load_waveform
     from mtmusic.constants import SAMPLE_RATE
@@ -123,7 +124,7 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def parity(ours: Any, peer: Any) -> dict[str, Any]:
-    """The largest differences, in dB and of chroma; None where the frames, and so the beats, differ in number."""
+    """The largest differences of mel in dB and of chroma. None if the numbers of frames, and so of beats, differ."""
     from mtmusic.constants import FEATURE_ROWS
 
     def largest(feature: str) -> float | None:
@@ -139,7 +140,7 @@ def parity(ours: Any, peer: Any) -> dict[str, Any]:
 
 
 def measure_scaling(songs: Sequence[Path], count: int, seconds: float, folder: Path) -> list[dict[str, Any]]:
-    """Songs a second by rate and number of workers, from file to array on disk, with workers that are warm."""
+    """Songs per second by rate and number of workers, from file to array on disk, with running workers."""
     from mtmusic.audio.extraction import Excerpt, Song, extract_songs
     from mtmusic.data.spectrograms import write_array
 

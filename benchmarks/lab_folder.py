@@ -1,4 +1,4 @@
-"""Synthetic clips of the lab's lengths and classes, for the benchmarks that need a folder of them."""
+"""Synthetic clips with the lab's lengths and classes, for benchmarks that need a folder of clips."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 
 LAB_CLIPS = 2305
 LAB_FRAMES = {"mean": 60.0, "sd": 15.0, "shortest": 14, "longest": 129}
-"""Of the lab's beat-synchronised training clips."""
+"""Frames of the lab's beat-synchronised training clips."""
 
 LAB_COUNTS = {
     "Blues": 160, "Classical": 160, "Electronic": 320, "Folk": 320, "Hip-Hop": 160,
@@ -16,9 +16,9 @@ LAB_COUNTS = {
 
 
 def lab_lengths(count: int, scale: int = 1) -> list[int]:
-    """Frames of `count` clips, shortest first: the quantiles of the lab's distribution, its shape for any count.
+    """Returns the frames of `count` clips, the shortest first: the quantiles of the lab's distribution.
 
-    Both ends are the lab's own. scale: so many times shorter, at least one frame.
+    The first and the last are the lab's shortest and longest. scale: divides the lengths, which are at least one frame.
     """
     normal = NormalDist(LAB_FRAMES["mean"], LAB_FRAMES["sd"])
     frames = [round(normal.inv_cdf((number + 0.5) / count)) for number in range(count)]
@@ -28,7 +28,7 @@ def lab_lengths(count: int, scale: int = 1) -> list[int]:
 
 
 def write_clips(folder: Path, lengths: Sequence[int], rng: Any, dtype: str = "float64") -> Any:
-    """A clip of each length as Clips of the lab's classes, in its shares; lengths and classes in random order."""
+    """Writes a clip of each length. Returns them as Clips with the lab's classes and class shares, in random order."""
     import numpy as np
 
     from mtmusic.constants import CHROMA_BINS, MEL_BINS, MEL_FLOOR_DB

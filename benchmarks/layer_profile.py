@@ -1,11 +1,12 @@
-"""Where the time of the lab's CNN's training step goes: by layer, forward and backward, by TensorFlow's profiler.
+"""Profiles the training step of the lab's CNN by layer, forward and backward, with TensorFlow's profiler.
 
     python benchmarks/layer_profile.py
     python benchmarks/layer_profile.py --precision bfloat16 --json profile.json
 
-Prints a row a layer: milliseconds a step of its forward and of its backward operations. Operations run at the same
-time on two cores, so the rows add up to more than the step took; the last line gives the step and the sum.
-Exit code 0; 2 where it cannot run, with what to do.
+The program prints a row for each layer: milliseconds per step of its forward and of its backward operations. Operations
+run at the same time on several cores, so the sum of the rows exceeds the time of the step. The last line has the time
+of the step and the sum.
+The exit code is 0, or 2 if the program cannot run; a message then says what to do.
 """
 
 import argparse
@@ -28,12 +29,14 @@ OTHER = "optimizer, input and the rest"
 
 def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
-    flags.add_argument("--batch", type=int, default=32, metavar="N", help="(default: 32)")
-    flags.add_argument("--frames", type=int, default=128, metavar="N", help="(default: 128)")
-    flags.add_argument("--pooling", choices=("flatten", "masked"), default="flatten", help="(default: flatten)")
-    flags.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="(default: float32)")
-    flags.add_argument("--steps", type=int, default=7, metavar="N", help="profiled steps (default: 7)")
-    flags.add_argument("--json", type=Path, metavar="FILE", help="write the table to it")
+    flags.add_argument("--batch", type=int, default=32, metavar="N", help="batch size (default: 32)")
+    flags.add_argument("--frames", type=int, default=128, metavar="N", help="frames of each clip (default: 128)")
+    text = "pooling of the CNN (default: flatten)"
+    flags.add_argument("--pooling", choices=("flatten", "masked"), default="flatten", help=text)
+    text = "number format of the CNN (default: float32)"
+    flags.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help=text)
+    flags.add_argument("--steps", type=int, default=7, metavar="N", help="number of profiled steps (default: 7)")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write the table to this file")
     return flags
 
 
@@ -51,7 +54,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def profile(arguments: Any) -> tuple[float, list[tuple[str, float]]]:
-    """The median seconds of a step, and the name and seconds of each operation that ran in all of them."""
+    """Returns the median seconds of a step, and the name and seconds of each operation of all steps."""
     import numpy as np
     import tensorflow as tf
 
@@ -80,7 +83,7 @@ def profile(arguments: Any) -> tuple[float, list[tuple[str, float]]]:
 
 
 def operations(folder: Path) -> Iterator[tuple[str, float]]:
-    """Name and seconds of each event that the profiler saw."""
+    """Yields the name and the seconds of each event of the profile."""
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     for path in folder.rglob("*.xplane.pb"):
@@ -92,12 +95,12 @@ def operations(folder: Path) -> Iterator[tuple[str, float]]:
 
 
 def by_layer(events: Sequence[tuple[str, float]], steps: int) -> dict[str, dict[str, float]]:
-    """Of each layer, milliseconds a step forward and backward; OTHER holds what is no layer's."""
+    """Milliseconds per step of each layer, forward and backward. OTHER has the operations that belong to no layer."""
     rows: dict[str, dict[str, float]] = defaultdict(lambda: {"forward": 0.0, "backward": 0.0})
     for name, seconds in events:
         path, colon, _ = name.partition(":")
         if not colon or " " in name or "::" in name:
-            continue  # what starts operations, not one itself
+            continue  # the executor, which is not an operation
         found = re.search(r"backbone[^/]*/([^/]+?)(?:_\d+)?/", path) or re.search(r"(genre)(?:_\d+)?/", path)
         way = "backward" if path.startswith("gradient_tape") else "forward"
         rows[found[1] if found else OTHER][way] += 1000 * seconds / steps

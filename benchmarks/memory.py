@@ -3,13 +3,13 @@
     python benchmarks/memory.py
     python benchmarks/memory.py --clips 1200 2400 4800 --limit-mib 1024 --json memory.json --plot memory.png
 
-The folders are made in a temporary folder, one after the other; the largest takes 0.8 GiB of disk. Each is larger than
---cap-mib, so that the training job reads it anew each epoch and caches nothing. Each training is a process of its own,
-its data checks included; the peak counts from what the process held before.
-The operating system gives it no more than --limit-mib on top of that (RLIMIT_DATA, which counts what is asked for, not
-only what is used): a larger folder can only be learnt from by not holding it.
-Prints a row a folder, and whether the peak grew with the folder.
-Exit code 0; 2 where it cannot run, with what to do.
+The folders are made in a temporary folder, one after another. The largest takes 0.8 GiB on disk. Each is larger than
+--cap-mib, so the training reads it again in each epoch and caches nothing. Each training, with its data checks, runs in
+a separate process. The peak is the memory in addition to that before the training.
+The operating system limits this memory to --limit-mib (RLIMIT_DATA, which counts requested memory, not only used
+memory). So a training on a folder larger than the limit ends only if it does not hold the folder in memory.
+The program prints a row for each folder, and whether the peak grew with the folder.
+The exit code is 0, or 2 if the program cannot run; a message then says what to do.
 """
 
 import argparse
@@ -27,27 +27,34 @@ from mtmusic.files import write_json
 
 CLASSES = ("Blues", "Rock")
 HELD_OUT = 8
-"""Clips of the validation and of the test split."""
+"""Number of clips in the validation split and in the test split."""
 
 GROWTH = 0.1
-"""A peak that grows by less than this share of the folder's growth is said to be bounded."""
+"""The peak is bounded if it grows by less than this share of the folder's growth."""
 
 
 def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
     flags.add_argument(
-        "--clips", type=int, nargs="+", default=[300, 600, 1200, 2400], metavar="N", help="(default: 300 600 1200 2400)"
+        "--clips",
+        type=int,
+        nargs="+",
+        default=[300, 600, 1200, 2400],
+        metavar="N",
+        help="training clips of each folder (default: 300 600 1200 2400)",
     )
-    flags.add_argument("--frames", type=int, default=1292, metavar="N", help="of a clip (default: 1292)")
     flags.add_argument(
-        "--cap-mib", type=float, default=16, metavar="MIB", help="a larger training set is not cached (default: 16)"
+        "--frames", type=int, default=1292, metavar="N", help="frames of the longest clips (default: 1292)"
     )
     flags.add_argument(
-        "--limit-mib", type=float, default=1024, metavar="MIB", help="what a training may take more (default: 1024)"
+        "--cap-mib", type=float, default=16, metavar="MIB", help="larger training sets are not cached (default: 16)"
     )
-    flags.add_argument("--batch-size", type=int, default=16, metavar="N", help="(default: 16)")
-    flags.add_argument("--plot", type=Path, metavar="FILE", help="draw memory against clips, as a PNG")
-    flags.add_argument("--json", type=Path, metavar="FILE", help="write what was measured to it")
+    flags.add_argument(
+        "--limit-mib", type=float, default=1024, metavar="MIB", help="additional memory of a training (default: 1024)"
+    )
+    flags.add_argument("--batch-size", type=int, default=16, metavar="N", help="clips per batch (default: 16)")
+    flags.add_argument("--plot", type=Path, metavar="FILE", help="draw the memory by the number of clips, as a PNG")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to this file")
     return flags
 
 
@@ -73,7 +80,7 @@ def main(arguments: argparse.Namespace) -> None:
         word = "bounded" if grew < GROWTH else "it grew with the folder"
         print(f"The peak grew by {grew:.0%} of what the folder grew by: {word}")
     if (largest := rows[-1]["folder_mib"]) > arguments.limit_mib:
-        print(f"The largest folder, {largest:.0f} MiB, was learnt from within {arguments.limit_mib:g} MiB")
+        print(f"The largest folder, {largest:.0f} MiB, was trained on within {arguments.limit_mib:g} MiB")
     if arguments.plot:
         _draw(rows, arguments.limit_mib, arguments.plot)
     if arguments.json:
@@ -104,7 +111,7 @@ def _peak_of(clips: int, frames: int, batch_size: int, caps_mib: tuple[float, fl
             peak = child.submit(train, folder, batch_size, *caps_mib).result()
         except UserError:
             raise
-        except Exception as error:  # short of memory, libraries raise a dozen kinds, or end the process
+        except Exception as error:  # without memory, libraries raise many kinds of errors, or end the process
             raise UserError(
                 f"The training on {clips} clips did not end within --limit-mib {caps_mib[1]:g}, give it more: {error}"
             ) from error
@@ -112,25 +119,25 @@ def _peak_of(clips: int, frames: int, batch_size: int, caps_mib: tuple[float, fl
 
 
 def growth(rows: list[dict[str, float]]) -> float | None:
-    """The growth of the peak as a share of the folder's, smallest folder to largest; None for one folder."""
+    """The growth of the peak / growth of the folder, from the smallest to the largest folder. None for one folder."""
     folder = rows[-1]["folder_mib"] - rows[0]["folder_mib"]
     return (rows[-1]["peak_mib"] - rows[0]["peak_mib"]) / folder if folder else None
 
 
 def _mel_mib(clips: int, frames: int) -> float:
-    """What the clips' mel takes in memory as float32."""
+    """The size of the clips' mel as float32."""
     from mtmusic.constants import MEL_BINS
 
     return sum(lengths_of(clips, frames)) * MEL_BINS * 4 / 2**20
 
 
 def lengths_of(clips: int, frames: int) -> list[int]:
-    """Each clip's frames: from `frames` down to nine tenths of them, as of songs that end early."""
+    """The frames of each clip: from `frames` down to 90 % of it, as for songs that end early."""
     return [frames - frames * number // (10 * clips) for number in range(clips)]
 
 
 def write_folder(folder: Path, clips: int, frames: int) -> None:
-    """A genre folder of `clips` training clips as float16, all different, in which the checks find nothing."""
+    """Writes a genre folder with `clips` different training clips as float16. It passes the data checks."""
     import numpy as np
 
     from mtmusic.constants import FUSED_BINS, MEL_BINS, MEL_FLOOR_DB
@@ -150,7 +157,7 @@ def write_folder(folder: Path, clips: int, frames: int) -> None:
 
 
 def train(folder: Path, batch_size: int, cap_mib: float, limit_mib: float) -> float:
-    """One epoch of the training job, in this process; returns by how many MiB its peak memory rose."""
+    """Trains for one epoch in this process. Returns the additional peak memory in MiB."""
     from dataclasses import replace
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="google.api_core")
@@ -170,8 +177,10 @@ def train(folder: Path, batch_size: int, cap_mib: float, limit_mib: float) -> fl
 
 
 def _status_mib(name: str) -> float:
-    """Of this process: VmHWM, its largest resident size so far (getrusage's would count what its parent held, too);
-    VmData, what RLIMIT_DATA counts."""
+    """Reads a size of this process in MiB: VmHWM, the largest resident size, or VmData, which RLIMIT_DATA limits.
+
+    The largest size of getrusage would include that of the parent process.
+    """
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
 

@@ -1,6 +1,6 @@
 """Times the original musicnn package: python original_musicnn.py SONG... prints one line of JSON.
 
-It runs in the peer's Python, which has musicnn and not mtmusic: see pretrained.py.
+It runs in the peer's Python, which has musicnn but not mtmusic, see pretrained.py.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The peer to time against: where its programs lie, and its networks in PyTorch, run in a Python that has torch."""
+"""The peer of the benchmarks: finds its programs, and runs its PyTorch networks in a Python that has torch."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from typing import Any
 from mtmusic.errors import UserError
 
 SECONDS = ("step_seconds", "forward_seconds")
-"""What is asked of them."""
+"""The times in the output of the networks."""
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "peer"
 
@@ -23,7 +23,7 @@ def add_peer_flag(flags: ArgumentParser, program: str) -> None:
         type=Path,
         metavar="FOLDER",
         default=Path(os.environ.get("MTMUSIC_PEER") or SHARED),
-        help=f"the folder of {program} (default: MTMUSIC_PEER, else ../shared/peer beside the project)",
+        help=f"folder of {program} (default: MTMUSIC_PEER, or ../shared/peer next to the project)",
     )
 
 
@@ -33,12 +33,12 @@ def add_torch_flags(flags: ArgumentParser) -> None:
         "--peer-python",
         metavar="PATH",
         default=os.environ.get("MTMUSIC_PEER_PYTHON") or sys.executable,
-        help="a Python that has torch (default: MTMUSIC_PEER_PYTHON, else this one)",
+        help="a Python that has torch (default: MTMUSIC_PEER_PYTHON, or this one)",
     )
 
 
 def require_program(folder: Path, name: str) -> Path:
-    """Raises UserError where the peer's program is not there."""
+    """Returns the path of the peer's program. Raises UserError if there is none."""
     program = folder / name
     if not program.is_file():
         raise UserError(f"Expected the peer at {program}, got no such file: give its folder with --peer")
@@ -46,9 +46,9 @@ def require_program(folder: Path, name: str) -> Path:
 
 
 def torch_program(arguments: Namespace) -> list[str]:
-    """The words that start the networks in PyTorch, on the CPU.
+    """Returns the command that runs the PyTorch networks on the CPU.
 
-    Raises UserError if a small step of theirs does not run, and if ours would run on a GPU beside them.
+    Raises UserError if it fails for a small step, and if there is a GPU, which only our networks would use.
     """
     program = require_program(arguments.peer, "lab_torch.py")
 
@@ -62,15 +62,15 @@ def torch_program(arguments: Namespace) -> list[str]:
 
 
 def run_torch(program: Sequence[str], *words: object) -> dict[str, Any]:
-    """What they print. Raises UserError where nothing comes."""
+    """Runs the PyTorch networks, and returns their output. Raises UserError if they fail."""
     return run_program([*program, *map(str, words)], SECONDS, "give a Python that has torch with --peer-python")
 
 
 def run_program(command: Sequence[str], seconds: Sequence[str], advice: str, **variables: str) -> dict[str, Any]:
-    """What a program prints in its last line: JSON with these numbers of seconds.
+    """Runs a program, and returns the JSON in its last line, which has these times.
 
-    advice: what to do where it fails. variables: added to its environment. Raises UserError where it prints something
-    else.
+    advice: the advice in the error message. variables: additional environment variables. Raises UserError if the
+    program fails or prints something else.
     """
     try:
         environment = {**os.environ, **variables}

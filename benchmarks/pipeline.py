@@ -1,16 +1,17 @@
-"""Clips a second of the data pipeline, beside a plain NumPy loop; reading from a cold disk; how long training waits.
+"""Times the data pipeline: clips per second next to a NumPy loop, reading from disk, and the waiting of a training.
 
     python benchmarks/pipeline.py
     python benchmarks/pipeline.py --only wait --rounds 7 --json pipeline.json
 
-rate: two folders, beat-like (1000 clips of 14 to 129 frames) and full-rate (100 clips of 1291 frames), read by the
-pipeline and by a NumPy loop that reads and pads the same clips. They were just written, so the operating system holds
-them in its page cache. Prints a row a way to read them: clips a second, and ours / NumPy, above 1 where ours is faster.
-cold: the same, of 2305 float64 clips of the lab's lengths that are dropped from the page cache before each reading,
-and how much of them came from the disk by the kernel's count (a virtual disk may have a cache of its own).
-wait: the share of an epoch that the training's steps wait for their batches, as model.fit has them, by TensorFlow's
-profiler, from the second epoch on; the batches come from the training job's own dataset.
-Exit code 0; 2 where it cannot run, with what to do.
+rate: the pipeline, and a NumPy loop that reads and pads the same clips, read two folders: 1000 clips of 14 to 129
+frames like beat-synchronised ones, and 100 clips of 1291 frames like full-rate ones. The clips were just written, so
+they are in the page cache of the operating system. The program prints a row for each way to read them: clips per
+second, and the ratio ours / NumPy, which is above 1 if ours is faster.
+cold: the same for 2305 float64 clips of the lab's lengths. They are dropped from the page cache before each reading.
+The program also prints the share that came from the disk by the kernel's count. A virtual disk may have its own cache.
+wait: the share of an epoch that the training steps wait for batches, in the loop of model.fit with the dataset of a
+training, by TensorFlow's profiler, from the second epoch on.
+The exit code is 0, or 2 if the program cannot run; a message then says what to do.
 """
 
 import argparse
@@ -36,13 +37,13 @@ NUMPY = "NumPy loop"
 PARTS = ("rate", "cold", "wait")
 QUICK_SHARE = 20
 COLD_SECONDS = 3.0
-"""In which the lab's clips are to be read from the disk."""
+"""The goal for reading the lab's clips from the disk."""
 
 WAITING = "IteratorGetNextOp::DoCompute"
-"""As the profiler names the operation that takes the next batch."""
+"""The profiler's name of the operation that takes the next batch."""
 
 WAIT_SHARE = 0.03
-"""Of an epoch, that the training may wait for its batches."""
+"""The goal: the share of an epoch that the training waits for batches is at most this."""
 
 WAITS = {
     "lstm, beat, cached": ("lstm", "beat", True),
@@ -50,19 +51,19 @@ WAITS = {
     "cnn, beat, cached": ("cnn", "beat", True),
     "lstm, full rate, from disk": ("lstm", "full rate", False),
 }
-"""Network, folder, and whether it fits the training job's memory cache."""
+"""Network, folder, and whether the folder is cached in memory."""
 
 CNN_CLIPS, FULL_CLIPS = 320, 320
-"""Their epochs take long: so many stand for the lab's."""
+"""Numbers of clips that stand for the lab's, because these epochs take long."""
 
 
 def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
-    flags.add_argument("--only", choices=PARTS, help="this part alone")
-    flags.add_argument("--rounds", type=int, default=7, metavar="N", help="each way in turn, N times (default: 7)")
-    flags.add_argument("--seed", type=common.seed, default=0, help="of the arrays and of the shuffle (default: 0)")
-    flags.add_argument("--quick", action="store_true", help="a twentieth of the clips, to see that it runs")
-    flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
+    flags.add_argument("--only", choices=PARTS, help="run this part only")
+    flags.add_argument("--rounds", type=int, default=7, metavar="N", help="number of rounds (default: 7)")
+    flags.add_argument("--seed", type=common.seed, default=0, help="seed of the arrays and of the shuffle (default: 0)")
+    flags.add_argument("--quick", action="store_true", help="a twentieth of the clips, as a test")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to this file")
     return flags
 
 
@@ -95,7 +96,7 @@ def _measure_rate(rounds: int, seed: int, share: int) -> list[dict[str, Any]]:
 
 
 def _measure_cold(rounds: int, seed: int, share: int) -> list[dict[str, Any]]:
-    """A row for the NumPy loop and one for ours: seconds to read all clips, and the share that came from the disk."""
+    """A row for the NumPy loop and a row for ours: seconds to read all clips, and the share that came from the disk."""
     import numpy as np
 
     from mtmusic.data.pipeline import make_dataset
@@ -134,8 +135,8 @@ def _goal(row: dict[str, Any]) -> str:
 
 
 def _cold(paths: Sequence[Path], batches: Any) -> tuple[float, int]:
-    """Seconds to make the batches and go through them, and the bytes that were read from the disk meanwhile."""
-    os.sync()  # only what is written can be dropped
+    """Seconds to make and read all batches, and the bytes that were read from the disk in that time."""
+    os.sync()  # only pages that are written can be dropped
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -147,18 +148,18 @@ def _cold(paths: Sequence[Path], batches: Any) -> tuple[float, int]:
 
 
 def _read_bytes() -> int:
-    """By this process, from storage."""
+    """The bytes that this process has read from the disk."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("read_bytes")).split()[1])
 
 
 def _measure_wait(rounds: int, seed: int, share: int) -> list[dict[str, Any]]:
-    """A row a network and folder: the share of an epoch that is waiting, its median over `rounds` epochs."""
+    """A row for each network and folder: the waiting share of an epoch, the median over `rounds` epochs."""
     import numpy as np
 
     from mtmusic.training.run_folder import seed_everything
 
-    seed_everything(seed)  # as every training does
+    seed_everything(seed)  # as in a training
     lengths = {"beat": lab_lengths(LAB_CLIPS // share), "full rate": [1291] * (FULL_CLIPS // share)}
     rng = np.random.default_rng(seed)
     rows = []
@@ -182,7 +183,7 @@ def _measure_wait(rounds: int, seed: int, share: int) -> list[dict[str, Any]]:
 
 
 def _waits(network: str, clips: Any, cached: bool, rounds: int, seed: int) -> list[tuple[float, float]]:
-    """Of each epoch from the second on: seconds that its steps waited for batches, and of the whole epoch."""
+    """For each epoch from the second on: seconds that its steps waited for batches, and seconds of the epoch."""
     from dataclasses import replace
     from unittest.mock import patch
 
@@ -197,14 +198,14 @@ def _waits(network: str, clips: Any, cached: bool, rounds: int, seed: int) -> li
     with patch.object(training, "MEMORY_CACHE_BYTES", training.MEMORY_CACHE_BYTES if cached else 0):
         dataset = training.batches_of(clips, recipe, shuffle=True, seed=seed)
     model.make_train_function()
-    batches, steps = iter(dataset.repeat()), int(dataset.cardinality())  # as training.fit has them
+    batches, steps = iter(dataset.repeat()), int(dataset.cardinality())  # as in training.fit
     return [_timed_epoch(model, batches, steps) for _ in range(rounds + 1)][1:]
 
 
 def _timed_epoch(model: Any, batches: Iterator[Any], steps: int) -> tuple[float, float]:
-    """The loop of model.fit without callbacks and validation, which would only give the pipeline more time.
+    """Runs the loop of model.fit without callbacks and validation, which would only give the pipeline more time.
 
-    What it waited is of an epoch under the profiler, and its time that of one without.
+    The waiting time is that of an epoch with the profiler, the total time that of an epoch without it.
     """
     import tensorflow as tf
 
@@ -225,7 +226,7 @@ def _timed_epoch(model: Any, batches: Iterator[Any], steps: int) -> tuple[float,
 
 
 def _compare(folder: str, clips: Any, cache: Path, rounds: int, seed: int) -> list[dict[str, Any]]:
-    """A row a way to read the clips: the median of its rate, and of its ratio to NumPy's in the same round."""
+    """A row for each way to read the clips: the medians of its rate, and of its ratio to NumPy in the same round."""
     from mtmusic.data.pipeline import make_dataset
 
     caches = {
@@ -251,7 +252,7 @@ def _compare(folder: str, clips: Any, cache: Path, rounds: int, seed: int) -> li
 
 
 def _numpy_batches(paths: Sequence[Path]) -> Iterator[Any]:
-    """The plain loop: each batch's mel read, turned and padded to its longest clip."""
+    """The NumPy loop: reads and transposes the mel of a batch, and pads it to the longest clip."""
     import numpy as np
 
     from mtmusic.constants import MEL_BINS, PAD_VALUE
@@ -265,7 +266,7 @@ def _numpy_batches(paths: Sequence[Path]) -> Iterator[Any]:
 
 
 def _seconds(batches: Iterable[Any]) -> float:
-    """To go through all batches once."""
+    """Seconds to read all batches once."""
     start = time.perf_counter()
     for _ in batches:
         pass

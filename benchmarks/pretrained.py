@@ -1,17 +1,17 @@
-"""Times the pretrained trunk: a folder of songs to tags, next to the original musicnn, and a clip's features.
+"""Times the pretrained trunk: tags of a folder of songs, compared with the original musicnn, and a clip's features.
 
     python benchmarks/pretrained.py --peer-python PATH --peer-wheel musicnn-0.1.0-py3-none-any.whl
     python benchmarks/pretrained.py --rounds 7 --json pretrained.json
 
-The peer is the package musicnn 0.1.0 as shipped, one call of its extractor a song. It needs a Python of its own with
-tensorflow-cpu 2.15.1, librosa 0.10.2 and NumPy below 2. Its wheel is not installed: it is unpacked into a temporary
+The peer is the unchanged package musicnn 0.1.0, with one call of its extractor per song. It needs a separate Python
+with tensorflow-cpu 2.15.1, librosa 0.10.2 and NumPy below 2. Its wheel is not installed but unpacked into a temporary
 folder. Without --peer-wheel only mtmusic is timed.
-In each round both get the same songs in turn, each in a new process. The peer builds its graph anew at each call, the
-later ones too. mtmusic answers the folder twice: the first pass starts its worker processes and traces the model. The
-ratio in songs a second is of the second pass to the peer's calls after its first; the ratio of whole processes is of
-the imports and the first pass to all of the peer's.
-Then: the seconds of one clip of 30 s from its array to the trunk's 753 features.
-Exit code 0; 2 where it cannot run, with what to do.
+In each round both get the same songs in turn, each in a new process. The peer builds its graph at each call. mtmusic
+predicts the folder twice. The first pass starts its worker processes and traces the model. The first ratio compares
+songs per second of the second pass with those of the peer's calls after its first one. The ratio of whole processes
+compares the import and the first pass with the whole process of the peer.
+Then the program times one clip of 30 s, from its array to the trunk's 753 features.
+The exit code is 0, or 2 if the program cannot run; a message then says what to do.
 """
 
 import argparse
@@ -43,7 +43,7 @@ SECONDS = ("import_seconds", "first_seconds", "later_seconds")
 CLIP_SECONDS = 30.0
 CLIP_FRAMES = {"logmel": 1876, "mel": 1292}
 GOALS = {"ratio": 5.0, "clip": 0.35}
-"""Times as fast at least, seconds at most."""
+"""The goals: at least this ratio to the peer, and at most this time of a clip in seconds."""
 
 Run = Callable[[Sequence[str]], dict[str, Any]]
 
@@ -54,13 +54,13 @@ def parser() -> argparse.ArgumentParser:
         "--peer-python",
         metavar="PATH",
         default=os.environ.get("MTMUSIC_PEER_PYTHON") or sys.executable,
-        help="a Python that has what musicnn needs (default: MTMUSIC_PEER_PYTHON, else this one)",
+        help="a Python with the packages that musicnn needs (default: MTMUSIC_PEER_PYTHON, or this one)",
     )
-    flags.add_argument("--peer-wheel", type=Path, metavar="FILE", help="musicnn's wheel")
+    flags.add_argument("--peer-wheel", type=Path, metavar="FILE", help="the wheel of musicnn")
     flags.add_argument("--data", type=Path, nargs="+", metavar="SONGS", help="files, or folders of them")
-    flags.add_argument("--songs", type=int, default=16, metavar="N", help="the first N of them (default: 16)")
-    flags.add_argument("--rounds", type=int, default=5, metavar="N", help="ours and the peer in turn (default: 5)")
-    flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
+    flags.add_argument("--songs", type=int, default=16, metavar="N", help="use the first N songs (default: 16)")
+    flags.add_argument("--rounds", type=int, default=5, metavar="N", help="number of rounds (default: 5)")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to this file")
     return flags
 
 
@@ -72,7 +72,7 @@ def main(arguments: argparse.Namespace) -> None:
         raise UserError(f"Expected --songs of 2 or more, got {arguments.songs}")
     from mtmusic.cards import find_run
 
-    find_run("musicnn")  # where there is none, that is said at once
+    find_run("musicnn")  # raises an error at once if there is none
     with tempfile.TemporaryDirectory() as temporary:
         songs = some_songs(arguments.data, "songs", CLIP_SECONDS, Path(temporary))[: arguments.songs]
         runs = {"ours": run_ours}
@@ -99,7 +99,7 @@ def unpacked(wheel: Path, folder: Path) -> Path:
 
 
 def measure(runs: dict[str, Run], songs: Sequence[str], rounds: int) -> list[dict[str, dict[str, Any]]]:
-    """Each run's own numbers, round by round."""
+    """The times of each run in each round."""
     from tqdm import tqdm
 
     return [{name: run(songs) for name, run in runs.items()} for _ in tqdm(range(rounds), "Rounds", disable=None)]
@@ -116,7 +116,7 @@ def run_ours(songs: Sequence[str]) -> dict[str, Any]:
 
 
 def answer_folder(songs: Sequence[str]) -> None:
-    """Prints, as the peer's program: the first pass over the songs, and the second."""
+    """Prints the times of the first and of the second pass, in the format of the peer's program."""
     times = [time.perf_counter()]
     from mtmusic import Predictor
 
@@ -133,7 +133,7 @@ def answer_folder(songs: Sequence[str]) -> None:
 
 
 def compare(rounds: Sequence[dict[str, dict[str, Any]]], songs: int) -> dict[str, Any]:
-    """Medians over the rounds; a ratio above 1 says that mtmusic is faster. Without the peer: its own numbers."""
+    """Medians over the rounds. If a ratio is above 1, mtmusic is faster. Without the peer there are no ratios."""
     ours = [each["ours"] for each in rounds]
     row = {"songs_per_second": statistics.median(songs / each["later_seconds"] for each in ours)}
     row |= {name: statistics.median(each[name] for each in ours) for name in SECONDS}
@@ -169,7 +169,7 @@ def described(row: dict[str, Any]) -> str:
 
 
 def clip_seconds(feature: str, rounds: int) -> tuple[float, float, float]:
-    """Median, least and most: from an array (1, frames, bins) to the 753 features, warm."""
+    """Median, smallest and largest seconds from an array (1, frames, bins) to the 753 features, after a first call."""
     import numpy as np
     import tensorflow as tf
 

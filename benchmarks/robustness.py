@@ -1,15 +1,15 @@
-"""Measures what the answers of the pretrained models are sensitive to: musicnn's tags, mood_musicnn's valence, arousal.
+"""Measures how changes of a song affect the pretrained models: musicnn's tags, mood_musicnn's valence and arousal.
 
     python benchmarks/robustness.py
     python benchmarks/robustness.py --songs 36 --json robustness.json --plot robustness.png
 
-Each song's first 30 s are altered, written to a file, read again and answered: as WAV of floats, or as mp3, encoded by
-soundfile. The answers are compared with those of the unchanged song. The row "another song" compares different songs:
-it is the scale for the others. A second table says what the models answer about sounds that are no music.
-Songs are drawn at random by --seed from --data: by default from the folder songs in MTMUSIC_REAL_DATA (default
-../shared/data), else eight synthesised songs.
-The models' weights are needed (mtmusic get-pretrained). Five seconds a song, more or less.
-Exit code 0; 2 where it cannot run, with what to do.
+The first 30 s of each song are changed, written to a file, read again and predicted. The file is a WAV of floats, or an
+mp3 by soundfile. The answers are compared with those for the unchanged song. The row "another song" compares different
+songs, as a scale for the other rows. A second table has the answers for sounds that are not music.
+--seed draws the songs from --data. The default is the folder songs in MTMUSIC_REAL_DATA (default: ../shared/data), or
+else eight synthesised songs.
+The program needs the weights of the models (mtmusic get-pretrained). It takes about five seconds per song.
+The exit code is 0, or 2 if the program cannot run; a message then says what to do.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from mtmusic.files import write_json
 
 SECONDS = 30.0
 RATE = 44_100
-"""Of the altered files, in Hz: mp3 has bitrates up to 320 kbit/s there."""
+"""Sample rate of the changed files in Hz. At this rate mp3 has bitrates up to 320 kbit/s."""
 
 KBITS = {f"mp3, {kbits} kbit/s": kbits for kbits in (64, 128, 320)}
 DELAY_SECONDS = 0.015
@@ -40,16 +40,16 @@ ANOTHER = "another song"
 QUANTILES = (0.05, 0.5, 0.95)
 
 Alter = Callable[[Any, int], Any]
-"""(samples,) and its rate in Hz -> (samples,) or (samples, 2)."""
+"""A function from (samples,) and its rate in Hz to (samples,) or (samples, 2)."""
 
 
 def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
     flags.add_argument("--data", type=Path, nargs="+", metavar="SONGS", help="files, or folders of them, to draw from")
-    flags.add_argument("--songs", type=int, default=12, metavar="N", help="songs to draw (default: 12)")
-    common.add_seed_flag(flags, "of the draw, and of the sounds")
+    flags.add_argument("--songs", type=int, default=12, metavar="N", help="number of songs to draw (default: 12)")
+    common.add_seed_flag(flags, "seed of the draw and of the sounds")
     flags.add_argument("--plot", type=Path, metavar="FILE", help="draw the changes, as a PNG")
-    flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to this file")
     return flags
 
 
@@ -80,9 +80,9 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def open_models() -> tuple[Callable[[Any], dict[str, Any]], list[str], list[str], dict[str, float]]:
-    """What answers about (samples,) at 16 kHz, the tags, the tasks, and the standard deviation of each task's labels.
+    """Returns a function that predicts (samples,) at 16 kHz, the tags, the tasks, and the deviation of their labels.
 
-    The answer: "tags" (tags,), "mood" (tasks,) and "embedding" (753,). Both models share one pass of the trunk.
+    The function returns "tags" (tags,), "mood" (tasks,) and "embedding" (753,). Both models share a pass of the trunk.
     """
     import keras
     import tensorflow as tf
@@ -96,7 +96,7 @@ def open_models() -> tuple[Callable[[Any], dict[str, Any]], list[str], list[str]
 
     (tagger, card), (mood, mood_card) = load("musicnn"), load("mood_musicnn")
     backbone = tagger.get_layer("backbone")
-    patches = backbone.output  # (1, patches, 200): a lone clip is not padded
+    patches = backbone.output  # (1, patches, 200): a single clip is not padded
     outputs = {
         "tags": keras.ops.mean(tagger.get_layer("tags")(patches), axis=1),
         "mood": head_alone(mood)(keras.ops.mean(patches, axis=1)),
@@ -114,13 +114,13 @@ def open_models() -> tuple[Callable[[Any], dict[str, Any]], list[str], list[str]
 
 
 def label_sd(metrics: dict[str, Any], task: str) -> float:
-    """The standard deviation of a task's labels in the splits that the model was not trained on."""
+    """The standard deviation of a task's labels in the splits that were not used for training."""
     splits = [metrics[split]["per_task"][task] for split in ("validation", "test")]
     return math.sqrt(sum(one["mse_constant"] * one["clips"] for one in splits) / sum(one["clips"] for one in splits))
 
 
 def changes() -> dict[str, Alter]:
-    """How each song is altered."""
+    """The changes of each song."""
     gains = {f"{decibels:+d} dB": partial(gain, decibels=decibels) for decibels in (-20, -12, -6, -3, 3, 6)}
     return {
         **gains,
@@ -142,7 +142,7 @@ def gain(samples: Any, rate: int, decibels: float) -> Any:
 
 
 def excerpt(samples: Any, rate: int, seconds: float, place: float) -> Any:
-    """place: 0 for the beginning of the song, 1 for its end."""
+    """Cuts an excerpt. place: 0 for the beginning of the song, 1 for its end."""
     length = min(int(seconds * rate), len(samples))
     begin = int(place * (len(samples) - length))
     return samples[begin : begin + length]
@@ -168,7 +168,7 @@ def measure(
     label_sd: dict[str, float],
     folder: Path,
 ) -> list[dict[str, Any]]:
-    """A row a song and change: how its answer differs from that of the unchanged song."""
+    """A row for each song and change: the difference to the answer for the unchanged song."""
     from tqdm import tqdm
 
     from mtmusic.audio.loading import load_with_doubts
@@ -191,13 +191,13 @@ def measure(
 
 
 def write(samples: Any, path: Path, kbits: int | None) -> Path:
-    """As mp3 with a constant bitrate, else as WAV of floats, which keeps every number."""
+    """Writes an mp3 with a constant bitrate, or a WAV of floats, which keeps all values."""
     import soundfile
 
     if kbits is None:
         soundfile.write(path := path.with_suffix(".wav"), samples, RATE, subtype="FLOAT")
         return path
-    level = (320 - kbits) / (320 - 32)  # libsndfile's, from 0 for 320 kbit/s to 1 for 32
+    level = (320 - kbits) / (320 - 32)  # libsndfile's level: 0 for 320 kbit/s, 1 for 32
     path = path.with_suffix(".mp3")
     soundfile.write(path, samples, RATE, bitrate_mode="CONSTANT", compression_level=level)
     return path
@@ -206,7 +206,7 @@ def write(samples: Any, path: Path, kbits: int | None) -> Path:
 def difference(
     answer: dict[str, Any], unchanged: dict[str, Any], tasks: Sequence[str], label_sd: dict[str, float]
 ) -> dict[str, Any]:
-    """score: the largest change of any tag's. Tasks: the change, in standard deviations of the labels."""
+    """Differences of two answers. score: the largest change of a tag's score. Tasks: in deviations of the labels."""
     import numpy as np
 
     one, other = answer["embedding"], unchanged["embedding"]
@@ -220,7 +220,7 @@ def difference(
 
 
 def summarise(measured: Sequence[dict[str, Any]], tasks: Sequence[str]) -> list[dict[str, Any]]:
-    """A row a change, over songs: shares, means and extremes. A task's size is the mean of its absolute change."""
+    """A row for each change: shares, means and extremes over songs. The size of a task is its mean absolute change."""
     import numpy as np
 
     rows = []
@@ -236,7 +236,7 @@ def summarise(measured: Sequence[dict[str, Any]], tasks: Sequence[str]) -> list[
 
 
 def make_sounds(rng: Any) -> dict[str, Any]:
-    """(samples,) at 16 kHz each, of one level but for silence."""
+    """Sounds (samples,) at 16 kHz, all of the same level apart from silence."""
     import numpy as np
 
     from mtmusic.constants import LOGMEL_SAMPLE_RATE as RATE
@@ -256,16 +256,16 @@ def make_sounds(rng: Any) -> dict[str, Any]:
 
 
 FORMANTS_HZ = ((730, 1090, 2440), (530, 1840, 2480), (270, 2290, 3010), (570, 840, 2410), (300, 870, 2240))
-"""Of five vowels of men (Peterson and Barney 1952)."""
+"""Formants of five vowels of men (Peterson and Barney 1952)."""
 
 BANDWIDTHS_HZ = (80, 90, 120)
 SYLLABLE_SECONDS = 0.2
 SYLLABLES = 9
-"""Of a phrase, the last one a pause."""
+"""Number of syllables in a phrase. The last one is a pause."""
 
 
 def speech_like(rate: int, length: int, rng: Any) -> Any:
-    """(length,): pulses of a voice that falls in each phrase, by formants of vowels, after consonants of noise."""
+    """(length,): pulses of falling pitch in each phrase, filtered by formants of vowels, after consonants of noise."""
     import numpy as np
     from scipy.signal import lfilter
 
@@ -287,7 +287,7 @@ def speech_like(rate: int, length: int, rng: Any) -> Any:
 
 
 def described(answer: dict[str, Any], tags: Sequence[str], tasks: Sequence[str]) -> dict[str, Any]:
-    """The tags with the highest scores, and each task."""
+    """The tags with the highest scores, and the value of each task."""
     scores = sorted(zip(tags, answer["tags"].tolist(), strict=True), key=lambda one: -one[1])
     return {"tags": dict(scores[:SHOWN_TAGS]), **dict(zip(tasks, answer["mood"].tolist(), strict=True))}
 

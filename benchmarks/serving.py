@@ -1,16 +1,17 @@
-"""Times the way from a song's file to its answer, alone and in a folder, and the memory that a folder takes.
+"""Times the prediction of a song and of a folder of songs, from file to answer, and measures the memory for a folder.
 
     python benchmarks/serving.py
     python benchmarks/serving.py --rounds 10 --json serving.json
 
-For the lab's CNN on beats and an LSTM on the full-rate mel, untrained, since weights do not change the time, and for
-the pretrained musicnn where it is found. Songs of 30 s, mp3s that are synthesised, or the first 32 of --data.
-A song: the median seconds of `Predictor.predict`, warm. A folder: the processor seconds that decoding, features and
-model take for a song; songs a second with all cores, the first pass, which starts the worker processes and traces the
-model, and later ones; and which share that is of what the stages' processor seconds allow, cores / their sum. Other
-users of the machine lower it: `ready` is the share of the cores for which a thread was ready to run, whoever had them.
-Memory: the peak of all processes together for 32 songs and for 320, each in a process of its own.
-Exit code 0; 2 where it cannot run, with what to do.
+The models are the lab's CNN on beats and an LSTM on full-rate mel, both with random weights, which do not change the
+time, and the pretrained musicnn if it is found. The songs are synthesised mp3s of 30 s, or the first 32 songs of
+--data. For a song, the program prints the median seconds of `Predictor.predict` after a first call. For a folder, it
+prints the processor seconds per song of decoding, features and model. It prints songs per second on all cores, for the
+first pass, which starts the worker processes and traces the model, and for later passes. It prints the share of the
+possible rate, which is cores / the sum of these processor seconds. Other users of the machine lower this share. `ready`
+is the share of the cores for which a thread of the program was ready to run. Memory is the peak of all processes
+together for 32 and for 320 songs, each in a separate process.
+The exit code is 0, or 2 if the program cannot run; a message then says what to do.
 """
 
 import argparse
@@ -40,7 +41,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 SECONDS, QUICK_SECONDS = 30.0, 6.0
 SONGS, QUICK_SONGS, TIMES = 32, 2, 10
 MODELS = {"cnn, beats": True, "lstm, full rate": False, "musicnn": None}
-"""Whether each takes beats; None: it is there already."""
+"""Whether each model takes beats. None for a model that exists already."""
 
 GOAL = 0.85
 EVERY_SECONDS = 0.03
@@ -50,10 +51,12 @@ FILL = "import sys, serving; serving.print_peak(*sys.argv[1:])"
 def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
     flags.add_argument("--data", type=Path, nargs="+", metavar="SONGS", help="files, or folders (default: synthesised)")
-    flags.add_argument("--only", choices=MODELS, help="this model alone")
-    flags.add_argument("--rounds", type=int, default=5, metavar="N", help="medians of so many (default: 5)")
-    flags.add_argument("--quick", action="store_true", help="songs of 6 s, one round, to see that it runs")
-    flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
+    flags.add_argument("--only", choices=MODELS, help="measure this model only")
+    flags.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="number of rounds, of which medians are taken (default: 5)"
+    )
+    flags.add_argument("--quick", action="store_true", help="songs of 6 s and one round, as a test")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to this file")
     return flags
 
 
@@ -93,7 +96,7 @@ def cores() -> int:
 
 
 def write_songs(folder: Path, count: int, seconds: float) -> list[Path]:
-    """Synthesised songs as mp3."""
+    """Writes synthesised songs as mp3."""
     import soundfile
 
     from mtmusic.audio.synthesis import STYLES, synthesise
@@ -108,7 +111,7 @@ def write_songs(folder: Path, count: int, seconds: float) -> list[Path]:
 
 
 def write_run(folder: Path, beat: bool) -> None:
-    """An untrained model with its card."""
+    """Writes an untrained model with its card."""
     import numpy as np
 
     from mtmusic.constants import MEL_BINS
@@ -124,7 +127,7 @@ def write_run(folder: Path, beat: bool) -> None:
 
 
 def runs(folder: Path, only: str | None = None) -> dict[str, Path | str]:
-    """Each model's run, or that of one. musicnn is left out where it is not found."""
+    """Returns the run of each model, or of one model. musicnn is left out if it is not found."""
     from mtmusic.cards import find_run
 
     found: dict[str, Path | str] = {}
@@ -141,7 +144,7 @@ def runs(folder: Path, only: str | None = None) -> dict[str, Path | str]:
 
 
 def measure(run: Path | str, songs: list[Path], rounds: int) -> dict[str, Any]:
-    """Medians; of rates, the share and `ready` also least and most."""
+    """Measures a model. Returns medians, and for rates, the share and `ready` also the smallest and largest values."""
     from mtmusic.serving.predictor import Predictor
 
     predictor = Predictor(run)
@@ -164,7 +167,7 @@ def measure(run: Path | str, songs: list[Path], rounds: int) -> dict[str, Any]:
 
 
 def stages_of_a_song(predictor: "Predictor", run: Path | str, songs: list[Path]) -> dict[str, float]:
-    """Processor seconds, the mean of some songs, without any worker process."""
+    """Mean processor seconds per song of each stage, without worker processes."""
     from mtmusic.audio.loading import load_waveform
     from mtmusic.audio.windows import BEAT, FULL
     from mtmusic.constants import LOGMEL_SAMPLE_RATE, SAMPLE_RATE
@@ -184,7 +187,7 @@ def stages_of_a_song(predictor: "Predictor", run: Path | str, songs: list[Path])
 
 @contextmanager
 def ready_threads() -> Iterator[list[float]]:
-    """Meanwhile: for which share of the cores a thread of this process or of its children was ready to run."""
+    """Measures, during the block, the share of the cores for which a thread of this program was ready to run."""
     found: list[float] = []
     stop = threading.Event()
 
@@ -204,14 +207,14 @@ def ready_threads() -> Iterator[list[float]]:
 
 
 def processes() -> list[int]:
-    """This one and its children."""
+    """The ids of this process and of its children."""
     everyone = (path for path in Path("/proc").iterdir() if path.name.isdigit())
     parents = {int(path.name): _state(path)[1:2] for path in everyone}
     return [one for one, parent in parents.items() if one == os.getpid() or parent == [str(os.getpid())]]
 
 
 def _state(process: Path) -> list[str]:
-    """The state, the parent, ...; of one that is gone, an empty state."""
+    """The fields of a process, from the state and the parent on. The state of an ended process is empty."""
     try:
         return (process / "stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -219,7 +222,7 @@ def _state(process: Path) -> list[str]:
 
 
 def peak(run: Path | str, folder: Path, songs: list[Path], times: int) -> float:
-    """Megabytes at most, of the process that answers the songs, each under so many names, and its workers."""
+    """The peak in megabytes of a process that predicts the songs, each under `times` names, and of its workers."""
     folder.mkdir(exist_ok=True)
     for song in songs:
         for number in range(times):
@@ -248,7 +251,7 @@ def print_peak(run: str, folder: str) -> None:
 
 
 def _megabytes(process: int) -> float:
-    """What is shared counts as a part for each."""
+    """The memory of a process in megabytes. Shared memory is divided among the processes that share it."""
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -265,7 +268,7 @@ def run_python(*arguments: str) -> str:
 
 
 def processor_seconds(call: Callable[[], Any]) -> float:
-    """Of all threads of this process."""
+    """The processor seconds of all threads of this process during a call."""
     start = time.process_time()
     call()
     return time.process_time() - start

@@ -1,16 +1,16 @@
-"""Measures what an embedding is for: how often a clip's nearest neighbour, by another artist, is of the same genre.
+"""Evaluates embeddings: measures how often the nearest clips by other artists have the genre of a clip.
 
     python benchmarks/similar.py --data FOLDER
     python benchmarks/similar.py --data FOLDER --neighbours 1 10 --json similar.json
 
-FOLDER is a genre data folder of full-rate or logmel arrays with groups.csv (artists). All its clips are compared with
-one another as `mtmusic similar` compares songs: by the cosine of what a clip is described by, each value standardised
-over the clips. Clips of the same artist are never neighbours. A row is the share of the K nearest clips that have the
-clip's genre, the mean over clips, with its 95 % interval over artists, and musicnn's share less this one.
-Clips are described by musicnn's 753 time means; by the statistics that the recipe kernel compares clips by (fused
-arrays alone); by the mean and deviation of each bin and of its differences from frame to frame. Chance is the share of
-that genre among the clips of other artists.
-Exit code 0; 2 where it cannot run, with what to do.
+FOLDER is a genre data folder of full-rate or logmel arrays with groups.csv (artists). All clips are compared with each
+other as in `mtmusic similar`: by the cosine of their features, with each value standardised over the clips. Clips of
+the same artist are never neighbours. A row has the share of the K nearest clips with the clip's genre, as a mean over
+clips with its 95 % interval over artists, and the share of musicnn minus this share.
+The features are musicnn's 753 time means, the statistics of the recipe kernel (only for fused arrays), and the mean and
+deviation of each bin and of its differences between frames. Chance is the share of the clip's genre among the clips of
+other artists.
+The exit code is 0, or 2 if the program cannot run; a message then says what to do.
 """
 
 import argparse
@@ -36,8 +36,15 @@ MUSICNN, KERNEL, POOLED, CHANCE = "musicnn, 753 time means", "statistics of the 
 def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
     flags.add_argument("--data", required=True, **common.DIR, help="a genre data folder with groups.csv")
-    flags.add_argument("--neighbours", type=int, nargs="+", default=[1, 10], metavar="K", help="(default: 1 10)")
-    flags.add_argument("--json", **common.FILE, help="write the shares and their intervals to it")
+    flags.add_argument(
+        "--neighbours",
+        type=int,
+        nargs="+",
+        default=[1, 10],
+        metavar="K",
+        help="numbers of nearest clips (default: 1 10)",
+    )
+    flags.add_argument("--json", **common.FILE, help="write the shares and their intervals to this file")
     return flags
 
 
@@ -46,7 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
     data = load_genre_data(LoadOptions(arguments.data, classes="all"))
     clips, _ = pooled_clips(data)
     if len(groups := {*clips.group_names}) == len(clips):
-        raise UserError(f"Expected artists of several clips each in {arguments.data / 'groups.csv'}, got none")
+        raise UserError(f"Expected artists with several clips in {arguments.data / 'groups.csv'}, got none")
     if min(arguments.neighbours) < 1:
         raise UserError(f"Expected --neighbours of 1 or more, got {min(arguments.neighbours)}")
     shares = _shares(clips, _described(clips, data.feature), arguments.neighbours)
@@ -58,7 +65,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def _described(clips: Clips, feature: str) -> dict[str, np.ndarray]:
-    """(clips, values) by what the clips are described by."""
+    """The features (clips, values) by name."""
     described = {MUSICNN: trunk_features(clips, feature)[0]}
     if feature == "fused":
         backbone = statistics_backbone(centres=0)
@@ -69,7 +76,7 @@ def _described(clips: Clips, feature: str) -> dict[str, np.ndarray]:
 
 
 def _shares(clips: Clips, described: dict[str, np.ndarray], neighbours: list[int]) -> dict[str, dict[int, np.ndarray]]:
-    """By description and K, (clips,): the share of the K nearest clips of other artists that have the clip's genre."""
+    """By features and K, (clips,): the share of the K nearest clips of other artists that have the clip's genre."""
     same_genre = clips.targets == clips.targets[:, np.newaxis]
     others = clips.group_names != clips.group_names[:, np.newaxis]
     shares: dict[str, dict[int, np.ndarray]] = {}
@@ -83,7 +90,7 @@ def _shares(clips: Clips, described: dict[str, np.ndarray], neighbours: list[int
 
 
 def _rows(shares: dict[str, dict[int, np.ndarray]], groups: np.ndarray) -> list[dict[str, Any]]:
-    """The neighbours stay those of all clips; artists are drawn anew."""
+    """Rows with bootstrap intervals over artists. The neighbours of a clip are the same in all draws."""
     counts = group_draws(groups, np.random.default_rng(0), RESAMPLES)
 
     def scored(values: np.ndarray) -> dict[str, float]:

@@ -8,9 +8,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 def some_songs(places: Sequence[Path], real: str, seconds: float, temporary: Path) -> list[Path]:
-    """The given files and those of the given folders; where none is given the real ones, else synthesised ones.
+    """Returns the songs in the given files and folders, or by default real songs, or else synthesised songs.
 
-    real: the folder of MTMUSIC_REAL_DATA, by default ../shared/data. seconds: of a synthesised song.
+    real: folder of real songs in MTMUSIC_REAL_DATA (default: ../shared/data). seconds: length of synthesised songs.
     """
     from mtmusic.audio.extraction import find_songs
 

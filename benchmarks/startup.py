@@ -1,16 +1,18 @@
-"""Times start-up: --help, train_genre.py to the end of the first training step, and `mtmusic predict` of one song.
+"""Times the start-up of commands: --help, train_genre.py to its first training step, and `mtmusic predict` of a song.
 
     python benchmarks/startup.py
     python benchmarks/startup.py --data FOLDER --rounds 7 --json startup.json
 
-Each is a process of its own, timed from outside. The first step is that of the script's own defaults, once with an
-empty MTMUSIC_CACHE, where every array is measured by the checks, and once with what that left there; the operating
-system's page cache is warm. Without --data: the real beat-synchronised folder in MTMUSIC_REAL_DATA (default
-../shared/data), else a synthetic one of 300 clips of the lab's lengths.
-`mtmusic predict` is timed in turn with `python -c "import tensorflow"`, to whose time its ratio is: a song of 30 s by
-the lab's CNN on beats, an LSTM on the full-rate mel, both untrained, and musicnn where it is found.
-Prints medians of the time that passed, and of the processor time, which other users of the machine change less.
-Exit code 0; 2 where it cannot run, with what to do.
+Each command runs in a separate process, which is timed from outside. train_genre.py runs with its default options: once
+with an empty MTMUSIC_CACHE, where the checks measure every array, and once with the cache of the first run. The arrays
+are in the page cache of the operating system. Without --data the folder is the real beat-synchronised folder in
+MTMUSIC_REAL_DATA (default: ../shared/data), or else a synthetic one with 300 clips of the lab's lengths.
+`mtmusic predict` and `python -c "import tensorflow"` are timed in turn, and the ratio of their times is printed. A song
+of 30 s is predicted by the lab's CNN on beats and by an LSTM on full-rate mel, both untrained, and by musicnn if it is
+found.
+The program prints medians of the elapsed time, and of the processor time, which depends less on other users of the
+machine.
+The exit code is 0, or 2 if the program cannot run; a message then says what to do.
 """
 
 import argparse
@@ -36,7 +38,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 REAL_FOLDER = Path("emotify") / "fma_genre_spectrograms_beat"
 CLIPS, QUICK_CLIPS, QUICK_SCALE = {"train": 200, "test": 100}, {"train": 100, "test": 20}, 4
 GOALS = {"help": 0.5, "first step": 20.0}
-"""Seconds, at most."""
+"""The goals in seconds."""
 
 GOAL_RATIO = 1.3
 TENSORFLOW = "import tensorflow"
@@ -47,12 +49,14 @@ CHILD = "import sys, startup; startup.run_to_first_step(sys.argv[1:])"
 
 def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
-    flags.add_argument("--data", type=Path, metavar="FOLDER", help="a genre data folder to start on")
-    flags.add_argument("--backbone", choices=("cnn", "lstm"), default="cnn", help="(default: cnn, the script's)")
-    flags.add_argument("--only", choices=("help", "first-step", "predict"), help="(default: all)")
-    flags.add_argument("--rounds", type=int, default=7, metavar="N", help="medians of so many (default: 7)")
-    flags.add_argument("--quick", action="store_true", help="120 short synthetic clips, one round, to see that it runs")
-    flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
+    flags.add_argument("--data", type=Path, metavar="FOLDER", help="a genre data folder for train_genre.py")
+    flags.add_argument("--backbone", choices=("cnn", "lstm"), default="cnn", help="backbone (default: cnn)")
+    flags.add_argument("--only", choices=("help", "first-step", "predict"), help="time this part only")
+    flags.add_argument(
+        "--rounds", type=int, default=7, metavar="N", help="number of rounds, of which medians are taken (default: 7)"
+    )
+    flags.add_argument("--quick", action="store_true", help="120 short synthetic clips and one round, as a test")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to this file")
     return flags
 
 
@@ -82,7 +86,7 @@ def _scripts() -> list[Path]:
 
 
 def _folder(temporary: Path, quick: bool) -> Path:
-    """The real folder where there is one, else a synthetic one."""
+    """Returns the real folder if there is one, else makes a synthetic one."""
     real = Path(os.environ.get("MTMUSIC_REAL_DATA") or PROJECT.parent / "shared" / "data") / REAL_FOLDER
     if real.is_dir() and not quick:
         return real
@@ -101,7 +105,7 @@ def _folder(temporary: Path, quick: bool) -> Path:
 
 
 def _first_steps(data: Path, backbone: str, temporary: Path) -> dict[str, dict[str, float]]:
-    """Seconds to the end of the first step with an empty cache, and again with what was left in it."""
+    """Seconds to the end of the first step, with an empty cache and with the cache of that run."""
     with tempfile.TemporaryDirectory(dir=temporary) as place:
         folder = Path(place)
         found = {}
@@ -120,7 +124,7 @@ def _first_steps(data: Path, backbone: str, temporary: Path) -> dict[str, dict[s
 
 
 def run_to_first_step(argv: Sequence[str]) -> None:
-    """Runs train_genre.py in this process and ends it after the first training step, telling when that was."""
+    """Runs train_genre.py in this process, ends it after the first training step, and prints the time."""
     import keras
 
     from mtmusic.cli import train_genre
@@ -136,7 +140,7 @@ def run_to_first_step(argv: Sequence[str]) -> None:
 
 
 def _predictions(temporary: Path, quick: bool, rounds: int) -> list[dict[str, Any]]:
-    """`import tensorflow` and a prediction with each model, in turn."""
+    """Times `import tensorflow` and a prediction with each model, in turn."""
     from serving import QUICK_SECONDS, SECONDS, runs, write_songs
 
     (song,) = write_songs(temporary / "songs", 1, QUICK_SECONDS if quick else SECONDS)
@@ -158,7 +162,7 @@ def _help(script: Path) -> dict[str, float]:
 
 
 def _timed(arguments: Sequence[str]) -> dict[str, float]:
-    """Of a Python process and its children."""
+    """The times of a Python process and its children."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     _run([sys.executable, *arguments], {})

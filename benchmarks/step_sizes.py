@@ -1,9 +1,10 @@
-"""Draws the training step's time against the frames and against the batch, ours beside the peer.
+"""Draws the time of a training step by frames and by batch size, for our networks and the peer.
 
     python benchmarks/step_sizes.py --peer FOLDER --peer-python PATH --out docs/step_sizes.png
 
-Each point is the median of a process's repeats, ours and the peer in turn. Writes the picture, and prints the points.
-Exit code 0; 2 where it cannot run, with what to do.
+Each point is the median of several steps in one process. Ours and the peer are timed in turn. The program writes the
+picture, and prints the points.
+The exit code is 0, or 2 if the program cannot run; a message then says what to do.
 """
 
 import argparse
@@ -42,10 +43,10 @@ def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
     add_torch_flags(flags)
     flags.add_argument(
-        "--out", type=Path, default=Path("step_sizes.png"), metavar="FILE", help="(default: step_sizes.png)"
+        "--out", type=Path, default=Path("step_sizes.png"), metavar="FILE", help="picture (default: step_sizes.png)"
     )
-    flags.add_argument("--quick", action="store_true", help="two sizes of 2 clips, to see that it runs")
-    flags.add_argument("--json", type=Path, metavar="FILE", help="write the points to it")
+    flags.add_argument("--quick", action="store_true", help="two sizes of 2 clips, as a test")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write the points to this file")
     return flags
 
 
@@ -78,7 +79,7 @@ def lines(
     precisions: Sequence[str],
     program: Sequence[str],
 ) -> dict[str, list[tuple[int, float]]]:
-    """Of each way to run the step, (size, seconds) by growing size."""
+    """For each way to run the step, the points (size, seconds), sorted by size."""
     found: dict[str, list[tuple[int, float]]] = {}
     for case in cases:
         size = getattr(case, axis)

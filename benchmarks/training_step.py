@@ -1,14 +1,14 @@
-"""Times one training step and one forward pass, ours and the lab's models in PyTorch, in turn.
+"""Times a training step and a forward pass of our networks and of the lab's PyTorch networks.
 
     python benchmarks/training_step.py --peer FOLDER --peer-python PATH
     python benchmarks/training_step.py --only cnn --json training_step.json
 
-FOLDER holds the peer, lab_torch.py; PATH is a Python that has torch (docs/benchmarks.md says how).
-Prints a row a comparison: seconds of ours and of the peer, and how many times as fast ours is; and for the CNN what
-the machine's matrix product would leave of the step at least.
-Each measurement is a process of its own, which times one call after a first; of the LSTM on 128 frames it takes the
-median of seven.
-Exit code 0; 2 where it cannot run, with what to do.
+FOLDER holds the peer, lab_torch.py. PATH is a Python that has torch. docs/benchmarks.md says how to install both.
+The program prints a row for each comparison: seconds of ours and of the peer, and how many times ours is as fast. For
+the CNN it also prints a lower limit of the step's time, by the speed of a large matrix product on this machine.
+Each measurement runs in a separate process, which times one call after a first one. For the LSTM on 128 frames it is
+the median of seven calls.
+The exit code is 0, or 2 if the program cannot run; a message then says what to do.
 """
 
 import argparse
@@ -38,17 +38,19 @@ PLAIN = {
     "Keras's BatchNormalization": "FusedBatchNormalization",
     "Keras's LSTM": "LastStateLSTM",
 }
-"""Our own network, but for one of our layers, for which Keras's stands."""
+"""Our network with Keras's layer instead of one of our layers."""
 
 MATRIX = 4096
-"""Rows and columns of the product that tells the machine's limit."""
+"""Rows and columns of the matrices whose product gives the machine's limit."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network and its batch. peers: of each way to run the peer, its flags; those of PLAIN need none.
+    """A network and its batch.
 
-    repeats: of a measurement, after a first call; their median counts. plain: of PLAIN, where a layer is Keras's.
+    peers: flags for each way to run the peer. Those in PLAIN have none.
+    repeats: number of calls of a measurement after the first one. Their median is taken.
+    plain: name in PLAIN, for a network with a Keras layer.
     """
 
     model: str
@@ -64,7 +66,7 @@ class Case:
 
 LAB = {"as the lab": ()}
 NORM = {"Keras's BatchNormalization": ()}
-CONV = {"Keras's Conv2D": ()}  # in bfloat16 ours is Keras's
+CONV = {"Keras's Conv2D": ()}  # in bfloat16 our layer computes as Keras's
 LSTM_PEERS = LAB | {"unpacked": ("--unpacked",), "Keras's LSTM": ()}
 CASES = {
     "cnn": Case("cnn", LAB | {"channels-last": ("--channels-last",)} | CONV | NORM),
@@ -74,9 +76,9 @@ CASES = {
     "cnn-masked": Case("cnn", CONV | NORM, pooling="masked", varied=True),
     "cnn-masked-bfloat16": Case("cnn", NORM, pooling="masked", varied=True, precision="bfloat16"),
     "lstm-128": Case("lstm", LSTM_PEERS, varied=True, repeats=7),
-    # the peer stays float32: in bfloat16 its step takes ten times as long
+    # the peer computes in float32, because its step takes ten times as long in bfloat16
     "lstm-128-bfloat16": Case("lstm", LSTM_PEERS, varied=True, repeats=7, precision="bfloat16"),
-    # the peer's packed step takes half a minute here
+    # one repeat: the peer's packed step takes half a minute
     "lstm-1292": Case("lstm", LSTM_PEERS, frames=1292, varied=True, repeats=1),
 }
 
@@ -84,10 +86,10 @@ CASES = {
 def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
     add_torch_flags(flags)
-    flags.add_argument("--only", choices=CASES, help="this comparison alone")
-    flags.add_argument("--rounds", type=int, default=7, metavar="N", help="ours and the others in turn (default: 7)")
-    flags.add_argument("--quick", action="store_true", help="2 clips of 32 frames, one repeat, to see that it runs")
-    flags.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to it")
+    flags.add_argument("--only", choices=CASES, help="run this comparison only")
+    flags.add_argument("--rounds", type=int, default=7, metavar="N", help="number of rounds (default: 7)")
+    flags.add_argument("--quick", action="store_true", help="2 clips of 32 frames and one repeat, as a test")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to this file")
     return flags
 
 
@@ -111,13 +113,13 @@ def main(arguments: argparse.Namespace) -> None:
         if case.model == "cnn" and case.pooling == "flatten":
             limits.append({"case": name, **limit_of(case, found[0]["ours"])})
             print(LIMIT.format(**limits[-1]), flush=True)
-        if arguments.json:  # after each case: all of them take long
+        if arguments.json:  # after each case, because all take long
             rows = list(chain(*map(rows_of, measured)))
             write_json(arguments.json, {"rows": rows, "limits": limits, "measurements": measured})
 
 
 def can_compute(name: str, precision: str) -> bool:
-    """Whether the machine has this precision; where not, it is said that what has this name is left out."""
+    """Whether the machine has this precision. If not, prints that the comparison is left out."""
     from mtmusic.models.precision import supported
 
     if supported(precision) == precision:
@@ -127,7 +129,7 @@ def can_compute(name: str, precision: str) -> bool:
 
 
 def _compare(name: str, case: Case, rounds: int, program: Sequence[str]) -> list[dict[str, Any]]:
-    """Of each that ours stands beside, its measurement and ours in each round; ours is measured once a round."""
+    """The measurements of each peer and of ours in each round. Ours is measured once per round."""
     found: dict[str, dict[str, Any]] = {
         way: {"case": name, "peer_runs": way, "ours": [], "peer": []} for way in case.peers
     }
@@ -143,13 +145,13 @@ def _compare(name: str, case: Case, rounds: int, program: Sequence[str]) -> list
 
 
 def in_child(call: Callable[[Case], dict[str, Any]], case: Case) -> dict[str, Any]:
-    """What the call returns in a fresh process of its own, as the peer has one."""
+    """Calls a function in a new process, because the peer has one too, and returns its result."""
     with ProcessPoolExecutor(1, get_context("spawn")) as child:
         return child.submit(call, case).result()
 
 
 def measure(case: Case) -> dict[str, Any]:
-    """Ours, in this process: what the peer prints of itself, and the machine's matrix product."""
+    """Measures our network in this process: the times that the peer also prints, and the speed of a matrix product."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="google.api_core")
     import numpy as np
     import tensorflow as tf
@@ -157,7 +159,7 @@ def measure(case: Case) -> dict[str, Any]:
     from mtmusic.constants import MEL_BINS, MEL_FLOOR_DB, PAD_VALUE
     from mtmusic.training.run_folder import seed_everything, versions
 
-    seed_everything(0)  # as every training does
+    seed_everything(0)  # as in a training
     rng = np.random.default_rng(0)
     spectrogram = rng.uniform(MEL_FLOOR_DB, 0, (case.batch, case.frames, MEL_BINS)).astype(np.float32)
     if case.varied:
@@ -179,7 +181,7 @@ def measure(case: Case) -> dict[str, Any]:
 
 
 def _repeated(clips: Any, labels: Any, shape: tuple[int | None, ...]) -> Any:
-    """The batch again and again, its clips and, where the network takes any number, its frames not known before."""
+    """Repeats the batch. Its number of clips, and of frames if the network takes any, are unknown to the graph."""
     import tensorflow as tf
 
     batch = tf.data.Dataset.from_tensors((clips, tf.constant(labels))).repeat()
@@ -187,14 +189,14 @@ def _repeated(clips: Any, labels: Any, shape: tuple[int | None, ...]) -> Any:
 
 
 def build(case: Case) -> Any:
-    """Our network, compiled, with 10 classes."""
+    """Builds and compiles our network with 10 classes."""
     import keras
 
     from mtmusic.models import backbones
     from mtmusic.models.heads import genre_classifier
     from mtmusic.models.precision import layers_compute_in
 
-    if case.plain:  # this process builds nothing else
+    if case.plain:  # this process builds no other network
         setattr(backbones, PLAIN[case.plain], getattr(keras.layers, case.plain.removeprefix("Keras's ")))
     with layers_compute_in(case.precision):
         if case.model == "cnn":
@@ -205,7 +207,7 @@ def build(case: Case) -> Any:
 
 
 def _gflop_per_second(precision: str) -> float:
-    """Of a product of two large matrices."""
+    """The speed of a product of two large matrices."""
     import tensorflow as tf
 
     matrix = tf.cast(tf.random.normal((MATRIX, MATRIX)), precision)
@@ -214,9 +216,9 @@ def _gflop_per_second(precision: str) -> float:
 
 
 def step_gflop(batch: int, frames: int) -> float:
-    """Of the lab's CNN's convolutions, done directly, in a step: forward, and as much for each of two gradients.
+    """The operations of the convolutions of the lab's CNN in a step, if they are computed directly.
 
-    The first block's input needs no gradient.
+    They are those of the forward pass, and as many for each of two gradients. The first block's input has no gradient.
     """
     from mtmusic.constants import MEL_BINS
     from mtmusic.models.backbones import CNN_BLOCKS
@@ -236,7 +238,7 @@ LIMIT = (
 
 
 def limit_of(case: Case, ours: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """What the matrix product would take for the step, beside what the step takes: medians over the rounds."""
+    """The time of the step's operations at the speed of the matrix product, and of the step, as medians."""
     rate = statistics.median(run["gflop_per_second"] for run in ours)
     gflop = step_gflop(case.batch, case.frames)
     return {
@@ -263,7 +265,7 @@ def measure_peer(case: Case, added: Sequence[str], program: Sequence[str]) -> di
 
 
 def rows_of(measured: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row for the training step and one for the forward pass: medians over the rounds; a ratio is a round's own."""
+    """A row for the training step and a row for the forward pass: medians over the rounds of seconds and of ratios."""
     rows = []
     for name, key in PASSES.items():
         ours, peer = ([float(run[key]) for run in measured[side]] for side in ("ours", "peer"))

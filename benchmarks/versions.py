@@ -3,11 +3,11 @@
     python benchmarks/versions.py train FOLDER
     python benchmarks/versions.py open FOLDER --json versions.json
 
-`train` writes a small demo corpus and trains a model of each kind on it, for two epochs, below FOLDER. A run holds some
-of its clips and what the model answered when it was saved. `open` opens each run and answers the same clips. It prints
-the largest difference, divided by the largest answer where that is above 1 (logits may be), and the versions on both
-sides. The recipe `pretrained` needs the weights of musicnn (mtmusic get-pretrained).
-Exit code 0; 2 where it cannot run, with what to do.
+`train` writes a small demo corpus below FOLDER, and trains a model of each kind on it for two epochs. A run holds some
+clips and the answers of the model when it was saved. `open` opens each run and predicts the same clips. It prints the
+largest difference, which is divided by the largest answer if that exceeds 1, as logits may, and the versions in both
+environments. The recipe `pretrained` needs the weights of musicnn (mtmusic get-pretrained).
+The exit code is 0, or 2 if the program cannot run; a message then says what to do.
 """
 
 import argparse
@@ -27,15 +27,15 @@ RUNS = {
     "kernel": ("train-genre", "beat", ("--recipe", "kernel")),
     "pretrained": ("train-genre", "full", ("--recipe", "pretrained")),
 }
-"""By the row's name: the command, the folder's rate, and flags."""
+"""For the name of each row the command, the frame rate of the folder, and flags."""
 
 
 def parser() -> argparse.ArgumentParser:
     flags = common.parser(__doc__)
     flags.add_argument("step", choices=("train", "open"), help="train the models, or open them and compare")
-    flags.add_argument("folder", **common.FOLDER, help="of the corpus and the runs")
-    common.add_seed_flag(flags, "of the corpus and the trainings")
-    flags.add_argument("--json", **common.FILE, help="write every difference to it")
+    flags.add_argument("folder", **common.FOLDER, help="folder of the corpus and the runs")
+    common.add_seed_flag(flags, "seed of the corpus and the trainings")
+    flags.add_argument("--json", **common.FILE, help="write all differences to this file")
     return flags
 
 
