@@ -62,7 +62,7 @@ UNKNOWN_CLASS, NOT_IN_TRAIN = "unknown class", "class missing from train"
 """Kinds of problems."""
 
 ALONE = "clip "
-"""Prefix of the group of a clip that groups.csv does not name. The clip is a group of its own."""
+"""Prefix of the group of a clip that groups.csv does not name. The clip is its own group."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,12 @@ class Clips:
         ids: Id of each clip.
         paths: Array file of each clip.
         targets: For genre `(clips,)` int64, each clip's index in `classes`. For affect `(clips, tasks)` float32 in [0,
-            1], NaN where a label is missing.
+            1], NaN for missing labels.
         classes: Names of the classes, for genre.
         tasks: Names of the tasks, for affect.
         groups: Name of each clip's group `(clips,)`, its artist for example, or None. A group's clips stay in one
             split.
-        digests: Hash of each array's content, where the arrays were read, else None.
+        digests: Hash of each array's content, or None if the arrays were not read.
 
     Examples:
         >>> clips = mtmusic.read_genre_labels("data/genre_beat")
@@ -103,7 +103,7 @@ class Clips:
 
     @property
     def group_names(self) -> np.ndarray:
-        """Name of each clip's group `(clips,)`. Without groups each clip is a group of its own."""
+        """Name of each clip's group `(clips,)`. Without groups each clip is its own group."""
         return self.groups if self.groups is not None else np.array([f"{ALONE}{i}" for i in self.ids])
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "Clips":
@@ -845,7 +845,7 @@ def read_groups(path: Path, ids: Sequence[str]) -> np.ndarray:
         ids: Ids of the clips.
 
     Returns:
-        Name of each clip's group `(clips,)`. A clip that the file does not name is a group of its own.
+        Name of each clip's group `(clips,)`. A clip that the file does not name is its own group.
 
     Raises:
         UserError: The file is missing or has other columns.

@@ -24,7 +24,7 @@ class Fold:
     """The test clips of one fold.
 
     Attributes:
-        groups: Name of each clip's group `(clips,)`, or None if each clip is a group of its own.
+        groups: Name of each clip's group `(clips,)`, or None if each clip is its own group.
         true: Class indices `(clips,)`, or labels `(clips, tasks)` with NaN for missing labels.
     """
 

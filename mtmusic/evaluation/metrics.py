@@ -20,7 +20,7 @@ FEWEST_CLIPS = 3
 """The fewest clips of a correlation. The correlation of two clips is always 1, -1 or undefined."""
 
 Groups = Sequence[str] | np.ndarray | None
-"""Names `(clips,)` of groups, or None if each clip is a group of its own."""
+"""Names `(clips,)` of groups, or None if each clip is its own group."""
 
 AFFECT_SCORES = ("spearman", "spearman_low", "spearman_high", "pearson", "r2", "mse", "mse_constant")
 
@@ -37,7 +37,7 @@ def genre_report(
         true: True class indices `(clips,)`.
         predicted: Predicted class indices `(clips,)`.
         classes: Names of the classes.
-        groups: Name of each clip's group `(clips,)`, or None if each clip is a group of its own.
+        groups: Name of each clip's group `(clips,)`, or None if each clip is its own group.
         seed: Seed of the bootstrap.
 
     Returns:
@@ -187,7 +187,7 @@ def affect_report(
         tasks: Names of the tasks.
         baseline_mean: Mean training label of each task. "mse_constant" is the error of predicting this mean for every
             clip. A model with a larger error has learned nothing.
-        groups: Name of each clip's group `(clips,)`, or None if each clip is a group of its own.
+        groups: Name of each clip's group `(clips,)`, or None if each clip is its own group.
         seed: Seed of the bootstrap.
 
     Returns:
