@@ -89,7 +89,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"Expected the model's card, got no readable card: {path}: {error}") from error
+        raise UserError(f"Expected the model's card, got a file that cannot be read: {path}: {error}") from error
     needed = {"task", "feature", "beat", "frames"}
     if isinstance(card, dict):
         needed |= {"genre": {"classes"}, "tags": {"tags"}}.get(str(card.get("task")), {"targets", "label_means"})

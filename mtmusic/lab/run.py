@@ -116,7 +116,7 @@ def _refuse_early(lab: Lab, asked: list[Step]) -> None:
         raise UserError(f"Expected `steps` from 1 to {len(STEPS)}, got {unknown[0]}")
     if not asked:
         wanted = ", ".join(map(str, lab.steps))
-        raise UserError(f"Expected the folders of one of the steps {wanted}, got none of them in {lab.data}")
+        raise UserError(f"Expected the data folders of at least one of the steps {wanted}, found none in {lab.data}")
 
 
 def _load(lab: Lab, name: str) -> FolderData:
