@@ -99,7 +99,9 @@ def read_card(folder: Path) -> dict[str, Any]:
             f"Expected a card with {', '.join(sorted(needed))}, got one without {', '.join(sorted(missing))}: {path}"
         )
     if broken := [name for name, good in _VALUES.items() if name in card and not good(card[name])]:
-        raise UserError(f"Expected an unchanged card, got {broken[0]} {card[broken[0]]!r} in {path}: train again")
+        raise UserError(
+            f"Expected a valid card, got {broken[0]} {card[broken[0]]!r} in {path}: restore the file, or train again"
+        )
     if unknown := [task for task in card.get("targets", ()) if task not in card["label_means"]]:
         raise UserError(f"Expected a label mean for each target, got none for {', '.join(unknown)} in {path}")
     return card

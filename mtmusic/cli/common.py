@@ -424,7 +424,8 @@ def add_training_flags(flags: argparse.ArgumentParser) -> None:
     add("--units", **NUMBER, help="lstm: number of units (default: 128)")
     add("--layers", **NUMBER, help="lstm: number of layers (default: 1)")
     add("--bidirectional", action="store_true", help="lstm: read the clip in both directions")
-    text = "largest number of epochs (default: 100). A training stops after 15 epochs without improvement"
+    text = "largest number of epochs (default: 100, and 300 for kernel, leader and pretrained). A training stops "
+    text += "earlier if it does not improve: after 15 epochs, 25 for kernel and pretrained, 5 or more for leader"
     add("--epochs", **NUMBER, help=text)
     text = "clips per step (default: 32; cnn of mtmusic train-affect: 16; training of a trunk: 4)"
     add("--batch-size", **NUMBER, help=text)

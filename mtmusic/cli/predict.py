@@ -18,7 +18,7 @@ another length, for example for a finer timeline, but the model was not trained 
 steps of 3 seconds.
 --csv has the columns `song` (the path), `tags.<tag>` for each tag, `genre` (the most probable class), `genre.<class>`
 for each class (probabilities, which add up to 1), `<task>` for each task (0 to 1), and `warning`. A warning says that a
-model was trained on the demo corpus, or that a song is short, silent or truncated.
+model was trained on the demo corpus, or that a song is short, silent, clipped or truncated.
 --json has the form {"schema_version": 1, "models": [...], "songs": [{"song": path, "tags": {tag: score, ...}, "genre":
 {class: probability, ...}, "<task>": 0 to 1}, ...]}.
 If a model takes beat-synchronised arrays, `tempo` is the median of the windows' tempos, in beats per minute.

@@ -236,8 +236,10 @@ def _feature_of(model: keras.Model, train: Clips) -> str:
             f"Expected a model of {len(names)} outputs, one for each of {', '.join(names)}, "
             f"got one from {model.input_shape} to {model.output_shape}"
         )
-    activation = getattr(model.layers[-1], "activation", keras.activations.linear)
-    if train.classes and activation is not keras.activations.linear:
+    activation = getattr(model.layers[-1], "activation", None)
+    if train.tasks and activation is keras.activations.linear:
+        raise UserError("Expected values from 0 to 1, as from affect_regressor, got a last layer without a sigmoid")
+    if train.classes and activation not in (None, keras.activations.linear):
         raise UserError(f"Expected logits, as from genre_classifier, got a last layer with {activation.__name__}")
     return features[model.input_shape[2]]
 

@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -154,6 +155,10 @@ def test_a_model_that_does_not_fit_the_clips_is_no_run_of_them(genre_folder, tmp
     probabilities = keras.Model(features, keras.layers.Dense(len(train.classes), "softmax")(pooled))
     with pytest.raises(UserError, match=r"Expected logits, .* got a last layer with softmax"):
         save_run(probabilities, tmp_path / "mine", train)
+    affect = replace(train, classes=(), tasks=tuple("abc"[: len(train.classes)]))
+    logits = genre_classifier(lstm_backbone("mel", 4), train.classes)
+    with pytest.raises(UserError, match=r"Expected values from 0 to 1, .* got a last layer without a sigmoid"):
+        save_run(logits, tmp_path / "mine", affect)
     assert not (tmp_path / "mine").exists()
 
 

@@ -275,7 +275,7 @@ def test_affect_pages_show_labels_weights_source_and_other_runs(affect_run):
     assert ["split", "clips", "labels of valence", "labels of energy"] in page.rows
     assert ["test", "30", "30", "29"] in page.rows
     assert ["valence", "8.000", "0.135"] in page.rows  # exp(-4 / 2)
-    assert "By content, saved_models/genre_cnn was trained on 2 of the 30 test clips: 7, <9>." in text
+    assert "saved_models/genre_cnn was trained on the same arrays as 2 of the 30 test clips: 7, <9>." in text
     assert ["this", "0.500 (0.250 to 0.750)", "0.500 (0.250 to 0.750)"] in page.rows
     assert ["that", "0.500 (0.250 to 0.750)", "-"] in page.rows
     assert ["that", "0.100 (-0.100 to 0.300)"] in page.rows
