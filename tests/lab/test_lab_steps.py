@@ -103,7 +103,7 @@ def test_step_9_says_how_many_test_clips_the_source_knew(learnt, known):
     assert "The highest rho is 0.700 (0.600 to 0.800), with 2 blocks, frozen." in sentences[1]
     assert "The highest of 2 was chosen by its test score" in sentences[1]
     assert "one per seed: 0.250, 0.500. No test score was used for this choice." in sentences[3]
-    assert f"the source was trained on the genre of {known}. On" in sentences[3]
+    assert f"The source was trained on the genre of {known}. On" in sentences[3]
     assert sentences[4] == "The comparison with the pretrained trunk, musicnn, is left out: it rains."
 
 
