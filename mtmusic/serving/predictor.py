@@ -208,7 +208,8 @@ def begin(
     """
     try:
         cards = list(map(find_card, runs or PRETRAINED))
-        kinds = _features(_kind(card, _on_trunk(card), _checked(window)) for card in cards)
+        require_window(window)
+        kinds = _features(_kind(card, _on_trunk(card), window) for card in cards)
     except UserError:
         begun = None
     else:
@@ -480,7 +481,7 @@ class Predictor:
     def _kinds(self, window: float | None) -> list[Kind]:
         """The windows of each model. Raises UserError as `require_window`."""
         require_window(window)
-        return [_kind(model.card, model.head is not None, _checked(window)) for model in self._models]
+        return [_kind(model.card, model.head is not None, window) for model in self._models]
 
     def _embedding_kinds(self, window: float | None) -> list[Kind]:
         if len(self._models) > 1:
@@ -603,12 +604,6 @@ def _kind(card: Mapping[str, Any], on_trunk: bool, window: float | None) -> Kind
 def _on_trunk(card: Mapping[str, Any]) -> bool:
     """Whether the opened model will have a `head`."""
     return card.get("backbone") == TRUNK and card["feature"] == LOGMEL and card["frames"] is None
-
-
-def _checked(window: float | None) -> float | None:
-    if window is not None and not SHORTEST_SECONDS <= window < math.inf:
-        raise UserError(f"Expected `window` of {SHORTEST_SECONDS:g} second or more, got {window:g}")
-    return window
 
 
 def _arrays(kind: Kind) -> Kind:
