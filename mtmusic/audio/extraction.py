@@ -69,6 +69,14 @@ class Excerpt:
         offset: Seconds to skip at the beginning.
         duration: Seconds to decode.
         dtype: "float32", or "float16" for smaller files.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from mtmusic.audio.extraction import Excerpt, Song, extract_song
+        >>> song = Song(Path("song.wav"), logmel=(Path("song.logmel.npy"),))
+        >>> excerpt = Excerpt(offset=1.0, duration=2.0, dtype="float16")
+        >>> outcome = extract_song(song, excerpt, write=lambda path, array: print(array.shape, array.dtype))
+        (96, 126) float16
     """
 
     offset: float = 0.0
@@ -85,6 +93,13 @@ class Song:
         full: Files of the full-rate fused array.
         beat: Files of the beat-synchronised fused array.
         logmel: Files of the logmel array.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from mtmusic.audio.extraction import Song
+        >>> song = Song(Path("song.wav"), logmel=(Path("arrays/song.logmel.npy"),))
+        >>> song.full, song.beat  # these arrays are not computed
+        ((), ())
     """
 
     path: Path
@@ -101,6 +116,14 @@ class Outcome:
         path: The song's file.
         failure: The reason why the song has no arrays, or empty.
         doubts: Warnings about the song.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from mtmusic.audio.extraction import Excerpt, Song, extract_song
+        >>> from mtmusic.data.spectrograms import write_array
+        >>> missing = Song(Path("missing.mp3"), full=(Path("arrays/missing.fused.full.npy"),))
+        >>> extract_song(missing, Excerpt(), write_array).failure
+        "Expected a song's file, got no such file: missing.mp3"
     """
 
     path: Path
@@ -210,7 +233,7 @@ def plain_id(name: str) -> str:
 
 
 def song_ids(paths: Sequence[Path], known: Mapping[Path, str]) -> dict[Path, str]:
-    """Gives each song an id: its known id, or its file's name.
+    """Gives each song an id: its known id, or its file's name without suffix.
 
     If several songs have the same name, a hash of the path is added.
 
@@ -222,6 +245,13 @@ def song_ids(paths: Sequence[Path], known: Mapping[Path, str]) -> dict[Path, str
 
     Returns:
         The id of each song.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from mtmusic.audio.extraction import song_ids
+        >>> ids = song_ids([Path("a/So What.mp3"), Path("b/Naima.mp3")], known={Path("b/Naima.mp3"): "1042"})
+        >>> list(ids.values())
+        ['So_What', '1042']
     """
     new = {path: plain_id(path.stem) for path in paths if path not in known}
     bearers = Counter(name.lower() for name in (*new.values(), *known.values()))
@@ -462,6 +492,16 @@ def extract_song(song: Song, excerpt: Excerpt, write: WriteArray) -> Outcome:
 
     Raises:
         OSError: An array cannot be written.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from mtmusic.audio.extraction import Excerpt, Song, extract_song
+        >>> from mtmusic.data.spectrograms import read_array, write_array
+        >>> song = Song(Path("song.wav"), logmel=(Path("arrays/song.logmel.npy"),))
+        >>> extract_song(song, Excerpt(offset=4.0), write_array).doubts
+        ('song.wav is short: 2.0 s',)
+        >>> read_array(song.logmel[0]).shape
+        (96, 126)
     """
     with threadpool_limits(1):
         try:

@@ -78,6 +78,14 @@ def full_and_beat_spectrograms(
 
     Returns:
         The full-rate array and the beat-synchronised array, `(140, frames)` each.
+
+    Examples:
+        >>> from mtmusic.audio.features import full_and_beat_spectrograms
+        >>> clicks, tempos = np.zeros(9 * 10_240, "float32"), []
+        >>> clicks[10_240::10_240] = 1  # one every 20 frames
+        >>> full, beat = full_and_beat_spectrograms(clicks, tempos)
+        >>> full.shape, beat.shape, round(tempos[0])  # 60 * 22050 / 10240 beats per minute
+        ((140, 181), (140, 9), 129)
     """
     spectrum = stft(waveform)
     power, pitch_classes = mel_power(spectrum), chroma(waveform, spectrum)
@@ -101,6 +109,14 @@ def fused_spectrograms(
 
     Returns:
         An array `(140, frames)` for each of the rates.
+
+    Examples:
+        >>> from mtmusic.audio.features import fused_spectrograms
+        >>> from mtmusic.audio.synthesis import synthesise
+        >>> waveform, labels = synthesise("Rock", seed=0, seconds=2.0)
+        >>> full, beat = fused_spectrograms(waveform, rates=[False, True])
+        >>> full.shape, beat.shape
+        ((140, 87), (140, 4))
     """
     if not any(rates):
         return [fused_spectrogram(waveform)]
@@ -149,6 +165,13 @@ def stft(waveform: np.ndarray, length: int = FFT_LENGTH, hop: int = HOP_LENGTH) 
 
     Returns:
         The spectrum `(1 + length // 2, 1 + samples // hop)`, complex.
+
+    Examples:
+        >>> from mtmusic.audio.features import stft
+        >>> tone = np.sin(2 * np.pi * 100 * np.arange(22_050) / 2048)  # 100 periods in a window
+        >>> spectrum = stft(tone)
+        >>> spectrum.shape, int(np.abs(spectrum[:, 20]).argmax())
+        ((1025, 44), 100)
     """
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(waveform, length // 2), length)[::hop]
     spectrum = np.empty((len(windows), 1 + length // 2), np.result_type(waveform, np.complex64))
@@ -189,6 +212,13 @@ def mel_power(spectrum: np.ndarray) -> np.ndarray:
 
     Returns:
         The power `(128, frames)`.
+
+    Examples:
+        >>> from mtmusic.audio.features import mel_power, stft
+        >>> spectrum = stft(np.sin(np.arange(22_050) / 5))
+        >>> power = mel_power(spectrum)
+        >>> power.shape, np.allclose(mel_power(2 * spectrum), 4 * power)
+        ((128, 44), True)
     """
     return mel_filters() @ np.abs(spectrum) ** 2
 
@@ -199,6 +229,12 @@ def mel_filters() -> np.ndarray:
 
     Returns:
         The filters `(128, 1025)` in float32: a row for each mel band, a column for each frequency of the FFT.
+
+    Examples:
+        >>> from mtmusic.audio.features import mel_filters
+        >>> filters = mel_filters()
+        >>> filters.shape, filters.argmax(axis=1)[[0, 64, 127]].tolist()  # where three bands are highest
+        ((128, 1025), [2, 187, 997])
     """
     return _mel_filters(SAMPLE_RATE, FFT_LENGTH, MEL_BINS)
 
@@ -209,6 +245,12 @@ def logmel_filters() -> np.ndarray:
 
     Returns:
         The filters `(96, 257)` in float32: a row for each mel band, a column for each frequency of the FFT.
+
+    Examples:
+        >>> from mtmusic.audio.features import logmel_filters
+        >>> filters = logmel_filters()
+        >>> filters.shape, filters.argmax(axis=1)[[0, 48, 95]].tolist()  # where three bands are highest
+        ((96, 257), [1, 55, 248])
     """
     return _mel_filters(LOGMEL_SAMPLE_RATE, LOGMEL_FFT_LENGTH, LOGMEL_BINS)
 
@@ -235,6 +277,11 @@ def mel_db(power: np.ndarray) -> np.ndarray:
 
     Returns:
         The decibels `(128, frames)`.
+
+    Examples:
+        >>> from mtmusic.audio.features import mel_db
+        >>> mel_db(np.array([[100.0, 10.0, 0.0]])).tolist()
+        [[0.0, -10.0, -80.0]]
     """
     decibels = _decibels(power)
     return np.maximum(decibels - decibels.max(), MEL_FLOOR_DB)
@@ -251,6 +298,13 @@ def percussive(spectrum: np.ndarray, samples: int) -> np.ndarray:
 
     Returns:
         The waveform of the percussive part `(samples,)`.
+
+    Examples:
+        >>> from mtmusic.audio.features import percussive, stft
+        >>> tone, clicks = np.sin(np.arange(22_050) / 5), np.zeros(22_050)
+        >>> clicks[::2205] = 1
+        >>> [round(float(percussive(stft(sound), 22_050).std() / sound.std())) for sound in (tone, clicks)]
+        [0, 1]
     """
     magnitude = np.abs(spectrum)
     across_bins = _row_medians(magnitude.T)
@@ -288,6 +342,13 @@ def beat_frames(percussive_waveform: np.ndarray) -> np.ndarray:
 
     Returns:
         The frame of each beat `(beats,)` int.
+
+    Examples:
+        >>> from mtmusic.audio.features import beat_frames
+        >>> clicks = np.zeros(9 * 10_240, "float32")
+        >>> clicks[10_240::10_240] = 1  # one every 20 frames
+        >>> np.diff(beat_frames(clicks)).tolist()
+        [20, 20, 20, 20, 20, 20, 20]
     """
     return track_beats(onset_strengths(percussive_waveform))
 
@@ -300,6 +361,14 @@ def onset_strengths(percussive_waveform: np.ndarray) -> np.ndarray:
 
     Returns:
         The strengths `(frames,)`.
+
+    Examples:
+        >>> from mtmusic.audio.features import onset_strengths
+        >>> clicks = np.zeros(22_050, "float32")
+        >>> clicks[[5000, 15_000]] = 1
+        >>> strengths = onset_strengths(clicks)
+        >>> np.flatnonzero(strengths > strengths.max() / 2).tolist()  # frames of 512 samples
+        [10, 30]
     """
     decibels = _decibels(mel_power(stft(percussive_waveform)))
     return onset_strength(np.maximum(decibels, decibels.max() + MEL_FLOOR_DB))

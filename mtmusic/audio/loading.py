@@ -87,6 +87,13 @@ def load_with_doubts(
 
     Raises:
         UserError: As `load_waveform`.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from mtmusic.audio.loading import load_with_doubts
+        >>> waveform, doubts = load_with_doubts(Path("song.wav"), offset=4.0)
+        >>> waveform.shape, doubts
+        ((44100,), ['song.wav is short: 2.0 s'])
     """
     doubts: list[str] = []
     blocks = stream_waveform(path, sample_rate, offset=offset, duration=duration, doubts=doubts)
