@@ -48,6 +48,14 @@ class Problem(NamedTuple):
         kind: The name of its kind, "duplicate id" for example.
         clip: The clip's id.
         text: The line to show.
+
+    Examples:
+        >>> from mtmusic.data.labels import scan_genre_labels
+        >>> clips, problems = scan_genre_labels("data/genre_beat", "test", classes={"Jazz": "Jazz", "Rock": "Rock"})
+        >>> problems[0].kind, problems[0].clip
+        ('unknown class', '1000')
+        >>> print(problems[0])
+        data/genre_beat/test_labels.txt line 2: the class mapping does not know 'Blues' (`classes="all"`?)
     """
 
     kind: str
@@ -203,6 +211,13 @@ def concatenate(first: Clips, second: Clips) -> Clips:
 
     Raises:
         ValueError: Classes or tasks differ.
+
+    Examples:
+        >>> from mtmusic.data.labels import concatenate
+        >>> train = mtmusic.read_genre_labels("data/genre_beat")
+        >>> test = mtmusic.read_genre_labels("data/genre_beat", "test", known=train.classes)
+        >>> len(train), len(test), len(concatenate(train, test))
+        (24, 9, 33)
     """
     if (first.classes, first.tasks) != (second.classes, second.tasks):
         raise ValueError(f"Expected equal classes and tasks, got {first.classes + first.tasks} and others")
@@ -417,6 +432,12 @@ def scan_genre_labels(
 
     Raises:
         UserError: The file cannot be used, or no row's genre is one of the classes.
+
+    Examples:
+        >>> from mtmusic.data.labels import scan_genre_labels
+        >>> clips, problems = scan_genre_labels("data/genre_beat", "test", known=["Blues", "Jazz"])
+        >>> len(clips), len(problems), problems[0].kind
+        (6, 3, 'class missing from train')
     """
     mapping = genre_mapping(classes)
     path = label_path(folder, split)
@@ -476,6 +497,14 @@ def scan_affect_labels(folder: Path | str, split: str) -> tuple[Clips, list[Prob
 
     Raises:
         UserError: The file cannot be used.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from mtmusic.data.labels import scan_affect_labels, write_affect_labels
+        >>> write_affect_labels(Path("data/affect_without_arrays"), "train", ["1"], ["valence"], np.array([[0.5]]))
+        >>> clips, problems = scan_affect_labels("data/affect_without_arrays", "train")
+        >>> len(clips), problems[0].kind
+        (0, 'row without array')
     """
     path = label_path(folder, split)
     header, rows = _read_rows(path, ",")
@@ -518,6 +547,12 @@ def scan_unlabelled(folder: Path | str, split: str) -> tuple[Clips, list[Problem
 
     Raises:
         UserError: An array is not named after an id.
+
+    Examples:
+        >>> from mtmusic.data.labels import scan_unlabelled
+        >>> clips, problems = scan_unlabelled("data/affect_beat", "test")
+        >>> clips.ids, clips.targets.shape
+        (('1000', '1001', '1002', '1003', '1004', '1005'), (6, 0))
     """
     ids = sorted(array_ids(folder, split), key=id_order)
     kind = folder_feature(folder)
@@ -675,6 +710,11 @@ def is_beat_synchronised(folder: Path | str) -> bool | None:
 
     Raises:
         UserError: features.json cannot be read.
+
+    Examples:
+        >>> from mtmusic.data.labels import is_beat_synchronised
+        >>> is_beat_synchronised("data/genre_beat")
+        True
     """
     folder = Path(folder)
     if folder_feature(folder) == "logmel":
@@ -733,6 +773,15 @@ def write_genre_labels(
         ids: Id of each clip.
         genres: Raw genre of each clip.
         name: Format of an id in the file. The lab's files have three formats.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from mtmusic.data.labels import write_genre_labels
+        >>> write_genre_labels(Path("data/my_genre"), "train", ["1", "2"], ["Jazz", "Rock"])
+        >>> print(Path("data/my_genre/train_labels.txt").read_text())
+        Id                   Genre
+        1.fused.full.npy.gz  Jazz
+        2.fused.full.npy.gz  Rock
     """
     rows = [f"{name.format(id=i)}\t{genre}" for i, genre in zip(ids, genres, strict=True)]
     write_text(label_path(folder, split), "\n".join(["Id\tGenre", *rows]) + "\n")
@@ -747,6 +796,16 @@ def write_affect_labels(folder: Path, split: str, ids: Sequence[str], tasks: Seq
         ids: Id of each clip.
         tasks: Names of the tasks.
         values: Labels `(clips, tasks)` from 0 to 1, NaN for a missing one. They are written with three decimals.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from mtmusic.data.labels import write_affect_labels
+        >>> values = np.array([[0.5, 0.25], [0.1, np.nan]])
+        >>> write_affect_labels(Path("data/my_affect"), "train", ["1", "2"], ["valence", "energy"], values)
+        >>> print(Path("data/my_affect/train_labels.txt").read_text())
+        Id,valence,energy
+        1,0.500,0.250
+        2,0.100,
     """
     cells = [["" if math.isnan(value) else f"{value:.3f}" for value in row] for row in values]
     rows = [",".join([i, *row]) for i, row in zip(ids, cells, strict=True)]
@@ -849,6 +908,12 @@ def read_groups(path: Path, ids: Sequence[str]) -> np.ndarray:
 
     Raises:
         UserError: The file is missing or has other columns.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from mtmusic.data.labels import read_groups
+        >>> read_groups(Path("data/affect_beat/groups.csv"), ["1", "2", "3", "99"]).tolist()
+        ['group artist train 0', 'group artist train 0', 'group artist train 1', 'clip 99']
     """
     if not path.is_file():
         raise UserError(f"Expected a file with the columns id,group, got no such file: {path}")

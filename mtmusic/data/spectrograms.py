@@ -43,6 +43,12 @@ def array_path(folder: Path, clip_id: str, kind: str | None = None) -> Path | No
 
     Returns:
         The path of the .npy or .npy.gz file, or None.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from mtmusic.data.spectrograms import array_path
+        >>> array_path(Path("data/genre_beat/train"), "1").as_posix()
+        'data/genre_beat/train/1.fused.full.npy'
     """
     suffixes = SUFFIXES[kind] if kind else [suffix for both in SUFFIXES.values() for suffix in both]
     names = dict.fromkeys([clip_id, *(unicodedata.normalize(form, clip_id) for form in ("NFC", "NFD"))])
@@ -59,6 +65,12 @@ def array_kind(path: Path) -> str:
 
     Returns:
         "logmel" or "fused".
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from mtmusic.data.spectrograms import array_kind
+        >>> array_kind(Path("1.fused.full.npy")), array_kind(Path("1.logmel.npy.gz"))
+        ('fused', 'logmel')
     """
     return "logmel" if path.name.endswith(SUFFIXES["logmel"]) else "fused"
 
@@ -201,6 +213,12 @@ def array_frames(path: Path) -> int:
 
     Raises:
         UserError: The header cannot be read, or is of another shape.
+
+    Examples:
+        >>> from mtmusic.data.spectrograms import array_frames, read_array
+        >>> path = mtmusic.read_genre_labels("data/genre_beat").paths[0]
+        >>> array_frames(path) == read_array(path).shape[1]
+        True
     """
     with _opened(path) as file:
         shape, _, _ = _read_header(file, path)
@@ -217,6 +235,14 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
     Raises:
         ValueError: The array has another shape.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from mtmusic.data.spectrograms import read_array, write_array
+        >>> path = Path("arrays/silence.logmel.npy.gz")
+        >>> write_array(path, np.zeros((96, 63), "float32"))
+        >>> read_array(path).shape
+        (96, 63)
     """
     bins = FEATURE_BINS[array_kind(path)]
     if array.ndim != 2 or array.shape[0] != bins:
