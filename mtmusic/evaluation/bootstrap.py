@@ -26,6 +26,12 @@ class Fold:
     Attributes:
         groups: Name of each clip's group `(clips,)`, or None if each clip is its own group.
         true: Class indices `(clips,)`, or labels `(clips, tasks)` with NaN for missing labels.
+
+    Examples:
+        >>> from mtmusic.evaluation.bootstrap import Fold, model_scores
+        >>> fold = Fold(groups=["Ella", "Ella", "Nina"], true=np.array([0, 1, 1]))
+        >>> model_scores(fold, answers=np.eye(2)[[0, 1, 1]])["accuracy"]
+        {'mean': 1.0, 'sd': None, 'low': 1.0, 'high': 1.0}
     """
 
     groups: Sequence[str] | np.ndarray | None
@@ -91,6 +97,13 @@ def model_scores(
 
     Returns:
         For each measure "mean", "sd" (None), "low" and "high".
+
+    Examples:
+        >>> from mtmusic.evaluation.bootstrap import Fold, model_scores
+        >>> fold = Fold(groups=None, true=np.array([0, 1, 0, 1]))
+        >>> scores = model_scores(fold, answers=np.eye(2)[[0, 1, 0, 0]])
+        >>> scores["accuracy"]["mean"], round(scores["macro_f1"]["mean"], 3)
+        (0.75, 0.733)
     """
     return cross_scores([fold], {"model": [[answers]]}, tasks, seed)["recipes"]["model"]
 
@@ -200,6 +213,13 @@ def accuracy(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> np.
 
     Returns:
         The accuracies `(resamples,)`.
+
+    Examples:
+        >>> from mtmusic.evaluation.bootstrap import accuracy
+        >>> true, predicted = np.array([0, 1, 1]), np.array([0, 1, 0])
+        >>> counts = np.array([[1, 1, 1], [2, 1, 0]])  # the second draw repeats the first clip
+        >>> accuracy(true, predicted, counts).round(3).tolist()
+        [0.667, 1.0]
     """
     return counts @ (true == predicted) / counts.sum(axis=1)
 
@@ -214,6 +234,13 @@ def macro_f1(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> np.
 
     Returns:
         The scores `(resamples,)`.
+
+    Examples:
+        >>> from mtmusic.evaluation.bootstrap import macro_f1
+        >>> true, predicted = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
+        >>> counts = np.array([[1, 1, 1, 1], [2, 0, 1, 1]])  # the second draw repeats the first clip
+        >>> macro_f1(true, predicted, counts).round(3).tolist()
+        [0.733, 1.0]
     """
     classes = np.unique(true)
     of_true, of_predicted = (counts @ (values[:, None] == classes) for values in (true, predicted))
@@ -232,6 +259,13 @@ def spearman(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> np.
 
     Returns:
         The correlations `(resamples,)`.
+
+    Examples:
+        >>> from mtmusic.evaluation.bootstrap import spearman
+        >>> true, predicted = np.array([0.1, 0.2, 0.3]), np.array([0.2, 0.5, 0.4])
+        >>> counts = np.array([[1, 1, 1], [2, 1, 0]])  # the second draw repeats the first clip
+        >>> spearman(true, predicted, counts).round(3).tolist()
+        [0.5, 1.0]
     """
     known = ~np.isnan(true)
     counts = counts[:, known]
@@ -270,6 +304,16 @@ def scores_table(scores: Mapping[str, Any]) -> str:
 
     Returns:
         The table.
+
+    Examples:
+        >>> from mtmusic.evaluation.bootstrap import Fold, cross_scores, scores_table
+        >>> fold = Fold(groups=None, true=np.array([0, 1, 0, 1]))
+        >>> right, wrong = np.eye(2)[[0, 1, 0, 1]], np.eye(2)[[1, 0, 1, 0]]
+        >>> print(scores_table(cross_scores([fold], {"right": [[right]], "wrong": [[wrong]]}, tasks=())))
+                                           accuracy                  macro_f1
+        right              1.000 ( 1.000 to  1.000)  1.000 ( 1.000 to  1.000)
+        wrong              0.000 ( 0.000 to  0.000)  0.000 ( 0.000 to  0.000)
+        right minus wrong  1.000 ( 1.000 to  1.000)  1.000 ( 1.000 to  1.000)
     """
     rows = {
         name: {key: _cell(one, "mean") for key, one in measures(row).items()} for name, row in scores["recipes"].items()

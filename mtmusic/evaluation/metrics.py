@@ -246,6 +246,13 @@ def affect_table(report: dict[str, Any]) -> str:
 
     Returns:
         The table.
+
+    Examples:
+        >>> from mtmusic.evaluation.metrics import affect_report, affect_table
+        >>> labels = np.linspace(0.1, 0.9, 9)[:, np.newaxis]
+        >>> print(affect_table(affect_report(labels, labels**2, ["valence"], {"valence": 0.5})))
+                 spearman   95 % interval  pearson       r2     mse  constant  clips
+        valence     1.000  1.000 to 1.000    0.975    0.445  0.0370    0.0667      9
     """
     width = max(len("mean"), *(len(task) for task in report["per_task"]))
     lines = [f"{'':{width}}  spearman   95 % interval  pearson       r2     mse  constant  clips"]
