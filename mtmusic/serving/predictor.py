@@ -104,6 +104,13 @@ class Timeline:
         tag_times: Begin and end of each step of three seconds for tags, `(steps, 2)`, if a model predicts tags.
         tags: Score of each tag at each of these steps.
         stride: `mel` holds every `stride`-th frame. It is 1 for songs of up to eight minutes.
+
+    Examples:
+        >>> timeline = mtmusic.predict("song.wav", timeline=True).timeline
+        >>> sorted(timeline.answers[0]), timeline.mel.shape
+        (['arousal', 'valence'], (96, 376))
+        >>> timeline.tag_times.round(1).tolist()
+        [[0.0, 3.0], [3.0, 6.0]]
     """
 
     times: np.ndarray
@@ -125,6 +132,11 @@ class SongAnswer:
         failure: The reason why the song has no answer, or empty.
         doubts: Warnings about the song.
         seconds: The song's length.
+
+    Examples:
+        >>> song = mtmusic.predict("song.wav")
+        >>> song.path.name, song.seconds, song["valence"] == song.answer["valence"]
+        ('song.wav', 6.0, True)
     """
 
     path: Path

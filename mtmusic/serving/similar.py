@@ -28,6 +28,12 @@ class SimilarSong(NamedTuple):
         song: The song's path.
         score: The similarity, from -1 to 1.
         seconds: The song's length.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> (found,) = mtmusic.similar("song.wav", "embeddings.parquet", top=1)
+        >>> Path(found.song).name, found.seconds
+        ('other.wav', 6.0)
     """
 
     song: str
@@ -98,6 +104,15 @@ def write_playlist(path: Path, songs: Sequence[SimilarSong]) -> None:
     Args:
         path: The file.
         songs: The songs.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from mtmusic.serving.similar import SimilarSong, write_playlist
+        >>> write_playlist(Path("similar.m3u8"), [SimilarSong("/music/Naima.mp3", score=0.9, seconds=261.3)])
+        >>> print(Path("similar.m3u8").read_text())
+        #EXTM3U
+        #EXTINF:261,Naima
+        /music/Naima.mp3
     """
     lines = ["#EXTM3U"]
     for one in songs:
