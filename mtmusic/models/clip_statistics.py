@@ -79,7 +79,7 @@ class StatisticsPooling(Float32Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE, name="FrameChanges")
 class DeltaStatistics(Float32Layer):
-    """Standard deviation of the differences from frame to frame. It is 0 for a single frame.
+    """Standard deviation of the differences from frame to frame. It is nearly 0 for a single frame.
 
     Takes `x`, `(batch, frames, bins)`, and `present`, `(batch, frames)` bool; returns `(batch, bins)`.
 
@@ -87,6 +87,12 @@ class DeltaStatistics(Float32Layer):
 
     Args:
         **kwargs: Arguments of `keras.layers.Layer`.
+
+    Examples:
+        >>> from mtmusic.models.clip_statistics import DeltaStatistics
+        >>> x, present = np.array([[[1.0], [2.0], [5.0]]]), np.array([[True, True, True]])
+        >>> DeltaStatistics()(x, present).numpy()  # of the differences 1 and 3
+        array([[1.]], dtype=float32)
     """
 
     def call(self, x: Tensor, present: Tensor) -> Tensor:
@@ -111,6 +117,12 @@ class GaussianEmbedding(Float32Layer):
 
     Args:
         **kwargs: Arguments of `keras.layers.Layer`.
+
+    Examples:
+        >>> from mtmusic.models.clip_statistics import GaussianEmbedding
+        >>> x = np.random.default_rng(0).normal(size=(2, 30, 20))
+        >>> GaussianEmbedding()(x, np.full((2, 30), True)).shape  # 21 * 22 / 2
+        TensorShape([2, 231])
     """
 
     def call(self, x: Tensor, present: Tensor) -> Tensor:
@@ -139,6 +151,14 @@ class ChromaIntervals(Float32Layer):
 
     Args:
         **kwargs: Arguments of `keras.layers.Layer`.
+
+    Examples:
+        >>> from mtmusic.models.clip_statistics import ChromaIntervals
+        >>> chroma, present = np.random.default_rng(0).uniform(size=(1, 30, 12)), np.full((1, 30), True)
+        >>> features = ChromaIntervals()(chroma, present)
+        >>> transposed = ChromaIntervals()(np.roll(chroma, 2, axis=2), present)
+        >>> features.shape, np.allclose(features, transposed, atol=1e-3)
+        (TensorShape([1, 32]), True)
     """
 
     def call(self, chroma: Tensor, present: Tensor) -> Tensor:
@@ -164,6 +184,12 @@ class SpectralVariation(Float32Layer):
 
     Args:
         **kwargs: Arguments of `keras.layers.Layer`.
+
+    Examples:
+        >>> from mtmusic.models.clip_statistics import SpectralVariation
+        >>> x = np.array([[[0.0, 2.0, 0.0, 2.0, 0.0, 2.0, 0.0, 2.0]]])  # one frame of eight bins
+        >>> SpectralVariation()(x, np.array([[True]])).numpy()
+        array([[2.]], dtype=float32)
     """
 
     def call(self, x: Tensor, present: Tensor) -> Tensor:

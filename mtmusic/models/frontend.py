@@ -37,6 +37,15 @@ class MelPower(Float32Layer):
         filters: librosa's filter bank, `(bins, 1 + fft_length // 2)`. It is stored with the weights and is not trained.
             A loaded layer gets it from the stored weights.
         **kwargs: Arguments of `keras.layers.Layer`.
+
+    Examples:
+        >>> from mtmusic.audio.features import mel_filters
+        >>> from mtmusic.models.frontend import MelPower
+        >>> tone = np.sin(2 * np.pi * 440 * np.arange(22_050) / 22_050)[None]
+        >>> layer = MelPower(mel_filters())
+        >>> power, louder = layer(tone).numpy(), layer(2 * tone).numpy()
+        >>> power.shape, round(float(louder.max() / power.max()), 3)  # twice the amplitude, four times the power
+        ((1, 44, 128), 4.0)
     """
 
     bins, fft_length, hop_length = MEL_BINS, FFT_LENGTH, HOP_LENGTH
@@ -82,6 +91,13 @@ class Logmel(MelPower):
 
     Takes samples `(batch, samples)` at LOGMEL_SAMPLE_RATE (16,000 Hz), and returns `(batch, 1 + samples // 256, 96)`.
     See `MelPower` for arguments and masking.
+
+    Examples:
+        >>> from mtmusic.audio.features import logmel_filters
+        >>> from mtmusic.models.frontend import Logmel
+        >>> silence = Logmel(logmel_filters())(np.zeros((1, 16_000), "float32"))
+        >>> silence.shape, float(silence.numpy().max())
+        (TensorShape([1, 63, 96]), 0.0)
     """
 
     bins, fft_length, hop_length = LOGMEL_BINS, LOGMEL_FFT_LENGTH, LOGMEL_HOP_LENGTH

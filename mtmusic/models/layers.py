@@ -25,6 +25,14 @@ class Float32Layer(keras.layers.Layer):
 
     Args:
         **kwargs: Arguments of `keras.layers.Layer`.
+
+    Examples:
+        >>> import keras
+        >>> from mtmusic.models.layers import Float32Layer
+        >>> from mtmusic.models.precision import layers_compute_in
+        >>> with layers_compute_in("bfloat16"):
+        ...     Float32Layer().compute_dtype, keras.layers.Layer().compute_dtype
+        ('float32', 'bfloat16')
     """
 
     def __init__(self, **kwargs: Any) -> None:

@@ -78,6 +78,11 @@ def complete_weights(
 
     Raises:
         UserError: `weights` does not have exactly these tasks, a weight is negative or infinite, or all are 0.
+
+    Examples:
+        >>> from mtmusic.models.losses import complete_weights
+        >>> complete_weights(None, ["valence", "energy"], variances={"valence": 0.25, "energy": 0.5})
+        {'valence': 4.0, 'energy': 2.0}
     """
     if weights is None:
         return {task: 1 / variances[task] if variances else 1.0 for task in tasks}
@@ -216,6 +221,14 @@ class UncertaintyWeightedModel(keras.Model):
 
     A layer given to `compile` as the loss would be another object after loading, and its variables would not be
     trained. `multitask_regressor(..., learned_weights=True)` returns such a model.
+
+    Examples:
+        >>> model = mtmusic.multitask_regressor(
+        ...     mtmusic.lstm_backbone(units=8), ["valence", "energy"], learned_weights=True
+        ... )
+        >>> labels, predictions = np.array([[1.0, 0.0]], "float32"), np.array([[0.5, 0.5]], "float32")
+        >>> float(model.compute_loss(y=labels, y_pred=predictions))  # half of 0.25 + 0.25
+        0.25
     """
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any) -> Tensor:

@@ -42,6 +42,13 @@ class WinogradConv2D(keras.layers.Conv2D):
     Masking: as in Conv2D, the layer neither uses nor passes on a Keras mask.
 
     Source: A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, here in one dimension.
+
+    Examples:
+        >>> from mtmusic.models.cpu.convolution import WinogradConv2D
+        >>> layer = WinogradConv2D(64, 5, padding="same", kernel_initializer="ones")
+        >>> result = layer(np.ones((1, 8, 8, 64), "float32"))
+        >>> result.shape, round(float(result[0, 4, 4, 0]))  # 5 * 5 * 64
+        (TensorShape([1, 8, 8, 64]), 1600)
     """
 
     def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:

@@ -27,6 +27,14 @@ class LastStateLSTM(keras.layers.LSTM):
 
     Masking: `mask`, `(batch, frames)` bool or None, marks the present frames. Absent frames at any place are skipped.
     The result for a clip without present frames is zero.
+
+    Examples:
+        >>> from mtmusic.models.cpu.lstm import LastStateLSTM
+        >>> sequences = np.random.default_rng(0).normal(size=(1, 10, 12)).astype("float32")
+        >>> layer = LastStateLSTM(4)
+        >>> first_three = layer(sequences, mask=np.arange(10)[None] < 3)
+        >>> first_three.shape, np.allclose(first_three, layer(sequences[:, :3]), atol=1e-3)
+        (TensorShape([1, 4]), True)
     """
 
     def call(

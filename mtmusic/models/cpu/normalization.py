@@ -24,6 +24,13 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
     Masking: `mask`, `(batch, frames, 1 or bins)` bool, marks the present frames. Absent frames are left out of the
     statistics.
+
+    Examples:
+        >>> from mtmusic.models.cpu.normalization import FusedBatchNormalization
+        >>> x = np.array([1.0, 3.0, 9.0], "float32").reshape(1, 3, 1, 1)
+        >>> present = np.array([[[True], [True], [False]]])  # frames with mean 2 and deviation 1
+        >>> FusedBatchNormalization()(x, training=True, mask=present).numpy().round(1).squeeze()
+        array([-1.,  1.,  7.], dtype=float32)
     """
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
