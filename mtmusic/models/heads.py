@@ -117,6 +117,16 @@ class DecayedAdam(keras.optimizers.Adam):
     Args:
         *args: Arguments of `keras.optimizers.Adam`.
         **kwargs: Keyword arguments of `keras.optimizers.Adam`.
+
+    Examples:
+        >>> import keras
+        >>> from mtmusic.models.heads import DecayedAdam
+        >>> layer = keras.layers.Dense(1, kernel_initializer="ones", bias_initializer="ones")
+        >>> layer.build((None, 1))
+        >>> gradients = [np.zeros(weight.shape, "float32") for weight in layer.trainable_weights]
+        >>> DecayedAdam(0.1, weight_decay=0.5).apply(gradients, layer.trainable_weights)
+        >>> [round(float(weight.numpy().sum()), 3) for weight in layer.weights]  # kernel: 1 - 0.1 * 0.5, bias: 1
+        [0.95, 1.0]
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -296,6 +306,12 @@ def head_alone(model: keras.Model) -> keras.Model:
 
     Returns:
         A `keras.Model` from `(batch, features)` to the outputs, compiled as `model` is.
+
+    Examples:
+        >>> from mtmusic.models.heads import head_alone
+        >>> head = head_alone(mtmusic.genre_classifier(mtmusic.lstm_backbone(units=8), ["Jazz", "Rock"]))
+        >>> head.input_shape, head.output_shape
+        ((None, 8), (None, 2))
     """
     backbone = model.get_layer("backbone")
     calls = [call for calls in model._nodes_by_depth.values() for call in calls]  # without those in other models
@@ -312,6 +328,13 @@ def on_backbone(head: keras.Model, backbone: keras.Model) -> keras.Model:
 
     Returns:
         A `keras.Model` from `(batch, frames, bins)` to the outputs, compiled as `head` is.
+
+    Examples:
+        >>> from mtmusic.models.heads import head_alone, on_backbone
+        >>> head = head_alone(mtmusic.genre_classifier(mtmusic.lstm_backbone("mel", units=8), ["Jazz", "Rock"]))
+        >>> model = on_backbone(head, mtmusic.lstm_backbone("chroma", units=8))
+        >>> model.input_shape, model.output_shape
+        ((None, None, 12), (None, 2))
     """
     spectrogram = keras.Input(backbone.input_shape[1:], dtype="float32", name="spectrogram")
     return compiled_as(head, type(head)(spectrogram, head.call(backbone(spectrogram)), name=head.name))

@@ -78,6 +78,12 @@ def musicnn_backbone(feature: str = "logmel", features: str = "penultimate", sto
 
     Raises:
         UserError: The feature is unknown.
+
+    Examples:
+        >>> from mtmusic.models.musicnn import musicnn_backbone
+        >>> backbone = musicnn_backbone()
+        >>> backbone.input_shape, backbone.output_shape
+        ((None, None, 96), (None, 200))
     """
     spectrogram = keras.Input((None, FEATURE_BINS[feature]), dtype="float32", name="spectrogram")
     logmel = spectrogram if feature == "logmel" else LabToLogmel(name="to_logmel")(spectrogram)
@@ -126,6 +132,11 @@ def tagger(backbone: keras.Model, tags: Sequence[str]) -> keras.Model:
 
     Returns:
         A `keras.Model` from `(batch, frames, bins)` to scores `(batch, tags)` from 0 to 1, the means over patches.
+
+    Examples:
+        >>> from mtmusic.models.musicnn import musicnn_backbone, tagger
+        >>> tagger(musicnn_backbone(features="patches"), ["rock", "jazz"]).output_shape
+        (None, 2)
     """
     spectrogram = keras.Input(backbone.input_shape[1:], dtype="float32", name="spectrogram")
     patches = backbone(spectrogram)
@@ -142,6 +153,12 @@ def embedding(model: keras.Model) -> keras.Model:
 
     Returns:
         A `keras.Model` from `(batch, frames, bins)` to `(batch, 753)`.
+
+    Examples:
+        >>> from mtmusic.models.musicnn import embedding, musicnn_backbone
+        >>> model = mtmusic.affect_regressor(musicnn_backbone(), "valence")
+        >>> embedding(model).output_shape
+        (None, 753)
     """
     backbone = model.get_layer("backbone")
     means, (_, present) = backbone.get_layer("block2_means").output, backbone.get_layer("patches").output
@@ -209,6 +226,12 @@ class NormalizedMaximum(FusedBatchNormalization):
     Takes `(batch, frames, bands, filters)`, and returns `(batch, frames, filters)`. Outside training a filter's
     normalisation is monotonic, so it is applied to the maximum, or to the minimum if it decreases. Arguments are those
     of `keras.layers.BatchNormalization`. Masking: `mask` is not used.
+
+    Examples:
+        >>> from mtmusic.models.musicnn import NormalizedMaximum
+        >>> x = np.array([[[[1.0], [3.0]], [[6.0], [2.0]]]])  # two frames of two bands
+        >>> NormalizedMaximum()(x).numpy().round(1).squeeze()
+        array([3., 6.], dtype=float32)
     """
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
@@ -230,6 +253,13 @@ class TrainedDropout(layers.Dropout):
     """Dropout that is off if the layer is frozen, so that the features of a frozen backbone do not change.
 
     Arguments and masking are those of `keras.layers.Dropout`.
+
+    Examples:
+        >>> from mtmusic.models.musicnn import TrainedDropout
+        >>> layer = TrainedDropout(0.5)
+        >>> layer.trainable = False
+        >>> layer(np.ones((1, 4)), training=True).numpy()
+        array([[1., 1., 1., 1.]], dtype=float32)
     """
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
@@ -248,6 +278,14 @@ class Patches(Float32Layer):
 
     Args:
         **kwargs: Arguments of `keras.layers.Layer`.
+
+    Examples:
+        >>> from mtmusic.models.musicnn import Patches
+        >>> spectrograms = np.zeros((2, 400, 96))
+        >>> spectrograms[1, 200:] = -1024  # the second clip has 200 frames
+        >>> patches, present = Patches()(spectrograms)
+        >>> patches.shape, present.numpy().tolist()
+        (TensorShape([3, 187, 96, 1]), [[True, True], [True, False]])
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -281,6 +319,12 @@ class PatchRows(Float32Layer):
     features)`.
 
     Masking: absent patches are filled with PAD_VALUE. The layer uses no Keras mask.
+
+    Examples:
+        >>> from mtmusic.models.musicnn import PatchRows
+        >>> x, present = np.array([[1.0, 2.0]]), np.array([[True, False]])
+        >>> PatchRows()(x, present).numpy().tolist()
+        [[[1.0, 2.0], [-1024.0, -1024.0]]]
     """
 
     def call(self, x: Tensor, present: Tensor) -> Tensor:
@@ -297,6 +341,12 @@ class PresentRows(Float32Layer):
     Takes `(batch, patches, values)`, and returns `(present patches, values)` and `(batch, patches)` bool.
 
     Masking: a patch is absent if all of its values are PAD_VALUE. The layer uses no Keras mask.
+
+    Examples:
+        >>> from mtmusic.models.musicnn import PresentRows
+        >>> x, present = PresentRows()(np.array([[[1.0, 2.0], [-1024.0, -1024.0]]]))
+        >>> x.numpy().tolist(), present.numpy().tolist()
+        ([[1.0, 2.0]], [[True, False]])
     """
 
     def call(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -314,6 +364,13 @@ class PatchMean(Float32Layer):
     Takes `x`, `(present patches, features)`, and `present`, `(batch, patches)` bool; returns `(batch, features)`.
 
     Masking: absent patches do not count. The layer uses no Keras mask.
+
+    Examples:
+        >>> from mtmusic.models.musicnn import PatchMean
+        >>> x = np.array([[1.0], [3.0], [5.0]])
+        >>> present = np.array([[True, True], [True, False]])  # two patches of one clip, one of the other
+        >>> PatchMean()(x, present).numpy().tolist()
+        [[2.0], [5.0]]
     """
 
     def call(self, x: Tensor, present: Tensor) -> Tensor:
@@ -339,6 +396,12 @@ class LabToLogmel(Float32Layer):
     features of a trained head, but not for tags.
 
     Masking: absent frames stay absent. The layer uses no Keras mask.
+
+    Examples:
+        >>> from mtmusic.models.musicnn import LabToLogmel
+        >>> logmel = LabToLogmel()(np.zeros((1, 44, 128)))  # a second at 0 dB
+        >>> logmel.shape, round(float(logmel[0, 0, 0]), 2)  # log10(1 + 10000 * 10 ** 1.85)
+        (TensorShape([1, 63, 96]), 5.85)
     """
 
     def call(self, spectrogram: Tensor) -> Tensor:

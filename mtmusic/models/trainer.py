@@ -41,6 +41,11 @@ class TrainingConfig:
         patience: Epochs without improvement before the training stops. None never stops early.
         monitor: The log that decides which epoch is the best, "val_loss" for example.
         mode: "min" or "max".
+
+    Examples:
+        >>> from mtmusic.models.trainer import TrainingConfig
+        >>> TrainingConfig(epochs=20, monitor="val_accuracy", mode="max")
+        TrainingConfig(epochs=20, patience=15, monitor='val_accuracy', mode='max')
     """
 
     epochs: int = 100
@@ -60,6 +65,16 @@ class TrainingRecord:
         history: The values of each log, one for each epoch.
         seconds: Duration of each epoch.
         finished: Whether the training has ended.
+
+    Examples:
+        >>> from mtmusic.models.trainer import TrainingRecord
+        >>> record = TrainingRecord(
+        ...     epochs=3, best_epoch=2, best_value=0.5, history={"val_loss": [0.9, 0.5, 0.6]}, seconds=[8.0, 1.0, 1.2]
+        ... )
+        >>> record.history["val_loss"][record.best_epoch - 1]
+        0.5
+        >>> record.seconds_per_epoch
+        1.2
     """
 
     epochs: int = 0
@@ -196,6 +211,16 @@ def overfit_batches(
 
     Returns:
         The measure after each epoch.
+
+    Examples:
+        >>> import keras
+        >>> import tensorflow as tf
+        >>> from mtmusic.models.trainer import overfit_batches
+        >>> model = keras.Sequential([keras.layers.Dense(1, kernel_initializer="ones", use_bias=False)])
+        >>> model.compile(keras.optimizers.SGD(0.25), "mse")  # each step halves the error
+        >>> dataset = tf.data.Dataset.from_tensors((np.ones((1, 1)), np.zeros((1, 1))))
+        >>> overfit_batches(model, dataset)
+        [1.0, 0.25, 0.0625, 0.015625, 0.00390625]
     """
     few = dataset.take(batches).cache()
     values: list[float] = []
@@ -220,6 +245,14 @@ def require_overfit(
 
     Raises:
         UserError: The last value is not below `target`.
+
+    Examples:
+        >>> from mtmusic.models.trainer import require_overfit
+        >>> require_overfit([1.1, 0.2, 0.008])
+        >>> require_overfit([1.1, 0.9])
+        Traceback (most recent call last):
+            ...
+        mtmusic.errors.UserError: The network cannot overfit 3 batches: the loss went from 1.1 to 0.9 in 2 epochs, ...
     """
     if values[-1] >= target:
         raise UserError(

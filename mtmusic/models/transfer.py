@@ -73,6 +73,13 @@ def set_backbone_weights(
 
     Raises:
         UserError: The backbones differ, or the shape of a weight depends on the number of frames.
+
+    Examples:
+        >>> from mtmusic.models.transfer import set_backbone_weights
+        >>> source = mtmusic.load_backbone("saved_models/genre_lstm")
+        >>> backbone = mtmusic.lstm_backbone("mel", units=4)
+        >>> set_backbone_weights(backbone, source, "saved_models/genre_lstm")
+        ['block1_lstm']
     """
     kept = _weights_without_bias(source)
     weights = {layer.name: layer.weights for layer in backbone.layers if layer.weights}
@@ -172,6 +179,17 @@ def unfreeze(model: keras.Model) -> None:
 
     Args:
         model: A compiled model with a layer "backbone". It is changed.
+
+    Examples:
+        >>> from mtmusic.models.transfer import unfreeze
+        >>> backbone = mtmusic.lstm_backbone(units=8)
+        >>> frozen = mtmusic.freeze(backbone, "all")
+        >>> model = mtmusic.genre_classifier(backbone, ["Jazz", "Rock"], learning_rate=0.001)
+        >>> unfreeze(model)
+        >>> round(float(model.optimizer.learning_rate), 6)
+        0.0001
+        >>> len(model.trainable_weights)  # three of the LSTM, two of the head
+        5
     """
     freeze(model.get_layer("backbone"), "none")
     config = model.get_compile_config()
@@ -190,6 +208,17 @@ def describe(model: keras.Model, source: str, loaded: list[str], frozen: list[st
 
     Returns:
         The description in a few lines.
+
+    Examples:
+        >>> from mtmusic.models.transfer import describe
+        >>> backbone = mtmusic.load_backbone("saved_models/genre_lstm")
+        >>> frozen = mtmusic.freeze(backbone, "all")
+        >>> model = mtmusic.affect_regressor(backbone, "valence")
+        >>> print(describe(model, "genre_lstm", loaded=["block1_lstm"], frozen=frozen))
+        Loaded:    backbone of genre_lstm, 2,128 parameters
+        Fresh:     valence
+        Frozen:    block1_lstm
+        Trainable: 5 of 2,133 parameters
     """
     backbone = model.get_layer("backbone")
     fresh = [layer.name for layer in backbone.layers if layer.weights and layer.name not in loaded]
