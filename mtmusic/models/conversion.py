@@ -97,6 +97,15 @@ def export_converted(
 
     Raises:
         UserError: The model cannot be converted, or the difference is above 1e-4. Nothing is written then.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from mtmusic.models.conversion import export_converted
+        >>> from mtmusic.models.saving import load, read_examples
+        >>> model, card = load("saved_models/genre_lstm")
+        >>> examples = read_examples("saved_models/genre_lstm", model)
+        >>> export_converted(model, card, examples, Path("converted"), "litert") < 1e-4
+        True
     """
     with whole_folder(folder) as work:
         work.mkdir()
@@ -127,6 +136,13 @@ def open_converted(file: Path) -> Ask:
 
     Returns:
         A function from clips `(clips, frames, bins)` in float32 to the outputs by name.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from mtmusic.models.conversion import open_converted
+        >>> ask = open_converted(Path("converted/model.tflite"))  # written by the example of export_converted
+        >>> ask(np.zeros((2, 20, 128), "float32"))["genre"].shape
+        (2, 3)
     """
     return _open_litert(file) if file.name == FILES[LITERT] else _open_onnx(file)
 

@@ -45,6 +45,14 @@ class Sound:
         filters: Bank of mel filters, `(128, 1025)`, or `(96, 257)` for logmel.
         samples: A waveform `(samples,)` at the feature's sample rate.
         spectrogram: The feature of this waveform `(bins, frames)`.
+
+    Examples:
+        >>> from mtmusic.audio.features import logmel_filters, logmel_spectrogram
+        >>> from mtmusic.models.savedmodel import Sound
+        >>> samples = np.zeros(16_000, "float32")
+        >>> sound = Sound(logmel_filters(), samples, logmel_spectrogram(samples))
+        >>> sound.filters.shape, sound.spectrogram.shape
+        ((96, 257), (96, 63))
     """
 
     filters: np.ndarray
@@ -60,6 +68,13 @@ class Head:
         ask: A function that takes `(batch, features)` and returns what `OpenedModel.serve` returns.
         takes: Name of the output of `OpenedModel.embed` that `ask` takes.
         trunk: An identifier of the trunk. If it is equal for two models, `embed` returns the same for both.
+
+    Examples:
+        >>> from mtmusic.models.savedmodel import open_model
+        >>> model = open_model("musicnn")
+        >>> features = model.embed(np.zeros((2, 187, 96), "float32"))[model.head.takes]
+        >>> features.shape, model.head.ask(features)["tags"].shape
+        ((2, 200), (2, 50))
     """
 
     ask: Ask
@@ -82,6 +97,16 @@ class OpenedModel:
         embed: Returns "embedding" `(batch, features)`: the backbone's output, or for musicnn the 753 means over time.
             If a musicnn backbone has block 3, "penultimate" is returned too, the 200 features before the tags.
         head: The layers on the trunk, if the backbone is a musicnn that takes logmel of any length.
+
+    Examples:
+        >>> from mtmusic.models.savedmodel import open_model
+        >>> model = open_model("saved_models/genre_lstm")
+        >>> model.card["classes"]
+        ['Blues', 'Jazz', 'Rock']
+        >>> round(float(model.serve(np.zeros((1, 20, 128), "float32"))["genre"].sum()), 3)
+        1.0
+        >>> model.head is None  # the backbone is an LSTM
+        True
     """
 
     card: dict[str, Any]

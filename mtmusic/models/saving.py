@@ -56,6 +56,15 @@ def save(model: keras.Model, folder: Path, card: Mapping[str, Any], examples: np
 
     Returns:
         The card as it was written.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from mtmusic.models.saving import load, read_examples, save
+        >>> model, card = load("saved_models/genre_lstm")
+        >>> examples = read_examples("saved_models/genre_lstm", model)
+        >>> written = save(model, Path("copied_run"), card, examples)
+        >>> sorted(path.name for path in Path("copied_run").iterdir())
+        ['card.json', 'examples.npz', 'model.keras']
     """
     trunk = _frozen_trunk(model)
     write_from_memory(folder / MODEL_FILE, (head_alone(model) if trunk else model).save)
@@ -142,6 +151,12 @@ def weights_hash(model: keras.Model) -> str:
 
     Returns:
         32 hexadecimal digits.
+
+    Examples:
+        >>> from mtmusic.models.saving import weights_hash
+        >>> model = mtmusic.load_model("saved_models/genre_lstm")
+        >>> weights_hash(model) == weights_hash(mtmusic.load_backbone("saved_models/genre_lstm"))
+        True
     """
     backbones = [layer for layer in model.layers if layer.name == "backbone"]
     digest = hashlib.blake2b(digest_size=16)
@@ -274,6 +289,12 @@ def read_examples(run: Path | str, model: keras.Model) -> np.ndarray:
 
     Raises:
         UserError: examples.npz is missing or damaged, or belongs to another model: shapes or answers differ.
+
+    Examples:
+        >>> from mtmusic.models.saving import read_examples
+        >>> model = mtmusic.load_model("saved_models/genre_lstm")
+        >>> read_examples("saved_models/genre_lstm", model).shape
+        (3, 20, 128)
     """
     folder = locate(run)[0]
     if folder.parent == PRETRAINED and not (folder / EXAMPLES_FILE).is_file():
