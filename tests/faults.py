@@ -20,6 +20,15 @@ from mtmusic.serving.predictor import SongAnswer
 Plant = Callable[[Path], None]
 
 
+WITH_EVERY_CHECKPOINT = """
+import importlib, sys
+from mtmusic.models import trainer
+trainer.CHECKPOINT_SECONDS = 0
+sys.exit(importlib.import_module("mtmusic.cli." + sys.argv[1]).main(sys.argv[2:]))
+"""
+"""Runs a command that keeps each epoch, however short."""
+
+
 @contextmanager
 def file_size_limit(size: int) -> Iterator[None]:
     """As a full disk; Python ignores the signal, so that writing fails with an error."""

@@ -20,7 +20,8 @@ import tensorflow as tf
 
 from mtmusic.constants import PAD_VALUE
 from mtmusic.evaluation import plots
-from mtmusic.models.backbones import cnn_backbone, lstm_backbone
+from mtmusic.models.backbones import cnn_backbone, lstm_backbone, statistics_backbone
+from mtmusic.models.cpu import lstm
 from mtmusic.models.heads import affect_regressor, genre_classifier, multitask_regressor
 from mtmusic.models.musicnn import musicnn_backbone
 from mtmusic.models.precision import layers_compute_in
@@ -31,6 +32,7 @@ from tests.conftest import save_blank
 BOTH = ("CPU:0", "CPU:1")
 TASKS = ("valence", "energy")
 EPOCHS = TrainingConfig(epochs=4, patience=None)
+TWO_BLOCKS = ((4, 3), (6, 3))
 SMALL = 1e-4
 """Learning rate of the CNNs: at a larger one Adam makes steps of their gradients' rounding errors within an epoch."""
 
@@ -49,6 +51,10 @@ def affect(backbone: keras.Model, **settings: Any) -> keras.Model:
     return multitask_regressor(backbone, TASKS, variances=variances, **settings)
 
 
+def moments() -> keras.Model:
+    return statistics_backbone("chroma", centres=0, parts=["moments"])
+
+
 def in_bfloat16(build: Callable[[], keras.Model]) -> keras.Model:
     with layers_compute_in("bfloat16"):
         return build()
@@ -56,14 +62,14 @@ def in_bfloat16(build: Callable[[], keras.Model]) -> keras.Model:
 
 CASES: dict[str, tuple[int, Callable[[], keras.Model]]] = {
     "lstm": (0, lambda: genre(lstm_backbone("chroma", units=6))),
-    "flat cnn": (0, lambda: genre(cnn_backbone("chroma", frames=18), SMALL)),
-    "masked cnn": (0, lambda: genre(cnn_backbone("chroma", pooling="masked"), SMALL / 5)),
+    "flat cnn": (0, lambda: genre(cnn_backbone("chroma", frames=18, blocks=TWO_BLOCKS), SMALL)),
+    "masked cnn": (0, lambda: genre(cnn_backbone("chroma", pooling="masked", blocks=TWO_BLOCKS), SMALL / 5)),
     "bfloat16 cnn": (0, lambda: in_bfloat16(lambda: genre(cnn_backbone("chroma", frames=18, blocks=((4, 3),)), SMALL))),
     "dense block": (0, lambda: genre(cnn_backbone("chroma", frames=18, blocks=((4, 3),), dense=5), SMALL)),
     "musicnn": (0, lambda: genre(musicnn_backbone(features="mean"), SMALL)),
     "one task": (1, lambda: affect_regressor(lstm_backbone("chroma", units=6), "valence", error="huber")),
-    "multitask": (2, lambda: affect(lstm_backbone("chroma", units=6))),
-    "learned weights": (2, lambda: affect(lstm_backbone("chroma", units=6), learned_weights=True)),
+    "multitask": (2, lambda: affect(moments())),
+    "learned weights": (2, lambda: affect(moments(), learned_weights=True)),
 }
 """The number of tasks, 0 for genre, and the model."""
 
@@ -133,6 +139,7 @@ def main() -> int:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     plots.save_figure = save_blank
+    lstm.UNROLLED = 1  # a smaller graph of the same steps
     code = importlib.import_module(sys.argv[1]).main(sys.argv[2:])
     print(json.dumps(curves()))
     return code

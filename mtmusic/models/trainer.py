@@ -30,6 +30,8 @@ Score = Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
 OVERFIT_BATCHES = 3
 OVERFIT_EPOCHS = 500
 OVERFIT_LOSS = 0.01
+CHECKPOINT_SECONDS = 1.0
+"""Shortest time between two checkpoints. Writing one can take longer than a short epoch."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,10 @@ def fit(
         train: Batches of training clips.
         validation: Batches of validation clips.
         config: The length of the training, and the choice of the best epoch.
-        checkpoints: A folder for the state after each epoch, written whole or not at all. If it holds a state, the
-            training continues from there, with weights, optimizer, best epoch, patience and history. The shuffle starts
-            again with its first order, so later epochs are not equal to those of an uninterrupted training.
+        checkpoints: A folder for the state after an epoch, written whole or not at all. It is written at most once a
+            second, and after the last epoch. If it holds a state, the training continues from there, with weights,
+            optimizer, best epoch, patience and history. The shuffle starts again with its first order, so later epochs
+            are not equal to those of an uninterrupted training.
         score: A function of the targets and the predictions of the whole validation set, called after each epoch. Its
             values are added to the logs, with the prefix "val_".
         tensorboard: A folder for TensorBoard's logs.
@@ -339,7 +342,7 @@ class _Keeper(keras.callbacks.Callback):
         self.record = TrainingRecord()
         self.best_weights: list[np.ndarray] | None = None
         self.first_epoch = 0
-        self.started = 0.0
+        self.started = self.written = 0.0
 
     def restore(self, after: TrainingRecord | None) -> TrainingRecord:
         """Restores the newest checkpoint, and returns its record. Without a checkpoint, returns a copy of `after`."""
@@ -366,6 +369,9 @@ class _Keeper(keras.callbacks.Callback):
         if self.best_weights is not None:
             self.model.set_weights(self.best_weights)
 
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.written = time.perf_counter()
+
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.started = time.perf_counter()
 
@@ -382,8 +388,10 @@ class _Keeper(keras.callbacks.Callback):
         if self.validates and patience is not None and waiting >= patience:
             record.finished = True
             self.model.stop_training = True
-        if self.folder is not None:
+        last = self.model.stop_training or record.epochs == self.config.epochs
+        if self.folder is not None and (last or time.perf_counter() - self.written >= CHECKPOINT_SECONDS):
             self._write_checkpoint(self.folder)
+            self.written = time.perf_counter()
 
     def _is_best(self) -> bool:
         """Whether the current epoch is the best so far. Without validation it always is."""
@@ -403,9 +411,7 @@ class _Keeper(keras.callbacks.Callback):
             write_from_memory(work / "last.weights.h5", self.model.save_weights)
             if self.record.best_epoch == self.record.epochs:
                 shutil.copy(work / "last.weights.h5", work / "best.weights.h5")
-            elif earlier:
-                shutil.copy(max(earlier) / "best.weights.h5", work / "best.weights.h5")
-            else:  # the best epoch is in an earlier stage
+            else:
                 last = self.model.get_weights()
                 self.use_best()
                 write_from_memory(work / "best.weights.h5", self.model.save_weights)

@@ -21,6 +21,7 @@ def test_a_training_goes_on_after_a_full_disk(genre_folder, tmp_path, capsys, mo
     flags = ["--data", str(genre_folder), "--out", str(tmp_path / "run"), *TINY]
     with monkeypatch.context() as patched:
         patched.setattr(trainer, "write_from_memory", write_first)
+        patched.setattr(trainer, "CHECKPOINT_SECONDS", 0)
         assert train_genre.main(flags) == 2
     *_, kept, error = capsys.readouterr().err.splitlines()
     work = tmp_path / "run.partial"

@@ -206,7 +206,8 @@ def test_a_killed_multitask_run_resumes_with_its_learned_weights(script, affect_
     straight = read_json(tmp_path / "straight" / "metrics.json")
 
     out, work = tmp_path / "run", tmp_path / "run.partial" / "checkpoints"
-    command = [sys.executable, "scripts/train_affect.py", "--data", str(affect_folder), "--out", str(out), *flags]
+    command = [sys.executable, "-c", faults.WITH_EVERY_CHECKPOINT, "train_affect"]
+    command += ["--data", str(affect_folder), "--out", str(out), *flags]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120

@@ -278,7 +278,8 @@ def test_a_run_killed_after_its_best_epoch_resumes_and_keeps_it(script, genre_fo
     assert straight["epochs"] == straight["best_epoch"] + 15 < 60  # the patience ended it
 
     out, work = tmp_path / "run", tmp_path / "run.partial" / "checkpoints"
-    command = [sys.executable, "scripts/train_genre.py", "--data", str(genre_folder), "--out", str(out), *flags]
+    command = [sys.executable, "-c", faults.WITH_EVERY_CHECKPOINT, "train_genre"]
+    command += ["--data", str(genre_folder), "--out", str(out), *flags]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from mtmusic.errors import UserError
+from mtmusic.models import trainer
 from mtmusic.models.trainer import TrainingConfig, fit, history_csv, overfit_batches, require_memory, require_overfit
 from tests.faults import file_size_limit
 
@@ -113,6 +114,23 @@ def test_one_checkpoint_is_left_and_an_unfinished_one_is_no_checkpoint(tmp_path)
         "best.weights.h5", "history.csv", "last.weights.h5", "record.json",
     }  # fmt: skip
     assert json.loads((kept / "record.json").read_text())["epochs"] == 3
+
+
+@pytest.mark.parametrize(("seconds", "written"), [(0, [1, 2, 3]), (1e9, [3])])
+def test_short_epochs_share_a_checkpoint(tmp_path, monkeypatch, seconds, written):
+    epochs, write = [], trainer._Keeper._write_checkpoint
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", seconds)
+    monkeypatch.setattr(
+        trainer._Keeper, "_write_checkpoint", lambda self, to: (epochs.append(self.record.epochs), write(self, to))
+    )
+    config = TrainingConfig(epochs=20, patience=2, monitor="val_score", mode="max")
+    model = small_model()
+    fit(model, batches(), batches(1), config, tmp_path, scripted_score([0.9, 0.1, 0.2]), verbose=0)
+    assert epochs == written  # the patience ended it after the third
+    other = small_model()
+    other.optimizer.build(other.trainable_variables)
+    other.load_weights(tmp_path / "epoch-00003" / "best.weights.h5")
+    assert all(np.array_equal(a, b) for a, b in zip(other.get_weights(), model.get_weights(), strict=True))
 
 
 @pytest.mark.parametrize("size", [0, 5000], ids=["nothing is written", "a part of the weights"])
