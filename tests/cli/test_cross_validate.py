@@ -63,7 +63,7 @@ def affect(script, tmp_path_factory) -> tuple[Path, Path]:
     place = tmp_path_factory.mktemp("affect")
     folder = write_tiny_affect_folder(place / "affect_beat", train=44)
     (folder / "test_labels.txt").write_text("Id," + ",".join(TASKS) + "\n")
-    assert run(script, folder, place / "out", "--recipe", "lab-lstm", "--baseline") == 0
+    assert run(script, folder, place / "out", "--recipe", "lab-cnn", "--baseline") == 0
     return folder, place / "out"
 
 
@@ -109,17 +109,17 @@ def test_the_numbers_of_affect_are_those_of_the_answers(affect):
     rho = np.zeros((2, 2, 3))
     for fold in (1, 2):
         for seed in (0, 1):
-            rows = answers(out, "lab-lstm", fold, seed)
+            rows = answers(out, "lab-cnn", fold, seed)
             for i, task in enumerate(TASKS):
                 true = [labels.targets[labels.ids.index(row["id"]), i] for row in rows]
                 rho[fold - 1, seed, i] = stats.spearmanr(true, [float(row[task]) for row in rows]).statistic
-    row = results["recipes"]["lab-lstm"]
+    row = results["recipes"]["lab-cnn"]
     assert row["rho"]["mean"] == pytest.approx(rho.mean())
     assert row["rho"]["sd"] == pytest.approx(rho.mean(axis=(0, 2)).std(ddof=1))
     for i, task in enumerate(TASKS):
         assert row[f"rho_{task}"]["mean"] == pytest.approx(rho[:, :, i].mean())
     assert results["recipes"]["mean"]["rho"] == {"mean": 0.0, "sd": None, "low": 0.0, "high": 0.0}
-    assert list(results["recipes"]) == ["lab-lstm", "svr", "ridge", "mean"]
+    assert list(results["recipes"]) == ["lab-cnn", "svr", "ridge", "mean"]
 
 
 def test_the_page_holds_everything_and_nothing_from_elsewhere(genre, affect):
@@ -143,7 +143,7 @@ def test_a_stopped_run_goes_on_and_does_nothing_twice(script, genre_folder, tmp_
 
     monkeypatch.setattr(cross_validation, "_train", train)
     out = tmp_path / "out"
-    assert run(script, genre_folder, out, "--recipe", "lab-lstm") == 130
+    assert run(script, genre_folder, out, "--recipe", "lab-cnn") == 130
     kept = {path: path.read_bytes() for path in (out / "predictions").iterdir()}
     assert len(kept) == 4
     assert not (out / "results.json").exists()
@@ -151,16 +151,16 @@ def test_a_stopped_run_goes_on_and_does_nothing_twice(script, genre_folder, tmp_
     monkeypatch.setattr(
         cross_validation, "_train", lambda study, one: (again.append((one.fold, one.seed)), original(study, one))
     )
-    assert run(script, genre_folder, out, "--recipe", "lab-lstm") == 0
+    assert run(script, genre_folder, out, "--recipe", "lab-cnn") == 0
     assert sorted(trained + again) == [(1, 0), (1, 1), (2, 0), (2, 1)]
     assert all(path.read_bytes() == content for path, content in kept.items())
-    assert run(script, genre_folder, out, "--recipe", "lab-lstm", "--baseline") == 0
+    assert run(script, genre_folder, out, "--recipe", "lab-cnn", "--baseline") == 0
     assert len(again) == 2 + 4
     monkeypatch.setattr(cross_validation, "_train", original)
     assert run(script, genre_folder, out, "--baseline") == 0  # what was finished stays beside it
-    assert list(read_json(out / "results.json")["recipes"]) == ["svc", "majority", "lab-lstm"]
+    assert list(read_json(out / "results.json")["recipes"]) == ["svc", "majority", "lab-cnn"]
     assert run(script, genre_folder, out, "--baseline", "--epochs", "2") == 0
-    assert "Left out: lab-lstm, which was trained here with other settings or seeds" in capsys.readouterr().out
+    assert "Left out: lab-cnn, which was trained here with other settings or seeds" in capsys.readouterr().out
 
 
 def test_what_is_overwritten_stands_until_the_new_one_is_whole(script, genre, tmp_path, monkeypatch):
