@@ -20,6 +20,9 @@ from tests import faults
 from tests.folders import PROJECT, write_tiny_affect_folder, write_tiny_genre_folder
 
 TINY_LSTM = ("--backbone", "lstm", "--units", "8", "--batch-size", "8", "--epochs", "3", "--learning-rate", "0.01")
+TINY = ("--pooling", "flatten", "--frames", "16", "--batch-size", "8", "--epochs", "3", "--learning-rate", "0.01")
+
+pytestmark = pytest.mark.usefixtures("small_cnn")
 TINY_CNN = ("--frames", "16", "--batch-size", "8", "--epochs", "1")
 TASKS = ["valence", "energy", "danceability"]
 RUN_FILES = {
@@ -107,17 +110,17 @@ def test_clips_csv_tells_content_and_what_was_learnt(finished):
 
 def test_each_task_is_trained_in_turn_into_the_parent(script, affect_folder, tmp_path, quick_figures, capsys):
     out = tmp_path / "runs"
-    assert train(script, affect_folder, out, *TINY_LSTM, "--epochs", "1") == 0
-    assert sorted(path.name for path in out.iterdir()) == ["danceability_lstm", "energy_lstm", "valence_lstm"]
-    cards = [read_json(out / f"{task}_lstm" / "card.json") for task in TASKS]
+    assert train(script, affect_folder, out, *TINY, "--epochs", "1") == 0
+    assert sorted(path.name for path in out.iterdir()) == ["danceability_cnn", "energy_cnn", "valence_cnn"]
+    cards = [read_json(out / f"{task}_cnn" / "card.json") for task in TASKS]
     assert [(card["task"], card["targets"]) for card in cards] == [(task, [task]) for task in TASKS]
-    tests = [[row["id"] for row in read_csv(out / f"{task}_lstm" / "predictions.csv")] for task in TASKS]
+    tests = [[row["id"] for row in read_csv(out / f"{task}_cnn" / "predictions.csv")] for task in TASKS]
     assert tests[0] == tests[1] == tests[2]
-    assert train(script, affect_folder, out, *TINY_LSTM, "--epochs", "1") == 2
-    assert "valence_lstm holds a finished run" in capsys.readouterr().err
-    shutil.rmtree(out / "energy_lstm")
-    assert train(script, affect_folder, out, *TINY_LSTM, "--epochs", "1", "--resume") == 0
-    assert (out / "energy_lstm" / "report.html").is_file()
+    assert train(script, affect_folder, out, *TINY, "--epochs", "1") == 2
+    assert "valence_cnn holds a finished run" in capsys.readouterr().err
+    shutil.rmtree(out / "energy_cnn")
+    assert train(script, affect_folder, out, *TINY, "--epochs", "1", "--resume") == 0
+    assert (out / "energy_cnn" / "report.html").is_file()
     assert capsys.readouterr().out.count("is a finished run. There is nothing to resume") == 2
 
 
@@ -127,7 +130,7 @@ def test_each_task_is_trained_in_turn_into_the_parent(script, affect_folder, tmp
         ("--task", "energy", *TINY_CNN, "--pooling", "flatten", "--overfit-batch", "--learning-rate", "0.01"),
         ("--multitask", *TINY_LSTM, "--loss", "huber", "--weights", "valence=.4,energy=.2,danceability=.2"),
         ("--multitask", "--pooling", "masked", "--feature", "fused", *TINY_CNN[2:]),
-        ("--task", "valence", *TINY_LSTM, "--subset", "20", "--validation", "0.25", "--test", "0.34"),
+        ("--task", "valence", *TINY, "--subset", "20", "--validation", "0.25", "--test", "0.34"),
     ],
     ids=["one cnn", "weighted huber", "masked fused", "subset"],
 )
@@ -147,7 +150,7 @@ def test_every_network_trains(script, affect_folder, tmp_path, flags, quick_figu
 
 
 def test_two_runs_with_one_seed_are_equal_and_learned_weights_are_told(script, affect_folder, tmp_path, quick_figures):
-    flags = ("--multitask", "--learned-weights", *TINY_LSTM)
+    flags = ("--multitask", "--learned-weights", *TINY)
     metrics = []
     for name in ("a", "b"):
         assert train(script, affect_folder, tmp_path / name, *flags, "--seed", "5") == 0
@@ -170,7 +173,7 @@ def test_missing_labels_are_left_out_by_task(script, affect_folder, tmp_path, qu
         if number % 3 == 0:
             row[2] = ""
     path.write_text("\n".join(",".join(row) for row in rows))
-    assert train(script, affect_folder, tmp_path / "run", "--multitask", *TINY_LSTM) == 0
+    assert train(script, affect_folder, tmp_path / "run", "--multitask", *TINY) == 0
     metrics, card = (read_json(tmp_path / "run" / name) for name in ("metrics.json", "card.json"))
     assert metrics["test"]["per_task"]["energy"]["clips"] < metrics["test"]["clips"]
     assert sum(card["data"]["labels"][split]["energy"] for split in card["data"]["labels"]) == 20
@@ -180,7 +183,7 @@ def test_missing_labels_are_left_out_by_task(script, affect_folder, tmp_path, qu
 
 
 def test_retraining_on_all_judges_before_it_learns_the_test_part(script, affect_folder, tmp_path, quick_figures):
-    flags = ("--multitask", *TINY_LSTM)
+    flags = ("--multitask", *TINY)
     assert train(script, affect_folder, tmp_path / "plain", *flags) == 0
     assert train(script, affect_folder, tmp_path / "all", *flags, "--retrain-on-all") == 0
     plain, everything = (read_json(tmp_path / name / "metrics.json") for name in ("plain", "all"))
@@ -305,7 +308,7 @@ def test_bad_input_gets_one_line_exit_code_2_and_nothing_written(
 
 
 def test_genre_and_affect_folders_are_told_apart(script, affect_folder, genre_folder, tmp_path, capsys):
-    assert train(script, genre_folder, tmp_path / "run", *TINY_LSTM) == 2
+    assert train(script, genre_folder, tmp_path / "run", *TINY) == 2
     assert "mtmusic train-genre takes genre folders" in capsys.readouterr().err
     assert script("train_genre").main(["--data", str(affect_folder), "--out", str(tmp_path / "run")]) == 2
     assert "mtmusic train-affect takes affect folders" in capsys.readouterr().err
@@ -348,21 +351,21 @@ def test_evaluate_judges_an_affect_model_as_its_training_did(script, finished, t
 
 def test_runs_are_compared_on_the_clips_that_they_judged(script, finished, tmp_path, capsys, quick_figures):
     folder, multitask = finished
-    assert train(script, folder, tmp_path, *TINY_LSTM) == 0
-    main, joined = script("compare_runs").main, "+".join(str(tmp_path / f"{task}_lstm") for task in TASKS)
+    assert train(script, folder, tmp_path, *TINY) == 0
+    main, joined = script("compare_runs").main, "+".join(str(tmp_path / f"{task}_cnn") for task in TASKS)
     capsys.readouterr()
-    assert main([str(multitask), joined, str(tmp_path / "energy_lstm"), "--out", str(tmp_path / "out")]) == 0
+    assert main([str(multitask), joined, str(tmp_path / "energy_cnn"), "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "Spearman's rho on the same" in printed
     comparison = read_json(tmp_path / "out" / "comparison.json")
     assert (tmp_path / "out" / "figures" / "comparison.png").is_file()
-    rho = {task: read_json(tmp_path / f"{task}_lstm" / "metrics.json")["test"]["spearman"][task] for task in TASKS}
+    rho = {task: read_json(tmp_path / f"{task}_cnn" / "metrics.json")["test"]["spearman"][task] for task in TASKS}
     assert {task: comparison["runs"][joined][task]["value"] for task in TASKS} == pytest.approx(rho, abs=1e-6)
     ours = read_json(multitask / "metrics.json")["test"]["spearman"]
     difference = comparison["differences"][joined]["mean"]
     assert difference["value"] == pytest.approx(ours["mean"] - np.mean(list(rho.values())), abs=1e-6)
     assert difference["low"] <= difference["value"] <= difference["high"]
-    assert set(comparison["differences"][str(tmp_path / "energy_lstm")]) == {"energy"}
+    assert set(comparison["differences"][str(tmp_path / "energy_cnn")]) == {"energy"}
 
 
 def test_runs_that_cannot_be_compared_are_refused(script, finished, tmp_path, capsys, quick_figures):
@@ -375,7 +378,7 @@ def test_runs_that_cannot_be_compared_are_refused(script, finished, tmp_path, ca
     cells = rows[-1].split(",")
     (relabelled / "predictions.csv").write_text("\n".join([*rows[:-1], ",".join([*cells[:2], "0.1234", *cells[3:]])]))
     genre = write_tiny_genre_folder(tmp_path / "genre_beat")
-    assert script("train_genre").main(["--data", str(genre), "--out", str(tmp_path / "genre"), *TINY_LSTM]) == 0
+    assert script("train_genre").main(["--data", str(genre), "--out", str(tmp_path / "genre"), *TINY]) == 0
     capsys.readouterr()
     assert main([str(multitask), str(renamed)]) == 0
     assert "renamed was evaluated on 6 other clips, so it has no difference" in capsys.readouterr().out
@@ -399,7 +402,7 @@ def test_runs_that_cannot_be_compared_are_refused(script, finished, tmp_path, ca
 @pytest.mark.real
 def test_real_clips_train_and_are_judged(script, real_data, tmp_path):
     folder = real_data / "emotify" / "multitask_dataset_beat"
-    assert train(script, folder, tmp_path / "run", "--multitask", *TINY_LSTM, "--batch-size", "32") == 0
+    assert train(script, folder, tmp_path / "run", "--multitask", *TINY, "--batch-size", "32") == 0
     card = read_json(tmp_path / "run" / "card.json")
     assert card["targets"] == ["calmness", "power", "joyful_activation"]
     assert sum(card["data"]["clips"].values()) == 300
@@ -407,7 +410,7 @@ def test_real_clips_train_and_are_judged(script, real_data, tmp_path):
 
 def test_strict_looks_at_the_tasks_that_are_trained(script, affect_folder, tmp_path, capsys, quick_figures):
     faults.cells(slice(0, None, 3), lambda row: [*row[:-1], ""])(affect_folder)  # a third of danceability
-    flags = ["--data", str(affect_folder), "--out", str(tmp_path / "run"), *TINY_LSTM, "--strict"]
+    flags = ["--data", str(affect_folder), "--out", str(tmp_path / "run"), *TINY, "--strict"]
     assert script("train_affect").main([*flags, "--task", "danceability"]) == 2
     assert "missing labels" in capsys.readouterr().err
     assert script("train_affect").main([*flags, "--task", "valence"]) == 0

@@ -28,6 +28,9 @@ RUN_FILES = {
     "examples.npz",
 }  # fmt: skip
 TINY_LSTM = ("--backbone", "lstm", "--units", "8", "--batch-size", "8", "--epochs", "3", "--learning-rate", "0.01")
+TINY = ("--frames", "16", "--batch-size", "8", "--epochs", "3", "--learning-rate", "0.01")
+
+pytestmark = pytest.mark.usefixtures("small_cnn")
 
 
 def train(script, folder: Path, out: Path, *flags: str) -> int:
@@ -95,7 +98,7 @@ def test_a_run_holds_all_that_the_contract_names(finished):
 
 def test_the_terminal_shows_counts_network_report_and_page(script, genre_folder, tmp_path, capsys, quick_figures):
     out = tmp_path / "run"
-    assert train(script, genre_folder, out, *TINY_LSTM, "--overfit-batch", "--epochs", "1") == 0
+    assert train(script, genre_folder, out, *TINY, "--overfit-batch", "--epochs", "1") == 0
     printed = capsys.readouterr().out
     assert re.search(r"Jazz +6 +2 +3", printed)
     assert "Overfit check: three batches" in printed
@@ -135,7 +138,7 @@ def test_two_runs_with_one_seed_give_equal_metrics_and_another_seed_does_not(
 
 def test_retraining_on_all_saves_and_judges_that_model(script, genre_folder, tmp_path, quick_figures):
     out = tmp_path / "run"
-    assert train(script, genre_folder, out, *TINY_LSTM, "--retrain-on-all") == 0
+    assert train(script, genre_folder, out, *TINY, "--retrain-on-all") == 0
     metrics = read_json(out / "metrics.json")
     assert metrics["model_trained_on"] == "train+validation"
     assert {path.name for path in out.iterdir()} == RUN_FILES
@@ -224,17 +227,17 @@ def test_a_validation_folder_is_used(script, genre_folder, tmp_path, quick_figur
     write_tiny_genre_folder(tmp_path / "more_beat", test=2, seed=5)
     (tmp_path / "more_beat" / "test").rename(genre_folder / "test")
     (tmp_path / "more_beat" / "test_labels.txt").rename(genre_folder / "test_labels.txt")
-    train(script, genre_folder, tmp_path / "run", *TINY_LSTM)
+    train(script, genre_folder, tmp_path / "run", *TINY)
     counts = read_json(tmp_path / "run" / "card.json")["data"]["clips"]
     assert {split: sum(counts[split].values()) for split in counts} == {"train": 24, "validation": 9, "test": 6}
 
 
 def test_skip_bad_trains_on_the_rest_and_says_what_it_left_out(script, genre_folder, tmp_path, capsys, quick_figures):
     (genre_folder / "train" / "3.fused.full.npy").write_bytes(b"")
-    assert train(script, genre_folder, tmp_path / "run", *TINY_LSTM) == 2
+    assert train(script, genre_folder, tmp_path / "run", *TINY) == 2
     assert not (tmp_path / "run").exists()
     capsys.readouterr()
-    assert train(script, genre_folder, tmp_path / "run", *TINY_LSTM, "--skip-bad") == 0
+    assert train(script, genre_folder, tmp_path / "run", *TINY, "--skip-bad") == 0
     assert "Left out: Expected a whole .npy array" in capsys.readouterr().out
     counts = read_json(tmp_path / "run" / "card.json")["data"]["clips"]
     assert sum(counts["train"].values()) + sum(counts["validation"].values()) == 23
@@ -243,12 +246,12 @@ def test_skip_bad_trains_on_the_rest_and_says_what_it_left_out(script, genre_fol
 def test_a_finished_run_is_refused_then_overwritten(script, finished, tmp_path, capsys, quick_figures):
     folder, out = finished[0], copied(finished, tmp_path)
     before = (out / "card.json").read_bytes()
-    assert train(script, folder, out, *TINY_LSTM) == 2
+    assert train(script, folder, out, *TINY) == 2
     assert "--overwrite" in capsys.readouterr().err
-    assert train(script, folder, out, *TINY_LSTM, "--resume") == 0
+    assert train(script, folder, out, *TINY, "--resume") == 0
     assert "nothing to resume" in capsys.readouterr().out
     assert (out / "card.json").read_bytes() == before
-    assert train(script, folder, out, *TINY_LSTM, "--seed", "1", "--epochs", "1", "--overwrite") == 0
+    assert train(script, folder, out, *TINY, "--seed", "1", "--epochs", "1", "--overwrite") == 0
     assert read_json(out / "card.json")["seed"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
@@ -256,7 +259,7 @@ def test_a_finished_run_is_refused_then_overwritten(script, finished, tmp_path, 
 def test_an_old_run_stays_where_the_new_one_fails(script, finished, tmp_path, capsys):
     folder, out = finished[0], copied(finished, tmp_path)
     before = (out / "card.json").read_bytes()
-    assert train(script, folder, out, *TINY_LSTM, "--overwrite", "--learning-rate", "1e38") == 2
+    assert train(script, folder, out, *TINY, "--overwrite", "--learning-rate", "1e38") == 2
     assert "lower --learning-rate" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert (out / "card.json").read_bytes() == before
@@ -340,7 +343,7 @@ BAD = {
     "pickled array": (break_pickle, (), "pickled"),
     "several bad files": (break_several, (), "23 times "),
     "one class": (one_class, (), "two classes"),
-    "frames under the pooling": (lambda f: None, ("--backbone", "cnn", "--frames", "15"), "16 frames"),
+    "frames under the pooling": (lambda f: None, ("--backbone", "cnn", "--frames", "3"), "4 frames"),
     "frames below one": (lambda f: None, ("--frames", "0"), "--frames"),
     "a split too small": (lambda f: None, ("--validation", "0.05"), "hold-out"),
     "a share over one": (lambda f: None, ("--validation", "2"), "between 0 and 1"),
@@ -388,18 +391,18 @@ def test_a_folder_that_does_not_tell_its_frame_rate_is_asked_about(script, tmp_p
     for split in ("train", "test"):
         path = folder / f"{split}_labels.txt"
         path.write_text(path.read_text().replace("beatsync.fused", "fused.full"))
-    assert train(script, folder, tmp_path / "run", *TINY_LSTM) == 2
+    assert train(script, folder, tmp_path / "run", *TINY) == 2
     assert "give --beat or --no-beat" in capsys.readouterr().err
-    assert train(script, folder, tmp_path / "run", *TINY_LSTM, "--epochs", "1", "--no-beat") == 2
+    assert train(script, folder, tmp_path / "run", *TINY, "--epochs", "1", "--no-beat") == 2
     assert "beat-synchronised clips among full-rate ones (33 clips" in capsys.readouterr().err
-    assert train(script, folder, tmp_path / "run", *TINY_LSTM, "--epochs", "1", "--no-beat", "--skip-checks") == 0
+    assert train(script, folder, tmp_path / "run", *TINY, "--epochs", "1", "--no-beat", "--skip-checks") == 0
     assert read_json(tmp_path / "run" / "card.json")["beat"] is False
 
 
 def test_a_model_is_judged_with_the_classes_that_it_was_trained_with(script, tmp_path, capsys, quick_figures):
     folder = write_tiny_genre_folder(tmp_path / "tiny_beat", ("Metal", "Post-Punk", "Punk"))
     out = tmp_path / "run"
-    assert train(script, folder, out, *TINY_LSTM, "--classes", "all") == 0
+    assert train(script, folder, out, *TINY, "--classes", "all") == 0
     assert script("evaluate").main(["--model", str(out), "--data", str(folder)]) == 0
     judged = read_json(out / "evaluations" / "tiny_beat_test" / "metrics.json")["test"]
     assert judged == read_json(out / "metrics.json")["test"]
@@ -471,7 +474,7 @@ def test_compared_runs_are_drawn_by_the_folders_groups(script, tmp_path, quick_f
     folder, out = write_tiny_genre_folder(tmp_path / "tiny_beat"), tmp_path / "run"
     ids = [*range(1, 25), *range(1000, 1009)]
     (folder / "groups.csv").write_text("id,group\n" + "".join(f"{i},artist {i // 3}\n" for i in ids))
-    assert train(script, folder, out, *TINY_LSTM) == 0
+    assert train(script, folder, out, *TINY) == 0
     predictions = read_predictions(str(out))
     assert predictions.groups.tolist() == [f"group artist {int(i) // 3}" for i in predictions.ids]
     (out / "clips.csv").unlink()
@@ -497,13 +500,13 @@ def test_real_clips_train_and_are_judged(script, real_data, tmp_path):
 
 def test_the_checks_stop_a_training_or_are_told(script, genre_folder, tmp_path, capsys, quick_figures):
     faults.ARRAY_FAULTS["constant chroma"](genre_folder)
-    assert train(script, genre_folder, tmp_path / "run", *TINY_LSTM, "--strict") == 2
+    assert train(script, genre_folder, tmp_path / "run", *TINY, "--strict") == 2
     assert "constant chroma (3 clips: train/1, train/11, train/21)" in capsys.readouterr().err
     assert not list(tmp_path.glob("run*"))
-    assert train(script, genre_folder, tmp_path / "run", *TINY_LSTM) == 0
+    assert train(script, genre_folder, tmp_path / "run", *TINY) == 0
     assert "Warning: constant chroma" in capsys.readouterr().out
     faults.ARRAY_FAULTS["louder than 0 dB"](genre_folder)
-    assert train(script, genre_folder, tmp_path / "loud", *TINY_LSTM) == 2
+    assert train(script, genre_folder, tmp_path / "loud", *TINY) == 2
     assert capsys.readouterr().err.count("louder than 0 dB: expected mel from -80 to 0 dB") == 3
-    assert train(script, genre_folder, tmp_path / "loud", *TINY_LSTM, "--skip-checks") == 0
+    assert train(script, genre_folder, tmp_path / "loud", *TINY, "--skip-checks") == 0
     assert "Checks: off, except for files that cannot be read" in capsys.readouterr().out
