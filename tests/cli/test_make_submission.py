@@ -12,12 +12,16 @@ import pytest
 from mtmusic.data.spectrograms import read_spectrogram, write_array
 from tests.folders import tiny_array, write_tiny_affect_folder, write_tiny_genre_folder
 
-TINY_LSTM = ("--backbone", "lstm", "--units", "8", "--batch-size", "8", "--epochs", "2", "--learning-rate", "0.01")
+SHORT = ("--batch-size", "8", "--epochs", "2", "--learning-rate", "0.01")
+FLAT_CNN = ("--pooling", "flatten", "--frames", "16", *SHORT)
+LSTM = ("--backbone", "lstm", "--units", "8", *SHORT)
 TASKS = ["valence", "energy", "danceability"]
 
+pytestmark = pytest.mark.usefixtures("small_cnn")
 
-def train(script, folder: Path, out: Path, *flags: str) -> Path:
-    assert script("train_affect").main(["--data", str(folder), "--out", str(out), *TINY_LSTM, *flags]) == 0
+
+def train(script, folder: Path, out: Path, *flags: str, network: tuple[str, ...] = FLAT_CNN) -> Path:
+    assert script("train_affect").main(["--data", str(folder), "--out", str(out), *network, *flags]) == 0
     return out
 
 
@@ -26,7 +30,7 @@ def finished(script, tmp_path_factory) -> tuple[Path, Path]:
     """A data folder and a multitask run. Not to be changed."""
     place = tmp_path_factory.mktemp("finished")
     folder = write_tiny_affect_folder(place / "affect_beat", test=12)
-    return folder, train(script, folder, place / "run", "--multitask")
+    return folder, train(script, folder, place / "run", "--multitask", network=LSTM)
 
 
 def submit(script, model: Path | list[Path], folder: Path, out: Path, *flags: str) -> int:
@@ -84,7 +88,7 @@ def test_a_shuffled_label_file_gives_the_same_submission(script, finished, tmp_p
     header, *rows = path.read_text().splitlines()
     random.Random(0).shuffle(rows)
     path.write_text("\n".join([header, *rows]) + "\n")
-    run = train(script, folder, tmp_path / "run", "--multitask")
+    run = train(script, folder, tmp_path / "run", "--multitask", network=LSTM)
     for model, name in ((finished[1], "one"), (run, "other")):
         assert submit(script, model, folder, tmp_path / name) == 0
     assert (tmp_path / "one").read_text() == (tmp_path / "other").read_text()
@@ -104,7 +108,7 @@ def test_columns_go_by_name_where_the_model_has_another_order(script, tmp_path, 
 def test_models_of_one_task_each_make_one_file(script, finished, tmp_path, capsys, quick_figures):
     folder, _ = finished
     train(script, folder, tmp_path)
-    models = [tmp_path / f"{task}_lstm" for task in ("energy", "valence", "danceability")]
+    models = [tmp_path / f"{task}_cnn" for task in ("energy", "valence", "danceability")]
     assert submit(script, models, folder, tmp_path / "solution.txt") == 0
     assert read(tmp_path / "solution.txt")[0][1:] == TASKS
     assert submit(script, models[:2], folder, tmp_path / "two.txt") == 2
@@ -147,7 +151,7 @@ def test_bad_input_gets_one_line_and_no_file(script, finished, tmp_path, capsys,
 
 def test_a_genre_model_is_refused(script, finished, tmp_path, capsys, quick_figures):
     genre = write_tiny_genre_folder(tmp_path / "genre_beat")
-    assert script("train_genre").main(["--data", str(genre), "--out", str(tmp_path / "genre"), *TINY_LSTM]) == 0
+    assert script("train_genre").main(["--data", str(genre), "--out", str(tmp_path / "genre"), *LSTM]) == 0
     assert submit(script, tmp_path / "genre", finished[0], tmp_path / "solution.txt") == 2
     assert "got a genre model" in capsys.readouterr().err
 

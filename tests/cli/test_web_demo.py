@@ -215,11 +215,11 @@ def test_several_pages_wait_in_turn_and_each_gets_its_own_answer(served, browser
     shows("second", "One song comes before second.wav.")
     ask("third", "2 songs come before third.wav.")
     served.gate.unlink()
-    shares = set()
+    predictor, shares = Predictor(*runs), set()
     for name in ("first", "second", "third"):
         pages[name].locator(".answer .picture img").nth(1).wait_for(timeout=WAIT_SECONDS * MILLISECONDS)
         assert pages[name].locator(".answer h2").inner_text() == f"{name}.wav (0:0{SONGS[name][1]})"
-        genres = Predictor(*runs).predict(songs[name])["genre"]
+        genres = predictor.predict(songs[name])["genre"]
         shown = pages[name].locator(".answer .share").all_inner_texts()
         assert shown == [f"{share:.0%}" for share in sorted(genres.values(), reverse=True)]
         shares.add(tuple(shown))
