@@ -73,10 +73,11 @@ class Excerpt:
     Examples:
         >>> from pathlib import Path
         >>> from mtmusic.audio.extraction import Excerpt, Song, extract_song
-        >>> song = Song(Path("song.wav"), logmel=(Path("song.logmel.npy"),))
-        >>> excerpt = Excerpt(offset=1.0, duration=2.0, dtype="float16")
-        >>> outcome = extract_song(song, excerpt, write=lambda path, array: print(array.shape, array.dtype))
-        (96, 126) float16
+        >>> from mtmusic.data.spectrograms import read_array, write_array
+        >>> song = Song(Path("song.wav"), logmel=(Path("arrays/middle.logmel.npy"),))
+        >>> outcome = extract_song(song, Excerpt(offset=1.0, duration=2.0, dtype="float16"), write_array)
+        >>> read_array(song.logmel[0]).shape
+        (96, 126)
     """
 
     offset: float = 0.0

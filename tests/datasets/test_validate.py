@@ -37,7 +37,7 @@ def good_affect(tmp_path_factory):
 @pytest.fixture(scope="session")
 def good_logmel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("good") / "logmel"
-    return write_tiny_genre_folder(folder, ("Blues", "Jazz", "Pop", "Rock"), train=72, test=24, feature="logmel")
+    return write_tiny_genre_folder(folder, ("Blues", "Jazz", "Pop", "Rock"), train=36, test=12, feature="logmel")
 
 
 def planted(folder, to, plant):
@@ -90,7 +90,7 @@ def test_a_fault_in_a_whole_logmel_split_brings_no_other(good_logmel, tmp_path, 
     plant = faults.arrays(faults.LOGMEL_CHANGES[name], split, every=1)
     found = named(planted(good_logmel, tmp_path / "logmel", plant))
     assert list(found) == [name]
-    assert len(found[name].clips) == {"train": 288, "test": 96}[split]
+    assert len(found[name].clips) == {"train": 144, "test": 48}[split]
 
 
 @pytest.mark.real
@@ -106,11 +106,11 @@ def test_a_fault_planted_in_real_logmel_is_found_alone(real_data, tmp_path, name
 
 def test_a_logmel_folder_is_reported_in_its_own_units(good_logmel, tmp_path):
     found = validate_folder(good_logmel)
-    assert findings_table(found).splitlines()[0] == f"{good_logmel}: 288 train, 96 test clips, logmel; genre"
+    assert findings_table(found).splitlines()[0] == f"{good_logmel}: 144 train, 48 test clips, logmel; genre"
     write_findings_page(tmp_path / "data.html", found, "")
     page = (tmp_path / "data.html").read_text()
     assert "chroma_min" not in page
-    assert '<tr><th scope="row">mel_max</th><td>train</td><td>288</td>' in page
+    assert '<tr><th scope="row">mel_max</th><td>train</td><td>144</td>' in page
     write_findings_json(tmp_path / "data.json", found)
     content = json.loads((tmp_path / "data.json").read_text())
     assert (content["feature"], content["beat"]) == ("logmel", False)
