@@ -23,6 +23,7 @@ from mtmusic.data.labels import Clips
 from mtmusic.models import backbones
 from mtmusic.models.transfer import freeze, load_backbone
 from mtmusic.serving.predictor import Predictor
+from mtmusic.training import recipes
 from tests.folders import write_tiny_genre_folder
 from tests.runs import tiny_card, write_tiny_run
 
@@ -56,6 +57,16 @@ def in_this_process(benchmark, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     for layer in module.PLAIN.values():
         monkeypatch.setattr(f"mtmusic.models.backbones.{layer}", getattr(backbones, layer))
     return module
+
+
+@pytest.fixture
+def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lab's networks with few units and filters, whose graphs are traced in less time."""
+    cnn, lstm = replace(recipes.LAB_CNN, blocks=((4, 3), (4, 3))), replace(recipes.LAB_LSTM, units=4)
+    for name, recipe in (("cnn", cnn), ("lstm", lstm)):
+        monkeypatch.setattr(recipes, f"LAB_{name.upper()}", recipe)
+        monkeypatch.setitem(recipes.RECIPES, name, recipe)
+    monkeypatch.setattr("mtmusic.models.cpu.lstm.UNROLLED", 1)
 
 
 def test_training_step_against_a_stub(benchmark, tmp_path):
@@ -215,7 +226,7 @@ def test_training_step_without_a_peer(benchmark, tmp_path, capsys, monkeypatch, 
     assert lines[-1].startswith("error: ")
 
 
-def test_epoch_against_a_stub(benchmark, tmp_path, capsys):
+def test_epoch_against_a_stub(benchmark, small_networks, tmp_path, capsys):
     (tmp_path / "lab_torch.py").write_text(PEER)
     out = tmp_path / "out.json"
     arguments = ["--peer", str(tmp_path), "--quick", "--rounds", "1", "--json", str(out)]
@@ -279,7 +290,7 @@ def test_lab_folder(benchmark, tmp_path):
     assert max(clips.counts(), key=clips.counts().get) == "Rock"
 
 
-def test_pipeline(benchmark, tmp_path):
+def test_pipeline(benchmark, small_networks, tmp_path):
     out = tmp_path / "out.json"
     assert benchmark("pipeline").main(["--quick", "--rounds", "1", "--json", str(out)]) == 0
     content = json.loads(out.read_text())
