@@ -37,10 +37,10 @@ class Gated(web.DemoApp):
         return super().answer(song, name)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children ignore it
-web.DemoApp, web.WAITING = Gated, {WAITING}
+web.DemoApp, web.WAITING, web.KEPT_SECONDS, web.SWEEP_SECONDS = Gated, {WAITING}, 5, 0.5
 runpy.run_path("scripts/web_demo.py", run_name="__main__")
 """
-"""The script, with a short queue. It answers no song while the file GATE exists."""
+"""The script, with a short queue and files that are kept a shorter time. It answers no song while GATE exists."""
 
 SONGS = {"first": ("Rock", 6), "leaves": ("Folk", 6), "second": ("Jazz", 7), "third": ("Metal", 8)}
 """Style and seconds, by the page's name."""
