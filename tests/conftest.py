@@ -17,8 +17,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the numbers are those of 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # librosa, an oracle here, compiles with Numba. Two processes that fill one cache of Numba's at once end in a
 # segmentation fault: each worker has its own. (The controller sets the variable first, and its workers inherit that.)
-numba_cache = PROJECT / ".pytest_cache" / "numba" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
-os.environ["NUMBA_CACHE_DIR"] = str(numba_cache)
+os.environ["NUMBA_CACHE_DIR"] = f"{PROJECT}/.pytest_cache/numba/{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
 gc.set_threshold(50_000, 20, 20)  # TensorFlow's graphs are many objects: looking for garbage takes a tenth of the time
 
 
